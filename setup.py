@@ -1,0 +1,42 @@
+"""Everything about the package is written in settings.ini; this file only hands it to setuptools."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+config = ConfigParser(delimiters=["="])
+config.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
+cfg = config["DEFAULT"]
+
+
+def needs(key):
+    return cfg.get(f"{key}requirements", "").split()
+
+
+extras = {name: needs(f"{name}_") for name in ("train", "demo", "bench", "dev")}
+extras["all"] = sorted({package for packages in extras.values() for package in packages})
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    license="Apache-2.0",
+    url=cfg["git_url"],
+    keywords=cfg["keywords"],
+    python_requires=f">={cfg['min_python']}",
+    install_requires=needs(""),
+    extras_require=extras,
+    # The stage notebooks travel in the wheel: `minicoil run` executes them wherever it is installed.
+    packages=["minicoil", "minicoil.notebooks"],
+    package_dir={"minicoil.notebooks": "nbs"},
+    package_data={"minicoil": ["data/*", "data/beir/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
+    },
+    zip_safe=False,
+)
