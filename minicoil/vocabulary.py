@@ -16,7 +16,7 @@ from py_rust_stemmers import SnowballStemmer
 
 from .run import UserError, write_bytes
 
-# %% ../nbs/01_vocabulary.ipynb #4941c127
+# %% ../nbs/01_vocabulary.ipynb #88c0f151
 def stemmer(language="english"):
     "The Snowball stemmer of a language; a `UserError` for a language it does not know"
     try:
@@ -28,13 +28,12 @@ def stemmer(language="english"):
 @functools.cache
 def stop_words(language="english"):
     "Stop words of a language as a frozenset, pieces of contracted ones included"
-    import stop_words as package
-    try:
-        words = {w.lower() for w in package.get_stop_words(language)}
-    except Exception:
-        raise UserError(f"the stop-words package has no list for language {language!r}") from None
+    from bm25s import stopwords
+    words = getattr(stopwords, "STOPWORDS_EN_PLUS" if language == "english" else f"STOPWORDS_{language.upper()}", None)
+    if words is None:
+        raise UserError(f"bm25s keeps no stop words for language {language!r}")
     pieces = {p for w in words if "'" in w for p in w.split("'") if p}
-    return frozenset(words | pieces)
+    return frozenset({*words, *pieces})
 
 # %% ../nbs/01_vocabulary.ipynb #5c12de65
 class WordPieces:
