@@ -43,26 +43,24 @@ def nearest(distances, k=NEIGHBOURS):
     others = distances + np.diag(np.full(len(distances), np.inf, distances.dtype))
     return np.argsort(others, axis=1, kind="stable")[:, :k].astype(np.int32)
 
-# %% ../nbs/20_senses.ipynb #9512f38d
-RESOLUTION = 0.3
+# %% ../nbs/20_senses.ipynb #9b2568a1
+RESOLUTION = 0.6
 
 
 def find_clusters(near, seed=0):
     "Community (n,) of each row of a neighbour graph (n, k), largest first"
     import igraph
-    n = len(near)
-    near = near[:, : max(3, min(15, n // 8))]
     edges = collections.Counter()
     for i, row in enumerate(near.tolist()):
         edges.update((min(i, j), max(i, j)) for j in row)
     igraph.set_random_number_generator(random.Random(seed))
-    graph = igraph.Graph(n=n, edges=sorted(edges))
+    graph = igraph.Graph(n=len(near), edges=sorted(edges))
     found = graph.community_leiden(objective_function="modularity", weights=[edges[e] for e in sorted(edges)], resolution=RESOLUTION, n_iterations=-1).membership
     size = collections.Counter(found)
     order = {c: i for i, c in enumerate(sorted(size, key=lambda c: (-size[c], found.index(c))))}
     return np.array([order[c] for c in found], np.int16)
 
-# %% ../nbs/20_senses.ipynb #1e20badd
+# %% ../nbs/20_senses.ipynb #a972d7d6
 def telling_words(texts, clusters, own_forms, language="english", top=3):
     "For each cluster the `top` words that set it apart, as a list of lists"
     stem, stops = stemmer(language).stem_word, stop_words(language)
@@ -78,12 +76,12 @@ def telling_words(texts, clusters, own_forms, language="english", top=3):
     names = []
     for c in range(max(clusters) + 1):
         inside, rest = counts[c], total - counts[c]
-        n_in, n_rest, weight = sum(inside.values()), sum(rest.values()), 0.01 * everything
+        n_in, n_rest, weight = sum(inside.values()), sum(rest.values()), 0.1 * everything
         def z(word):
             prior = weight * total[word] / everything
             a, b = inside[word] + prior, rest[word] + prior
             return (math.log(a / (n_in + weight - a)) - math.log(b / (n_rest + weight - b))) / math.sqrt(1 / a + 1 / b)
-        best = sorted(inside, key=lambda word: (-z(word), word))[:top]
+        best = sorted(inside, key=lambda word: (-z(word) if rest else 0, -inside[word], word))[:top]
         names.append([max(spelled[word], key=lambda form: (spelled[word][form], form)) for word in best])
     return names
 
