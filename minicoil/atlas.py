@@ -85,10 +85,10 @@ def in_words(view):
         return "one sense was found, so there is nothing to keep apart"
     return f"{view.separation:.0%} of the sentences have their nearest neighbour in their own sense ({by_chance(view.sizes):.0%} by chance)"
 
-# %% ../nbs/30_atlas.ipynb #fccbb24b
+# %% ../nbs/30_atlas.ipynb #7a379069
 def signed(value):
     "A number with its sign and two digits"
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(float(value), 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def told_apart(view):
@@ -150,7 +150,7 @@ def hover_text(text, spans, note="", most=14):
     shown = ["…"] * (start > 0) + shown + ["…"] * (start + most < len(lines))
     return "<br>".join([*shown, f"<i>{escaped(note)}</i>"] if note else shown)
 
-# %% ../nbs/30_atlas.ipynb #16c57b38
+# %% ../nbs/30_atlas.ipynb #8a80b4d1
 def human_labels(run):
     "{(word, sentence): sense} of the bundled corpus, if that is what the run was trained on"
     if run.params.corpus != ("demo",):
@@ -171,7 +171,7 @@ def word_views(run, first=0, end=None):
     for index, (w, (word, forms, ids), (_, found), (_, _, x)) in enumerate(walk, first):
         if found["picture"] is not None:
             mine = [texts[i] for i in ids.tolist()]
-            given = [labels.get((word, text), "none") for text in mine]
+            given = [labels.get((word, text), "no label") for text in mine]
             names = [c["name"] for c in senses[word]["clusters"]]
             yield WordView(word, index, mine, word_spans(mine, forms, tokenizer), found["clusters"], names if len(names) > 1 else ["all sentences"], found["picture"],
                            apply(x, w), quality[word]["separation"], run.params.objective == "graph", given if len(set(given)) > 1 else None)
@@ -184,7 +184,7 @@ def word_view(run, word):
         return view
     raise UserError(f"{word} has no picture in {run.dir}: it is none of the run's words, or beyond its first {run.params.pictures} (--pictures)")
 
-# %% ../nbs/30_atlas.ipynb #ed739e3e
+# %% ../nbs/30_atlas.ipynb #0e24b31e
 SHAPES = {"o": "circle", "^": "triangle-up", "s": "square", "D": "diamond", "P": "cross"}   # matplotlib's name, plotly's name
 
 
@@ -195,7 +195,7 @@ def sense_colour(c):
 
 def shape_of(view):
     "{label: marker} for the senses people gave; one circle for all where there are none"
-    given = sorted(set(view.labels or [""]), key=lambda label: (label == "none", label))
+    given = sorted(set(view.labels or [""]), key=lambda label: (label == "no label", label))
     return {label: list(SHAPES)[i % len(SHAPES)] for i, label in enumerate(given)}
 
 
@@ -213,7 +213,7 @@ def draw_points(ax, view, points, title, labels):
     ax.set_xticks([]), ax.set_yticks([])
     ax.set_xlabel(labels[0], fontsize=9), ax.set_ylabel(labels[1], fontsize=9)
 
-# %% ../nbs/30_atlas.ipynb #994e60f8
+# %% ../nbs/30_atlas.ipynb #18362e68
 def draw_strip(ax, view):
     "Mean trained numbers of each sense as a heat strip, with the senses' names, colours and counts"
     means = view.means
@@ -229,7 +229,7 @@ def draw_strip(ax, view):
     ax.spines[:].set_visible(False)
     ax.set_title("mean trained numbers of each sense", fontsize=10)
 
-
+# %% ../nbs/30_atlas.ipynb #fae24c99
 def axis_labels(view):
     "[(x label, y label)] of the two views"
     _, shares = principal_axes(view.numbers)
@@ -243,9 +243,9 @@ def headline(view):
 
 def word_figure(view):
     "matplotlib figure of a `WordView`: before, after, and what the trained numbers say"
-    plot_style()
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(9, 4.9 + 0.3 * len(view.names)))
+    plt = plot_style()
+    fig = plt.figure(figsize=(9, 4.9 + 0.3 * len(view.names)))
+    plt.close(fig)
     top, bottom = fig.subfigures(2, 1, height_ratios=[3.9, 1 + 0.3 * len(view.names)])
     (left, right), labels = top.subplots(1, 2), axis_labels(view)
     draw_points(left, view, view.before, "before: target embeddings, by UMAP", labels[0])
@@ -259,7 +259,7 @@ def word_figure(view):
     fig.suptitle(f"{plain(headline(view))}\n{in_words(view)}", fontsize=12, x=0.01, ha="left")
     return fig
 
-# %% ../nbs/30_atlas.ipynb #a2372704
+# %% ../nbs/30_atlas.ipynb #686cf621
 def axis_range(values, margin=0.07):
     "[low, high] around values, with a margin"
     low, high = float(values.min()), float(values.max())
@@ -273,55 +273,58 @@ def plotly_views(view):
     notes = [view.names[c] for c in view.clusters]
     notes = [f"{note}; labelled {label}" for note, label in zip(notes, view.labels)] if view.labels else notes
     hover = [hover_text(*row) for row in zip(view.sentences, view.spans, notes)]
-    marker = {"color": [sense_colour(c) for c in view.clusters], "symbol": symbols, "size": 8, "line": {"width": 0.5}}
+    marker = {"color": [sense_colour(c) for c in view.clusters], "symbol": symbols, "size": 9, "line": {"width": 0.5}}
     figures = []
     for points, (x, y) in zip((view.before, principal_axes(view.numbers)[0]), axis_labels(view)):
         axes = [{"title": {"text": text}, "range": axis_range(v), "showticklabels": False, "zeroline": False, "showgrid": False, "showline": True} for text, v in zip((x, y), points.T)]
         columns = [[round(float(v), 4) for v in column] for column in points.T]
         trace = {"type": "scatter", "mode": "markers", "x": columns[0], "y": columns[1], "hovertext": hover, "hoverinfo": "text", "marker": marker}
-        layout = {"xaxis": axes[0], "yaxis": axes[1], "hovermode": "closest", "showlegend": False, "margin": {"l": 40, "r": 10, "t": 10, "b": 40}, "hoverlabel": {"align": "left"}}
+        layout = {"xaxis": axes[0], "yaxis": axes[1], "hovermode": "closest", "showlegend": False, "font": {"family": "system-ui, sans-serif"}, "margin": {"l": 40, "r": 10, "t": 10, "b": 40}, "hoverlabel": {"align": "left"}}
         figures.append({"data": [trace], "layout": layout})
     figures[1]["layout"]["yaxis"]["scaleanchor"] = "x"
     return figures
 
-# %% ../nbs/30_atlas.ipynb #02438660
+# %% ../nbs/30_atlas.ipynb #919ac703
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --faint: #5f6368; --line: #dadce0; --mark: #ffeb8a; --link: #0062a3; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --paper: #17191c; --faint: #a6abb1; --line: #3c4043; --mark: #66540a; --link: #7cbcf5; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1100px; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); overflow-wrap: break-word; }
+body { box-sizing: border-box; margin: 0 auto; max-width: 1100px; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); overflow-wrap: break-word; }
 a { color: var(--link); }
-h1, h2 { line-height: 1.2; margin: 1rem 0 .4rem; }
+h1, h2, p { margin: .8rem 0 .4rem; }
+h1, h2 { line-height: 1.2; }
 h2 { font-size: 1.1rem; }
-p { margin: .4rem 0; }
 small, .faint { color: var(--faint); }
 mark { background: var(--mark); color: inherit; border-radius: 2px; }
 img { max-width: 100%; height: auto; background: #fff; }
 [hidden] { display: none !important; }
 .views { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 0 1rem; }
 .plot { height: 400px; }
-#said { position: sticky; bottom: 0; min-height: 3.5rem; max-height: 30vh; overflow: auto; margin: .5rem 0; padding: .5rem; background: var(--paper); border: 1px solid var(--line); border-radius: 4px; }
+#said { box-sizing: border-box; position: sticky; bottom: 0; min-height: 3.5rem; max-height: 30vh; overflow: auto; margin: .5rem 0; padding: .5rem; background: var(--paper); border: 1px solid var(--line); border-radius: 4px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .dot { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .4em; }
 li { margin: .2rem 0; unicode-bidi: isolate; }
-summary { cursor: pointer; }
 input { font: inherit; padding: .3rem .5rem; width: min(100%, 20rem); color: inherit; background: var(--paper); border: 1px solid var(--faint); border-radius: 4px; }
 th button { font: inherit; font-weight: bold; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-th[aria-sort=ascending] button::after { content: " ↑"; }
+th[aria-sort] button::after { content: " ↑"; }
 th[aria-sort=descending] button::after { content: " ↓"; }
+img.small { display: block; width: 220px; aspect-ratio: 9 / 3.9; object-fit: cover; object-position: top; border-radius: 4px; }
+.unit { display: none; }
 @media (max-width: 600px) {
-  .index thead { display: flex; flex-wrap: wrap; }
-  .index thead tr { display: flex; flex-wrap: wrap; width: 100%; }
+  h1 { font-size: 1.5rem; } .plot { height: 340px; }
+  th, td { padding: .25rem; font-size: .8rem; }
+  .unit { display: inline; } img.small { width: 100%; }
+  .index thead, .index thead tr { display: flex; flex-wrap: wrap; width: 100%; }
+  .index thead th:last-child { display: none; }
   .index tbody tr { display: grid; grid-template-columns: 1fr auto auto; border-bottom: 1px solid var(--line); padding: .4rem 0; }
-  .index tbody :is(th, td) { border: 0; padding: .1rem .3rem; }
+  .index tbody :is(th, td) { border: 0; padding: .1rem .25rem; font-size: 1rem; }
   .index tbody .wide { grid-column: 1 / -1; }
 }
 """
 
-# %% ../nbs/30_atlas.ipynb #5d40be23
+# %% ../nbs/30_atlas.ipynb #7268f30f
 WORD_SCRIPT = """<script src="../plotly.min.js"></script>
 <script>
 const views = JSON.parse(document.getElementById("views").textContent);
@@ -330,35 +333,31 @@ const dark = matchMedia("(prefers-color-scheme: dark)"), narrow = matchMedia("(m
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 let lit = null;
 
-function rings(v) {
-  if (lit === null) return [];
+function ring(v) {
   const {x, y} = views[v].data[0];
-  return [{type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: x[lit], yanchor: y[lit],
-           x0: -10, x1: 10, y0: -10, y1: 10, line: {color: colour("--ink"), width: 3}}];
+  return lit === null ? [] : [{type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: x[lit], yanchor: y[lit],
+    x0: -10, x1: 10, y0: -10, y1: 10, line: {color: colour("--ink"), width: 3}}];
 }
-
 function light(i) {
   lit = i;
-  plots.forEach((plot, v) => Plotly.relayout(plot, {shapes: rings(v)}));
+  plots.forEach((plot, v) => Plotly.relayout(plot, {shapes: ring(v)}));
   said.replaceChildren(...document.getElementById("s" + i).cloneNode(true).childNodes);
 }
-
 function paint() {
   const ink = colour("--ink"), paper = colour("--paper");
   plots.forEach((plot, v) => {
     Plotly.restyle(plot, {hoverinfo: narrow.matches ? "none" : "text", "marker.line.color": paper});
-    Plotly.relayout(plot, {"font.color": ink, "font.family": "system-ui, sans-serif", paper_bgcolor: paper, plot_bgcolor: paper,
-      "xaxis.linecolor": ink, "yaxis.linecolor": ink, "hoverlabel.bgcolor": paper, "hoverlabel.bordercolor": ink,
-      "hoverlabel.font.color": ink, dragmode: narrow.matches ? false : "zoom", shapes: rings(v)});
+    Plotly.relayout(plot, {"font.color": ink, paper_bgcolor: paper, plot_bgcolor: paper, "xaxis.linecolor": ink, "yaxis.linecolor": ink,
+      "hoverlabel.bgcolor": paper, "hoverlabel.bordercolor": ink, "hoverlabel.font.color": ink,
+      dragmode: narrow.matches ? false : "zoom", shapes: ring(v)});   // zooming would take a finger's scrolling away
   });
 }
-
 if (window.Plotly) {
-  document.getElementById("still").hidden = true;
-  document.getElementById("live").hidden = false;
+  for (const id of ["still", "live"]) document.getElementById(id).toggleAttribute("hidden");
   plots.forEach((plot, v) => {
     Plotly.newPlot(plot, views[v].data, views[v].layout, {displayModeBar: false, responsive: true});
-    plot.on("plotly_hover", event => light(event.points[0].pointNumber));
+    for (const kind of ["plotly_hover", "plotly_click"])   // a tap is a click without a hover
+      plot.on(kind, event => light(event.points[0].pointNumber));
   });
   paint();
   for (const query of [dark, narrow]) query.addEventListener("change", paint);
@@ -366,7 +365,7 @@ if (window.Plotly) {
 </script>
 """
 
-# %% ../nbs/30_atlas.ipynb #162ab3b2
+# %% ../nbs/30_atlas.ipynb #8d097054
 def page(title, body):
     "A whole HTML page; `body` is HTML, `title` is text"
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -386,8 +385,8 @@ def heat(value):
 
 def means_table(view):
     "Senses with their colours, counts and mean trained numbers, as an HTML table"
-    head = "".join(f'<th scope="col">{a}</th>' for a in ["sense", "sentences", *view.axes])
-    rows = [f'<tr><th scope="row">{dot(c)}{escaped(name)}</th><td class="number">{n}</td>{"".join(map(heat, mean))}</tr>'
+    head = "".join(f'<th scope="col">{a}</th>' for a in ["sense", *view.axes])
+    rows = [f'<tr><th scope="row">{dot(c)}{escaped(name)} ({n})</th>{"".join(map(heat, mean))}</tr>'
             for c, (name, n, mean) in enumerate(zip(view.names, view.sizes, view.means.tolist()))]
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
 
@@ -400,7 +399,7 @@ def sentence_lists(view):
         lists.append(f"<details><summary>{dot(c)}{escaped(name)} ({counted(n, 'sentence')})</summary>\n<ol>\n{items}\n</ol></details>\n")
     return "".join(lists)
 
-# %% ../nbs/30_atlas.ipynb #6947e59d
+# %% ../nbs/30_atlas.ipynb #6e104591
 def file_name(index, ending):
     "The name of a word's file: its number, as a word could hold anything"
     return f"word-{index:05d}.{ending}"
@@ -425,7 +424,7 @@ def word_page(view):
 <div id="live" hidden>
 <div class="views">
 <section><h2>Before: target embeddings, by UMAP</h2><div class="plot"></div></section>
-<section><h2>After: the {view.numbers.shape[1]} trained numbers, turned to their principal axes</h2><div class="plot"></div></section>
+<section><h2>After: the {view.numbers.shape[1]} trained numbers</h2><div class="plot"></div></section>
 </div>
 {f"<p><small>Colours are the senses found without labels. Shapes are labels that training never saw: {shapes}.</small></p>" if shapes else ""}
 <p id="said" dir="auto" aria-live="polite"><span class="faint">Point at a sentence in one view to find it in the other.</span></p>
@@ -469,15 +468,15 @@ search.addEventListener("input", find);
 </script>
 """
 
-# %% ../nbs/30_atlas.ipynb #afddc289
+# %% ../nbs/30_atlas.ipynb #ff365aa8
 def index_row(index, word, quality, clusters, alt=None):
     "The table row of a word; `alt` describes its picture if it has one"
     several, n, kept = len(clusters) > 1, quality["sentences"], quality["separation"]
     name, names = escaped(word), "; ".join(f"{c['name']} ({c['sentences']})" for c in clusters) if several else ""
     link = lambda inside: f'<a href="words/{file_name(index, "html")}">{inside}</a>' if alt else inside
-    image = link(f'<img src="words/{file_name(index, "png")}" width="220" loading="lazy" alt="{escaped(alt)}">') if alt else ""
-    return (f'<tr><th scope="row" data-value="{name}">{link(name)}</th><td class="number" data-value="{n}">{n:,}<small> sentences</small></td>'
-            f'<td class="number" data-value="{kept if several else -1}">{f"{kept:.0%}" if several else "–"}<small> kept</small></td>'
+    image = link(f'<img src="words/{file_name(index, "png")}" class="small" loading="lazy" alt="{escaped(alt)}">') if alt else ""
+    return (f'<tr><th scope="row" data-value="{name}">{link(name)}</th><td class="number" data-value="{n}">{n:,}<small class="unit"> sentences</small></td>'
+            f'<td class="number" data-value="{kept if several else -1}">{f"{kept:.0%}" if several else "–"}<small class="unit"> kept</small></td>'
             f'<td class="wide" data-value="{len(clusters)}">{counted(len(clusters), "sense")}<br><small>{escaped(names)}</small></td><td class="wide">{image}</td></tr>')
 
 
@@ -494,7 +493,7 @@ nearest neighbour, by the trained numbers, is of the same sense. {counted(pictur
 </tbody></table>
 {INDEX_SCRIPT}""")
 
-# %% ../nbs/30_atlas.ipynb #9c19b9bc
+# %% ../nbs/30_atlas.ipynb #4050de83
 WORDS_PER_SHARD = 12
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}   # nothing that changes from day to day
 
@@ -513,7 +512,7 @@ def draw_shard(span, run):
             write_bytes(path("html"), word_page(view).encode())
     return alts
 
-
+# %% ../nbs/30_atlas.ipynb #09adfb91
 def draw_atlas(run, words_per_shard=WORDS_PER_SHARD):
     "Stage `atlas`: `index.html`, and for every pictured word a page, a PNG and an SVG in `words/`"
     if run.stage("atlas").done:

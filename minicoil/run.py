@@ -298,7 +298,7 @@ class Run:
                 yield stage
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "done", file=log, flush=True)
 
-# %% ../nbs/00_run.ipynb #f1700f58
+# %% ../nbs/00_run.ipynb #27390537
 def check_driver(run_dir, driver):
     "Raise unless the process `driver` (text of a pid) is alive and holds the run in `run_dir`"
     holder = lock_holder(Path(run_dir) / ".driver.lock")
@@ -313,6 +313,7 @@ def open_run(run_dir="", redo_from=None, jobs=1, **given):
         atexit.register(shutil.rmtree, run_dir, ignore_errors=True)
         return Run(Path(run_dir), check_parameters(given), throw_away=True, jobs=jobs)
     run_dir = Path(run_dir).absolute()
+    jobs = int(os.environ.get("MINICOIL_JOBS", jobs)) if os.environ.get("MINICOIL_DRIVER") else jobs
     record = run_dir / "run.json"
     old = load_json(record)["parameters"] if record.exists() else {}
     params = check_parameters({**old, **given})

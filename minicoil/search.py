@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EXAMPLE_QUERIES', 'beir_file', 'read_beir_rows', 'read_collection', 'open_collection', 'add_documents', 'Hit',
-           'search', 'inverse_document_frequencies', 'words_and_stems', 'describe', 'search_documents', 'try_search']
+           'search', 'inverse_document_frequencies', 'describe', 'search_documents', 'try_search']
 
-# %% ../nbs/32_search.ipynb #7a533f06
+# %% ../nbs/32_search.ipynb #54519f5d
 import json, math, tempfile
 from collections import Counter
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, find_files, numbered_lines, read_documents
-from .model import MiniCOIL
+from .model import MiniCOIL, batched
 from .run import UserError, load_json, open_run, progress, save_json
 
 # %% ../nbs/32_search.ipynb #637f68f1
@@ -108,19 +108,16 @@ def search(shard, model, query, limit=10, using="minicoil"):
     points = shard.query(q.QueryRequest(limit=limit, query=q.Query.Nearest(vector, using=using), with_payload=True))
     return [Hit(p.payload["id"], p.payload["text"], p.score) for p in points]
 
-# %% ../nbs/32_search.ipynb #467f63e7
+# %% ../nbs/32_search.ipynb #4b47635d
 def inverse_document_frequencies(model, texts):
-    "{word or stem: IDF} over the texts, as Qdrant computes it for each index"
-    from minicoil.model import passes
+    "{word or stem: IDF} over the texts, as Qdrant computes it for each index; reading is enough, no transformer runs"
     counts, n = Counter(), 0
-    for n, (_, found) in enumerate(passes(model, texts, 32, None, words_and_stems), 1):
-        counts.update(found)
+    for window in batched(texts, 1000):
+        for e in model.tokenizer.encode_batch(window):
+            known, unknown = model.read(e.ids)
+            counts.update([*(model.words[w - 1] for w in known), *unknown])
+            n += 1
     return {w: math.log((n - c + 0.5) / (c + 0.5) + 1) for w, c in counts.items()}
-
-
-def words_and_stems(model, known, unknown, vectors):
-    "The vocabulary words and the unknown stems of a reading"
-    return {*(model.words[w - 1] for w in known), *unknown}
 
 
 def describe(row):

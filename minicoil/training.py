@@ -52,8 +52,8 @@ def regress(x, layout, ridge=1.0):
     ridge = ridge * np.trace(gram) / x.shape[1]
     return mean, centred.T @ np.linalg.solve(gram + ridge * np.eye(len(x)), goal / goal.std())
 
-# %% ../nbs/22_training.ipynb #772b2057
-CONSTANT = 0.7
+# %% ../nbs/22_training.ipynb #d5961846
+CONSTANT = 1.0
 
 
 def one_direction(x, ridge=1e-4):
@@ -64,13 +64,13 @@ def one_direction(x, ridge=1e-4):
 
 
 def serving_matrix(x, mean, directions, constant=CONSTANT):
-    "W (h, dim) float32 with tanh(x W) ≈ ½·[constant, (x − mean) directions], the latter of mean square length 1"
+    "W (h, dim) float32 with tanh(x W) ≈ ½·((x − mean) directions + [0, …, constant]), the former of mean square length 1"
     u = one_direction(x)
     meaning = directions - np.outer(u, mean @ directions)
     size = np.sqrt(((x @ meaning) ** 2).sum(1).mean())
     meaning = meaning / max(size, 1e-12)
-    columns = [constant * u[:, None], meaning] if constant else [meaning]
-    return (0.5 * np.concatenate(columns, axis=1)).astype(np.float32)
+    meaning[:, -1] += constant * u
+    return (0.5 * meaning).astype(np.float32)
 
 
 def apply(x, w):
@@ -78,13 +78,13 @@ def apply(x, w):
     y = np.tanh(x @ w)
     return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-8)
 
-# %% ../nbs/22_training.ipynb #e8518b7a
+# %% ../nbs/22_training.ipynb #d4a4bc06
 def train_word(x, near, dim, objective="graph", layout=None):
     "W (h, dim) float32 from token embeddings x (n, h), neighbour lists (n, k) and, for `umap`, a layout (n, dim)"
     x = np.asarray(x, np.float64)
     if one_of("objective", objective, ("graph", "umap")) == "umap":
         return serving_matrix(x, *regress(x, layout), constant=0)
-    return serving_matrix(x, *graph_projection(x, near, dim - 1))
+    return serving_matrix(x, *graph_projection(x, near, dim))
 
 # %% ../nbs/22_training.ipynb #e062e565
 def separation(y, clusters):

@@ -1,0 +1,47 @@
+"""Fixtures: one finished small run for the whole session; --slow for the long tests."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL_WORDS = "bat,bank,seal,mouse/mice"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the long tests")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; runs with --slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="long: run with --slow or make test-slow"))
+
+
+def minicoil(*arguments, **options):
+    """The `minicoil` command of this environment as a finished process with text output."""
+    command = [str(Path(sys.executable).with_name("minicoil")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """A finished run: MINICOIL_TEST_RUN, or a small one made now."""
+    if os.environ.get("MINICOIL_TEST_RUN"):
+        return Path(os.environ["MINICOIL_TEST_RUN"])
+    folder = tmp_path_factory.mktemp("run") / "small"
+    done = minicoil("run", "--words", SMALL_WORDS, "--pictures", 2, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(run_folder):
+    """The model directory of that run."""
+    return run_folder / "23_model"
