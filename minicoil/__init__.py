@@ -1,1 +1,16 @@
+"""miniCOIL: tiny per-word meaning vectors for keyword search. Names are loaded where they are used, so importing is light."""
 __version__ = "0.1.0"
+
+_HOMES = {"MiniCOIL": "model", "SparseEmbedding": "model", "UserError": "run"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        from importlib import import_module
+        return getattr(import_module(f"minicoil.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'minicoil' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -35,7 +35,7 @@ def principal_axes(numbers):
     axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(1)])[:, None]
     return centred @ axes.T, sizes[:2] ** 2 / max((sizes**2).sum(), 1e-12)
 
-# %% ../nbs/30_atlas.ipynb #7187f349
+# %% ../nbs/30_atlas.ipynb #31bbf76e
 @dataclass
 class WordView:
     "One word's sentences, before and after training"
@@ -48,7 +48,7 @@ class WordView:
     before: np.ndarray      # (n, 2) UMAP of the target embeddings
     numbers: np.ndarray     # (n, dim) what serving computes
     separation: float       # see 22_training
-    constant: bool = False  # the first number is the constant one
+    constant: bool = False  # the last number carries the constant too
     labels: list = None     # (n) senses given by people, if there are any
 
     @property
@@ -59,8 +59,8 @@ class WordView:
     @property
     def axes(self):
         "Names of the trained numbers"
-        first = ["constant"] if self.constant else []
-        return first + [f"number {i + 1}" for i in range(self.numbers.shape[1] - len(first))]
+        names = [f"number {i + 1}" for i in range(self.numbers.shape[1])]
+        return [*names[:-1], f"{names[-1]} + constant"] if self.constant else names
 
     @property
     def means(self):
@@ -512,7 +512,7 @@ def draw_shard(span, run):
             write_bytes(path("html"), word_page(view).encode())
     return alts
 
-# %% ../nbs/30_atlas.ipynb #09adfb91
+# %% ../nbs/30_atlas.ipynb #0312f795
 def draw_atlas(run, words_per_shard=WORDS_PER_SHARD):
     "Stage `atlas`: `index.html`, and for every pictured word a page, a PNG and an SVG in `words/`"
     if run.stage("atlas").done:
@@ -522,8 +522,6 @@ def draw_atlas(run, words_per_shard=WORDS_PER_SHARD):
     quality, senses = (load_json(run.stage(s).path / f) for s, f in (("training", "quality.json"), ("senses", "senses.json")))
     words, pictured = run.stage("training").manifest["words"], run.stage("senses").manifest["pictures"]
     with run.working("atlas") as stage:
-        for litter in stage.path.glob("words/.*.tmp"):
-            litter.unlink(missing_ok=True)
         spans = [(a, min(a + words_per_shard, pictured)) for a in range(0, pictured, words_per_shard)]
         alts = {}
         for found in map_shards("minicoil.atlas:draw_shard", spans, run, jobs=run.jobs, title="atlas"):

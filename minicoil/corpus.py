@@ -186,7 +186,7 @@ def documents(corpus, text_field="text", on_bad_input="fail", skipped=None):
         if not count:
             bad_input(f"{source} has no documents", on_bad_input, skipped)
 
-# %% ../nbs/10_corpus.ipynb #a3996e31
+# %% ../nbs/10_corpus.ipynb #f1285096
 SHARD_BYTES = 16_000_000
 
 
@@ -210,7 +210,7 @@ def convert_openwebtext(run, shard_bytes=SHARD_BYTES):
         n = first + len(shard)
         if not n:
             raise UserError("the corpus has no documents")
-        stage.finish(documents=n, bytes=total, sha256=digest.hexdigest(), skipped=skipped[:1000], n_skipped=len(skipped))
+        stage.finish(documents=n, bytes=total, sha256=digest.hexdigest(), skipped=skipped[:1000], skipped_lines=len(skipped))
     return run.stage("corpus").manifest
 
 

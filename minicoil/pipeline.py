@@ -51,7 +51,7 @@ def check_first(params):
         first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
         raise UserError(f"no word can be trained ({first}{'; …' if len(unusable) > 5 else ''}): choose other words")
 
-# %% ../nbs/40_pipeline.ipynb #6b03d57c
+# %% ../nbs/40_pipeline.ipynb #b209c8a1
 class StageFailed(Exception):
     "A stage failed by a fault that is not the user's: names the stage, the cell, the cause and the executed notebook"
 
@@ -69,7 +69,8 @@ def execute(run, stage):
     os.environ.update(MINICOIL_DRIVER=str(os.getpid()), MINICOIL_JOBS=str(run.jobs), PYTHONHASHSEED="0", TOKENIZERS_PARALLELISM="true")
     sockets = Config({"KernelManager": {"transport": "ipc"}})  # not TCP: nobody else on the machine can talk to the kernel
     try:
-        papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets)
+        papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets,
+                                   extra_arguments=["--IPKernelApp.log_level=50"])
     except papermill.PapermillExecutionError as e:
         if e.ename == "UserError":
             raise UserError(e.evalue) from None
@@ -120,9 +121,9 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #72bae804
+# %% ../nbs/40_pipeline.ipynb #8fa68b44
 FIGURES = dict(
-    corpus=("documents", "n_skipped"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
 )
 
@@ -130,7 +131,7 @@ FIGURES = dict(
 def summary(run, stage, seconds):
     "One line about a finished stage; words that were left out are named once, with their reasons"
     facts = run.stage(stage).manifest
-    figures = ", ".join(f"{facts[k]:,} {k.replace('_', ' ')}" for k in FIGURES[stage] if k in facts)
+    figures = ", ".join(f"{facts[k]:,} {k.replace('_', ' ')}" for k in FIGURES[stage] if facts.get(k))
     line = f"{STAGES[stage][0]:14} {'done before' if not seconds else f'{seconds:6.1f} s'}   {figures}"
     if facts.get("left_out"):
         named = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(facts["left_out"].items())[:10])

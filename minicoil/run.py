@@ -257,7 +257,7 @@ def end_orphan(run_dir, patience=15.0, grace=2.0):
                     os.kill(holder["pid"], signal.SIGKILL)
             time.sleep(0.1)
 
-# %% ../nbs/00_run.ipynb #c981f3f2
+# %% ../nbs/00_run.ipynb #1515563f
 @dataclass
 class Run:
     "A run: its folder, its parameters, and whether it is thrown away at the end"
@@ -291,7 +291,7 @@ class Run:
             stack.enter_context(locked(self.dir / ".work.lock", f"a stage of {self.dir} is at work already", wait=15))
             stage = self.stage(name)
             stage.path.mkdir(parents=True, exist_ok=True)
-            for litter in stage.path.glob(".*.tmp"):
+            for litter in stage.path.rglob(".*.tmp"):
                 litter.unlink(missing_ok=True)
             with open(self.dir / "log.txt", "a", encoding="utf-8") as log:
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "start", file=log, flush=True)

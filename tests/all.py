@@ -1,0 +1,48 @@
+"""What `make test` runs, in order, each step named with its time. Stops at the first that fails.
+
+Exports and notebooks are checked on a copy of the tree, so that a test never changes what it tests."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+def step(title, *command, **options):
+    """Run one command and say how long it took; leave with its exit code if it fails."""
+    print(f"\n── {title}", flush=True)
+    begin = time.time()
+    code = subprocess.run([str(c) for c in command], **{"cwd": ROOT, **options}).returncode
+    print(f"── {title}: {'ok' if not code else f'FAILED ({code})'}, {time.time() - begin:.0f} s", flush=True)
+    if code:
+        sys.exit(code)
+
+
+def exports_match(copy):
+    """The package is what the notebooks export."""
+    step("nbdev_export", BIN / "nbdev_export", cwd=copy)
+    step("minicoil/ is what the notebooks export", "diff", "-r", "-x", "__pycache__", ROOT / "minicoil", copy / "minicoil")
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="minicoil-test-") as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__", "*.egg-info"))
+        exports_match(copy)
+        step("notebooks are clean", BIN / "nbstripout", "--verify", "--keep-id", *sorted((ROOT / "nbs").glob("*.ipynb")))
+        step("nbdev_test", BIN / "nbdev_test", "--n_workers", 2)
+        step("README is what the index says", BIN / "python", ROOT / "tests" / "readme.py")
+        run = Path(folder) / "run"
+        words = "bat,bank,bass,spring/sprang/sprung,cell,pitch,seal,crane,mouse/mice,current,club,vector"
+        step("the chain", BIN / "minicoil", "run", "--words", words, "--pictures", 3, "--out", run)
+        environment = {**os.environ, "MINICOIL_TEST_RUN": str(run), "HF_HUB_OFFLINE": "1"}
+        step("tests", BIN / "python", "-m", "pytest", "-q", "-rs", "--durations=8", "-p", "no:cacheprovider", ROOT / "tests", env=environment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""README.md from nbs/index.ipynb. `--write` writes it, otherwise exit 1 if the file differs from what the notebook says.
+
+Cells marked `#| hide` are left out; the other cells are run and their text output is shown below them."""
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def render():
+    """The README's text."""
+    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
+    NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
+    parts = ["<!-- made from nbs/index.ipynb by make readme: edit the notebook -->"]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+        elif not cell.source.startswith("#| hide"):
+            printed = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout").rstrip()
+            parts.append(f"```python\n{cell.source}\n```\n\n```\n{printed}\n```")
+    return "\n\n".join(parts).replace("](../", "](") + "\n"
+
+
+if __name__ == "__main__":
+    path, text = ROOT / "README.md", render()
+    if "--write" in sys.argv:
+        path.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        sys.exit("README.md differs from nbs/index.ipynb: run make readme")
