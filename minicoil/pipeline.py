@@ -8,8 +8,8 @@ __all__ = ['FIGURES', 'app', 'benchmarks', 'notebook_path', 'declared_parameters
            'word_list', 'absolute', 'command_embed', 'decoded', 'write_jsonl', 'write_npz', 'command_search',
            'one_line', 'command_senses', 'command_retrieval', 'main']
 
-# %% ../nbs/40_pipeline.ipynb #d105752e
-import json, os, sys, time
+# %% ../nbs/40_pipeline.ipynb #ac858dcc
+import json, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
@@ -121,7 +121,7 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #8fa68b44
+# %% ../nbs/40_pipeline.ipynb #fb81731e
 FIGURES = dict(
     corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
@@ -147,7 +147,8 @@ def where_to_look(run):
     lines += [f"{name:13} {at(stage, file)}" for name, stage, file in (("the model", "model", ""), ("the pictures", "atlas", "index.html"), ("the numbers", "benchmark", "results.md")) if run.stage(stage).done]
     if run.stage("model").done:
         query = "bat in a cave" if "bat" in words else words[0]
-        lines += ["", f'Try:  minicoil search --model {at("model")} --documents demo "{query}"']
+        command = "minicoil" if shutil.which("minicoil") else os.path.relpath(Path(sys.executable).with_name("minicoil"))
+        lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
 # %% ../nbs/40_pipeline.ipynb #981113b8
