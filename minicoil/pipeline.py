@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'app', 'benchmarks', 'notebook_path', 'declared_parameters', 'check_first', 'StageFailed', 'execute',
-           'as_parameters', 'run_chain', 'recorded_parameters', 'run_stage', 'summary', 'where_to_look', 'command_run',
-           'word_list', 'absolute', 'command_embed', 'decoded', 'write_jsonl', 'write_npz', 'command_search',
-           'one_line', 'command_senses', 'command_retrieval', 'main']
+           'environment', 'as_parameters', 'run_chain', 'recorded_parameters', 'run_stage', 'summary', 'where_to_look',
+           'command_run', 'word_list', 'absolute', 'command_embed', 'decoded', 'write_jsonl', 'write_npz',
+           'command_search', 'one_line', 'command_senses', 'command_retrieval', 'main']
 
-# %% ../nbs/40_pipeline.ipynb #ac858dcc
-import json, os, shutil, sys, time
+# %% ../nbs/40_pipeline.ipynb #ff5666a2
+import contextlib, json, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
@@ -51,7 +51,7 @@ def check_first(params):
         first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
         raise UserError(f"no word can be trained ({first}{'; …' if len(unusable) > 5 else ''}): choose other words")
 
-# %% ../nbs/40_pipeline.ipynb #b209c8a1
+# %% ../nbs/40_pipeline.ipynb #18086ca8
 class StageFailed(Exception):
     "A stage failed by a fault that is not the user's: names the stage, the cell, the cause and the executed notebook"
 
@@ -66,17 +66,29 @@ def execute(run, stage):
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"run_dir": str(run.dir)}
     given |= {name: value for name, value in as_parameters(run.params).items() if name in declared_parameters(stage)}
-    os.environ.update(MINICOIL_DRIVER=str(os.getpid()), MINICOIL_JOBS=str(run.jobs), PYTHONHASHSEED="0", TOKENIZERS_PARALLELISM="true")
     sockets = Config({"KernelManager": {"transport": "ipc"}})  # not TCP: nobody else on the machine can talk to the kernel
     try:
-        papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets,
-                                   extra_arguments=["--IPKernelApp.log_level=50"])
+        with environment(MINICOIL_DRIVER=str(os.getpid()), MINICOIL_JOBS=str(run.jobs), PYTHONHASHSEED="0"):
+            papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets,
+                                       extra_arguments=["--IPKernelApp.log_level=50"])
     except papermill.PapermillExecutionError as e:
         if e.ename == "UserError":
             raise UserError(e.evalue) from None
         raise StageFailed(f"stage {stage} failed in cell {e.exec_count}: {e.ename}: {str(e.evalue)[:300]}\nThe executed notebook: {out}") from None
     except (RuntimeError, nbformat.ValidationError) as e:
         raise StageFailed(f"stage {stage} failed: {type(e).__name__}: {e}\nThe executed notebook: {out}") from None
+
+
+@contextlib.contextmanager
+def environment(**values):
+    "Set environment variables for the kernels started meanwhile, and put the old ones back"
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def as_parameters(params):
@@ -208,7 +220,7 @@ def absolute(corpus):
     "Corpus paths made absolute, because kernels run elsewhere; names of known corpora stay"
     return [c if c in ("demo", "openwebtext") else str(Path(c).absolute()) for c in corpus] if corpus else None
 
-# %% ../nbs/40_pipeline.ipynb #b6bebfea
+# %% ../nbs/40_pipeline.ipynb #56dfb707
 @app.command("embed")
 def command_embed(
     file: Optional[Path] = typer.Argument(None, help="A text a line; standard input if none"),
@@ -249,7 +261,6 @@ def decoded(stream, bad):
 
 def write_jsonl(vectors, out):
     "A JSON object a vector, to a file (whole or not at all) or to standard output"
-    import contextlib
     from minicoil.run import atomic
     with atomic(out) if out else contextlib.nullcontext() as temporary, open(temporary, "w", encoding="utf-8") if out else contextlib.nullcontext(sys.stdout) as f:
         for v in vectors:
