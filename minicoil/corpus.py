@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['DATA', 'FORMATS', 'PACKED', 'SHARD_BYTES', 'bundled_sentences', 'read_senses', 'demo_documents', 'file_format',
            'open_bytes', 'numbered_lines', 'zstd_errors', 'bad_input', 'read_documents', 'parquet_documents',
-           'tar_documents', 'find_files', 'stream_openwebtext', 'documents', 'convert_openwebtext', 'write_documents']
+           'tar_documents', 'find_files', 'stream_openwebtext', 'documents', 'fingerprints', 'check_inputs',
+           'convert_openwebtext', 'write_documents']
 
-# %% ../nbs/10_corpus.ipynb #054c0220
+# %% ../nbs/10_corpus.ipynb #aefec567
 import gzip, hashlib, io, json, lzma, tarfile
 from pathlib import Path
 
-from .run import UserError, atomic, open_run, progress
+from .run import UserError, atomic, load_json, open_run, progress, save_json
 
 # %% ../nbs/10_corpus.ipynb #f56c4981
 DATA = Path(__file__).parent / "data" if "__file__" in globals() else Path(__import__("minicoil").__file__).parent / "data"
@@ -186,15 +187,42 @@ def documents(corpus, text_field="text", on_bad_input="fail", skipped=None):
         if not count:
             bad_input(f"{source} has no documents", on_bad_input, skipped)
 
-# %% ../nbs/10_corpus.ipynb #f1285096
+# %% ../nbs/10_corpus.ipynb #936b5130
+def fingerprints(corpus):
+    "{source: [bytes, sha256 of its first and last MiB]} of the files of a corpus"
+    found = {}
+    for source in find_files(corpus):
+        if isinstance(source, Path):
+            with open(source, "rb") as f:
+                size = f.seek(0, 2)
+                digest = hashlib.sha256()
+                for start in (0, max(0, size - 2**20)):
+                    f.seek(start)
+                    digest.update(f.read(2**20))
+            found[str(source)] = [size, digest.hexdigest()]
+    return found
+
+
+def check_inputs(run):
+    "Write down the run's input files, or raise a `UserError` if they are not what they were"
+    record, now = run.stage("corpus").path / "inputs.json", fingerprints(run.params.corpus)
+    if record.exists() and load_json(record) != now:
+        changed = sorted(set(map(str, load_json(record).items())) ^ set(map(str, now.items())))[0]
+        raise UserError(f"the corpus changed since {run.dir} was begun ({changed[:120]}): choose another --out, or begin again with --from corpus")
+    if not record.exists():
+        save_json(record, now)
+
+# %% ../nbs/10_corpus.ipynb #a588375d
 SHARD_BYTES = 16_000_000
 
 
 def convert_openwebtext(run, shard_bytes=SHARD_BYTES):
     "Stage `corpus`: the run's corpora as `part-*.parquet` (doc_id int64, text)"
     if run.stage("corpus").done:
+        check_inputs(run)
         return run.stage("corpus").manifest
     with run.working("corpus") as stage:
+        check_inputs(run)
         skipped, shard, size, part, first, digest, total = [], [], 0, 0, 0, hashlib.sha256(), 0
         p = run.params
         for text in progress(documents(p.corpus, p.text_field, p.on_bad_input, skipped), "documents"):

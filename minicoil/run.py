@@ -257,7 +257,7 @@ def end_orphan(run_dir, patience=15.0, grace=2.0):
                     os.kill(holder["pid"], signal.SIGKILL)
             time.sleep(0.1)
 
-# %% ../nbs/00_run.ipynb #1113a416
+# %% ../nbs/00_run.ipynb #827bbd64
 @dataclass
 class Run:
     "A run: its folder, its parameters, and whether it is thrown away at the end"
@@ -283,8 +283,8 @@ class Run:
     def working(self, name):
         "Hold the run while a stage is at work, and write down which stage, by whom and since when"
         with contextlib.ExitStack() as stack:
-            driver = None if self.throw_away else os.environ.get("MINICOIL_DRIVER")
-            if driver:
+            driver, _, driven = os.environ.get("MINICOIL_DRIVER", "").partition(":")
+            if driven == str(self.dir):
                 check_driver(self.dir, driver)
             else:
                 stack.enter_context(locked(self.dir / ".driver.lock", f"{self.dir} is at work already"))
@@ -298,7 +298,7 @@ class Run:
                 yield stage
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "done", file=log, flush=True)
 
-# %% ../nbs/00_run.ipynb #27390537
+# %% ../nbs/00_run.ipynb #8c88064c
 def check_driver(run_dir, driver):
     "Raise unless the process `driver` (text of a pid) is alive and holds the run in `run_dir`"
     holder = lock_holder(Path(run_dir) / ".driver.lock")
@@ -313,7 +313,7 @@ def open_run(run_dir="", redo_from=None, jobs=1, **given):
         atexit.register(shutil.rmtree, run_dir, ignore_errors=True)
         return Run(Path(run_dir), check_parameters(given), throw_away=True, jobs=jobs)
     run_dir = Path(run_dir).absolute()
-    jobs = int(os.environ.get("MINICOIL_JOBS", jobs)) if os.environ.get("MINICOIL_DRIVER") else jobs
+    jobs = int(os.environ.get("MINICOIL_JOBS", jobs))
     record = run_dir / "run.json"
     old = load_json(record)["parameters"] if record.exists() else {}
     params = check_parameters({**old, **given})

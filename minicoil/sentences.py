@@ -142,9 +142,9 @@ def draw_from_index(postings_files, forms, samples, seed):
             drawn[i] = smallest_keys(ids, random_keys(seed, ids), samples)
     return drawn
 
-# %% ../nbs/11_sentences.ipynb #36249ad7
+# %% ../nbs/11_sentences.ipynb #3435d683
 LEAST = 10
-DEMO_WORDS = ("bat", "bank", "bass", "spring/sprang/sprung", "cell", "pitch", "seal", "crane", "mouse/mice", "current", "club", "vector")
+DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
 
 
 def wanted_words(run):
