@@ -9,8 +9,8 @@ __all__ = ['INT32_MAX', 'GAP', 'WINDOW', 'MODEL_FILES', 'ENCODERS_FILE', 'CARD',
            'batched', 'passes', 'call_by_name', 'start_embedder', 'embed_window', 'MiniCOIL', 'find_directory',
            'load_parts', 'open_session', 'export_onnx', 'write_tokenizer', 'combine_models', 'model_card']
 
-# %% ../nbs/23_model.ipynb #72e48341
-import json, shutil
+# %% ../nbs/23_model.ipynb #40f2d552
+import json, os, shutil
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +170,7 @@ def explain_match(model, query, text, idf=None):
         rows.append(dict(word=word, known=known, bm25=bm25, similarity=similarity, contribution=bm25 * similarity * (idf or {}).get(word, 1.0)))
     return sorted(rows, key=lambda row: -row["contribution"])
 
-# %% ../nbs/23_model.ipynb #bb49e1ff
+# %% ../nbs/23_model.ipynb #8fede5e4
 WINDOW = 32  # batches in a window
 
 
@@ -193,7 +193,7 @@ def passes(model, texts, batch_size, parallel, assemble):
         for window in windows:
             yield from window_pass(model, window, batch_size, assemble)
         return
-    import multiprocessing, os
+    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     n, waiting = parallel or os.cpu_count(), deque()
     with ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), call_by_name, ("start_embedder", str(model.folder), model.loaded_with)) as pool:
@@ -302,9 +302,10 @@ def load_parts(folder):
         raise UserError(f"{folder / ENCODERS_FILE}: row 0 must be zeros (no word has id 0), so these encoders belong to other words")
     return info, tokenizer, vocabulary, weights
 
-# %% ../nbs/23_model.ipynb #5700ca75
+# %% ../nbs/23_model.ipynb #bb07e74e
 def open_session(path, threads=None, providers=None):
     "An ONNX Runtime session; a `UserError` if the file is missing or cannot be opened"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime as ort
     if not path.exists():
         raise UserError(f"{path} is missing: this model directory has no such form")

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'FIGURES', 'app', 'benchmarks', 'notebook_path', 'declared_parameters', 'check_first', 'StageFailed',
-           'execute', 'environment', 'as_parameters', 'run_chain', 'recorded_parameters', 'run_stage', 'summary',
-           'where_to_look', 'command_run', 'word_list', 'absolute', 'command_embed', 'decoded', 'write_jsonl',
-           'write_npz', 'command_search', 'one_line', 'command_senses', 'command_retrieval', 'main']
+           'execute', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters', 'run_stage',
+           'summary', 'where_to_look', 'command_run', 'word_list', 'absolute', 'command_embed', 'decoded',
+           'write_jsonl', 'write_npz', 'command_search', 'one_line', 'command_senses', 'command_retrieval', 'positive',
+           'main']
 
 # %% ../nbs/40_pipeline.ipynb #ff5666a2
 import contextlib, json, os, shutil, sys, time
@@ -101,7 +102,7 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #43103472
+# %% ../nbs/40_pipeline.ipynb #0653df53
 def run_chain(out, from_stage=None, until=None, jobs=0, **given):
     "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
     from tqdm import tqdm
@@ -110,17 +111,35 @@ def run_chain(out, from_stage=None, until=None, jobs=0, **given):
     wanted = list(STAGES)[: list(STAGES).index(one_of("stage", until or list(STAGES)[-1], list(STAGES))) + 1]
     params = check_parameters({**recorded_parameters(out), **given})
     check_first(params)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    with locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"):
+    with new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"):
         end_orphan(out)
         run = open_run(out, redo_from=from_stage, jobs=jobs or os.cpu_count() or 1, **given)
         check_inputs(run)
         with tqdm(wanted, ncols=90, bar_format="{desc:24}{bar}{n_fmt}/{total_fmt} stages {elapsed}", disable=None) as bar:
+            lines = []
             for stage in bar:
                 bar.set_description(f"{STAGES[stage][0]}")
-                seconds = run_stage(run, stage)
-                tqdm.write(summary(run, stage, seconds), file=sys.stderr)
+                lines.append(summary(run, stage, run_stage(run, stage)))
+                if stage != "corpus" or until == "corpus":  # whether there are words to train shows one stage later: until then an error is the only line
+                    tqdm.write("\n".join(lines), file=sys.stderr)
+                    lines = []
     return run
+
+
+@contextlib.contextmanager
+def new_folder(out):
+    "Make the run's folder; if it was not there before and the user's input turns out to be unusable, leave nothing behind"
+    out, new = Path(out), not Path(out).exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"the folder {out} cannot be made: {e.strerror}") from None
+    try:
+        yield
+    except UserError:
+        if new and not (out / STAGES["targets"][0]).exists():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def recorded_parameters(out):
@@ -227,7 +246,7 @@ def absolute(corpus):
     "Corpus paths made absolute, because kernels run elsewhere; names of known corpora stay"
     return [c if c in ("demo", "openwebtext") else str(Path(c).absolute()) for c in corpus] if corpus else None
 
-# %% ../nbs/40_pipeline.ipynb #56dfb707
+# %% ../nbs/40_pipeline.ipynb #9d6aca24
 @app.command("embed")
 def command_embed(
     file: Optional[Path] = typer.Argument(None, help="A text a line; standard input if none"),
@@ -253,7 +272,7 @@ def command_embed(
     vectors = (loaded.query_embed if query else loaded.embed)(decoded(stream, bad), batch_size)
     (write_npz if format == "npz" else write_jsonl)(vectors, out)
     if bad:
-        print(f"{len(bad)} lines were not UTF-8 and were read with replacement characters, the first at line {bad[0]}", file=sys.stderr)
+        print(f"not UTF-8, read with replacement characters: {len(bad)} {'line' if len(bad) == 1 else 'lines'}, the first is line {bad[0]}", file=sys.stderr)
 
 
 def decoded(stream, bad):
@@ -284,7 +303,7 @@ def write_npz(vectors, out):
     with atomic(out) as temporary, open(temporary, "wb") as f:
         np.savez(f, indptr=indptr, indices=join([v.indices for v in found], np.int32), values=join([v.values for v in found], np.float32))
 
-# %% ../nbs/40_pipeline.ipynb #d1bfbad9
+# %% ../nbs/40_pipeline.ipynb #5127c6b3
 @app.command("search")
 def command_search(
     query: str = typer.Argument(..., help="What to look for"),
@@ -331,12 +350,20 @@ def command_retrieval(
     "nDCG@10, recall@100 and MRR@10 on a judged collection"
     from minicoil.benchmark import SYSTEMS, benchmark_retrieval
     from minicoil.model import MiniCOIL
-    if avg_len != "auto" and not (avg_len.replace(".", "", 1).isdigit() and float(avg_len) > 0):
+    if avg_len != "auto" and not positive(avg_len):
         raise UserError(f"avg-len is {avg_len!r}; it can be auto or a number above 0")
     result = benchmark_retrieval(MiniCOIL.load(model), data, tuple(systems.split(",")) if systems else SYSTEMS, avg_len)
     print(json.dumps({k: v for k, v in result.items() if k != "per_query"}))
 
-# %% ../nbs/40_pipeline.ipynb #ebe11906
+
+def positive(text):
+    "Whether a text is a finite number above 0"
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+# %% ../nbs/40_pipeline.ipynb #fecd00f8
 def main(arguments=None):
     "The command line: 0 done, 2 the user can mend it (one line), 1 a fault of ours"
     try:
@@ -357,6 +384,6 @@ def main(arguments=None):
             raise
         message, code = e.format_message(), 2
         if type(e).__name__ != "NoArgsIsHelpError":
-            message = f"minicoil: {' '.join(message.split())}; see minicoil --help"
+            message = f"minicoil: {' '.join(message.split()).rstrip('.')}; see minicoil --help"
     print(message, file=sys.stderr)
     sys.exit(code)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of', 'atomic', 'write_bytes', 'save_json',
-           'load_json', 'save_npy', 'load_npy', 'Parameters', 'check_parameters', 'check_value', 'stage_function',
-           'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder', 'end_orphan', 'Run', 'check_driver',
-           'open_run', 'tuple_or', 'discard', 'versions', 'start_worker', 'one_thread', 'call', 'map_shards',
-           'progress', 'plot_style']
+           'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'check_value',
+           'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder', 'end_orphan', 'Run',
+           'check_driver', 'open_run', 'tuple_or', 'discard', 'versions', 'start_worker', 'one_thread', 'call',
+           'map_shards', 'progress', 'plot_style']
 
-# %% ../nbs/00_run.ipynb #00c33b16
-import atexit, contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
+# %% ../nbs/00_run.ipynb #a8893b22
+import contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,17 @@ def one_of(name, value, allowed):
         raise UserError(f"{name} is {value!r}; it can be {', '.join(map(str, allowed))}")
     return value
 
-# %% ../nbs/00_run.ipynb #c365f595
+# %% ../nbs/00_run.ipynb #74292500
 @contextlib.contextmanager
 def atomic(path):
     "A temporary path to write to; on leaving it is forced to disk and renamed to `path`, on an error it is removed"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}: name a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror}") from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -74,6 +79,14 @@ def save_npy(path, array):
 def load_npy(path, mmap_mode=None):
     "Read a `.npy` file; one that holds pickled objects is refused"
     return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+# %% ../nbs/00_run.ipynb #bdfca885
+def throw_away_folder():
+    "A new temporary folder that is removed when this process ends"
+    from multiprocessing.util import Finalize
+    folder = tempfile.mkdtemp(prefix="minicoil-")
+    Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
+    return Path(folder)
 
 # %% ../nbs/00_run.ipynb #1f9b4610
 OBJECTIVES = ("graph", "umap")
@@ -124,7 +137,7 @@ def check_parameters(given):
         raise UserError(f"dim {params.dim} is larger than the {params.samples} samples a word: lower dim or raise samples")
     return params
 
-# %% ../nbs/00_run.ipynb #1e989039
+# %% ../nbs/00_run.ipynb #893fbbdd
 def check_value(name, value, default):
     "`value` in the type of `default`; lists become tuples of strings"
     if isinstance(default, tuple):
@@ -134,6 +147,10 @@ def check_value(name, value, default):
         for v in values:
             if not isinstance(v, (str, os.PathLike)):
                 raise UserError(f"{name} holds {v!r}, which is no text; quote it: YAML reads on, no and 1 as something else")
+            try:
+                str(v).encode()
+            except UnicodeEncodeError:
+                raise UserError(f"{name} holds {str(v).encode(errors='replace').decode()!r}, which is not UTF-8") from None
         return tuple(str(v) for v in values)
     if isinstance(value, bool) or not isinstance(value, type(default)):
         raise UserError(f"{name} is {value!r}; it must be {'a whole number' if isinstance(default, int) else 'a text'}")
@@ -298,7 +315,7 @@ class Run:
                 yield stage
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "done", file=log, flush=True)
 
-# %% ../nbs/00_run.ipynb #8c88064c
+# %% ../nbs/00_run.ipynb #e275c8d4
 def check_driver(run_dir, driver):
     "Raise unless the process `driver` (text of a pid) is alive and holds the run in `run_dir`"
     holder = lock_holder(Path(run_dir) / ".driver.lock")
@@ -309,9 +326,7 @@ def check_driver(run_dir, driver):
 def open_run(run_dir="", redo_from=None, jobs=1, **given):
     "Open the run in `run_dir`, made new if there is none; `given` are `Parameters` by name"
     if not run_dir:
-        run_dir = tempfile.mkdtemp(prefix="minicoil-")
-        atexit.register(shutil.rmtree, run_dir, ignore_errors=True)
-        return Run(Path(run_dir), check_parameters(given), throw_away=True, jobs=jobs)
+        return Run(throw_away_folder(), check_parameters(given), throw_away=True, jobs=jobs)
     run_dir = Path(run_dir).absolute()
     jobs = int(os.environ.get("MINICOIL_JOBS", jobs))
     record = run_dir / "run.json"

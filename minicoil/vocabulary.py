@@ -65,7 +65,7 @@ class WordPieces:
         ends = self.spans(ids)
         return [self.glue(ids[a:b]) for a, b in zip(ends[:-1], ends[1:])]
 
-# %% ../nbs/01_vocabulary.ipynb #6b3d79fe
+# %% ../nbs/01_vocabulary.ipynb #feba5686
 def read_words(words, language, pieces):
     "({word: extra forms}, {unusable: reason}) for words as a user wrote them, see `Parameters.words`"
     usable, unusable = {}, {}
@@ -84,6 +84,8 @@ def why_unusable(word, found, language):
     "Why `word`, which the tokenizer reads as the words `found`, cannot be trained; empty if it can"
     if not word:
         return "empty"
+    if not word.isprintable():
+        return "it has control characters"
     if word in stop_words(language) or found and found[0] in stop_words(language):
         return f"a stop word in {language}"
     if len(found) != 1 or len(word) > 40:

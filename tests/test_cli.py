@@ -1,0 +1,373 @@
+"""The `minicoil` command from outside: what it refuses, what it prints, and what it leaves behind."""
+import gzip
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+
+import numpy as np
+import pytest
+
+from conftest import minicoil
+from minicoil.corpus import DATA, bundled_sentences
+
+PATH_WORD, LONG_WORD, ESCAPE_WORD, EMOJI_WORD = "../../x", "a" * 10_000, "\x1b[31m\x07", "🦇"
+
+
+def command(folder, *arguments, **options):
+    """The finished `minicoil` command, run in `folder`, offline, with temporary files in `folder`/tmp."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder / "tmp")}
+    return minicoil(*arguments, cwd=folder, env=offline, **{"stdin": subprocess.DEVNULL, **options})
+
+
+def contents(folder):
+    """{path: bytes, or None for a folder} of everything in a folder; of a lock only that it is there. `.ses` is ONNX Runtime's own."""
+    found = [p for p in folder.rglob("*") if p.name != ".ses"]
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() and p.suffix != ".lock" else None for p in found}
+
+
+# Bad input: name of the case: (arguments, what the line has to name). MODEL stands for the finished model.
+AT_ONCE = {
+    "unknown-command": ("nonsense", "nonsense"),
+    "unknown-option": ("run --nonsense 1 --out new", "--nonsense"),
+    "no-number": ("run --dim four --out new", "--dim"),
+    "unknown-stage": ("run --until nonsense --out new", "nonsense"),
+    "unknown-stage-from": ("run --from nonsense --out new", "nonsense"),
+    "unknown-objective": ("run --objective nonsense --out new", "nonsense"),
+    "unknown-language": ("run --language klingon --out new", "klingon"),
+    "only-stop-words": ("run --words the,of --out new", "the: a stop word"),
+    "no-words": ("run --words , --out new", "--words"),
+    "no-words-for-a-corpus": ("run --corpus good.txt --out new", "--words"),
+    "words-file-missing": ("run --words-file nowhere.txt --out new", "nowhere.txt"),
+    "words-file-undecodable": ("run --words-file undecodable.txt --out new", "undecodable.txt"),
+    "path-as-word": (["run", "--words", PATH_WORD, "--out", "new"], PATH_WORD),
+    "long-word": (["run", "--words", LONG_WORD, "--out", "new"], "aaaaaaaa"),
+    "control-characters-as-word": (["run", "--words", ESCAPE_WORD, "--out", "new"], "no word can be trained"),
+    "emoji-as-word": (["run", "--words", EMOJI_WORD, "--out", "new"], EMOJI_WORD),
+    "bytes-as-word": (["run", "--words", os.fsdecode(b"b\xff\xfet"), "--out", "new"], "word"),
+    "empty-corpus": ("run --words bat --corpus empty.txt --out new", "empty.txt"),
+    "corpus-missing": ("run --words bat --corpus nowhere.txt --out new", "nowhere.txt"),
+    "folder-without-texts": ("run --words bat --corpus pictures --out new", "pictures"),
+    "unknown-kind-of-file": ("run --words bat --corpus pictures/bat.png --out new", "bat.png"),
+    "input-model-offline": ("run --input-model nobody/no-such-model --out new", "nobody/no-such-model"),
+    "target-model-offline": ("run --target-model nobody/no-such-model --out new", "nobody/no-such-model"),
+    "folder-that-is-no-model": ("run --input-model pictures --out new", "pictures"),
+    "dim-above-samples": ("run --dim 20 --samples 10 --out new", "dim 20"),
+    "dim-too-small": ("run --dim 1 --out new", "dim"),
+    "other-parameters": ("run --seed 7 --out old", "seed 0, not 7"),
+    "out-is-a-file": ("run --out good.txt", "good.txt"),
+    "out-below-a-file": ("run --out good.txt/new", "good.txt"),
+    "out-where-nobody-writes": ("run --out /sys/minicoil-test", "/sys/minicoil-test"),
+    "out-unwritable": ("run --out locked/new", "locked"),
+    "embed-model-missing": ("embed --model nowhere good.txt", "nowhere"),
+    "embed-model-offline": ("embed --model nobody/no-such-model good.txt", "nobody/no-such-model"),
+    "embed-no-model": ("embed --model pictures good.txt", "pictures"),
+    "embed-file-missing": ("embed --model MODEL nowhere.txt", "nowhere.txt"),
+    "embed-a-folder": ("embed --model MODEL pictures", "pictures"),
+    "embed-unknown-format": ("embed --model MODEL --format xml good.txt", "xml"),
+    "embed-npz-to-stdout": ("embed --model MODEL --format npz good.txt", "--out"),
+    "embed-batch-size": ("embed --model MODEL --batch-size 0 good.txt", "batch size"),
+    "embed-out-is-a-folder": ("embed --model MODEL --out pictures good.txt", "pictures"),
+    "embed-out-below-a-file": ("embed --model MODEL --out good.txt/new good.txt", "good.txt"),
+    "search-without-query": ("search --model MODEL", "query"),
+    "search-documents-missing": ("search --model MODEL --documents nowhere.txt bat", "nowhere.txt"),
+    "search-documents-empty": ("search --model MODEL --documents empty.txt bat", "empty.txt"),
+    "search-documents-undecodable": ("search --model MODEL --documents undecodable.txt bat", "undecodable.txt line 3"),
+    "search-limit": ("search --model MODEL --documents good.txt --limit 0 bat", "limit"),
+    "senses-data-missing": ("benchmark senses --model MODEL --data nowhere.jsonl", "nowhere.jsonl"),
+    "senses-data-broken": ("benchmark senses --model MODEL --data good.txt", "good.txt line 1"),
+    "retrieval-no-collection": ("benchmark retrieval --model MODEL --data pictures", "pictures"),
+    "retrieval-unknown-system": ("benchmark retrieval --model MODEL --data demo --systems nonsense", "nonsense"),
+    "retrieval-avg-len": ("benchmark retrieval --model MODEL --data demo --avg-len ²", "avg-len"),
+}
+# What only reading the corpus can show.
+WHILE_READING = {
+    "undecodable-file": ("run --words bat --corpus undecodable.txt --out new", "undecodable.txt line 3"),
+    "blank-file": ("run --words bat --corpus blank.txt --out new", "blank.txt"),
+    "only-unknown-words": ("run --words zzyzx,qwrtpsd --corpus good.txt --until sentences --out new", "zzyzx"),
+    "too-rare-word": ("run --words bat --corpus good.txt --until sentences --out new", "bat: in 1 sentences"),
+}
+CASES = {**AT_ONCE, **WHILE_READING}
+
+
+def spoiled_folder(folder, run_folder):
+    """A folder with every kind of bad input."""
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "blank.txt").write_bytes(b"\n \n\n")
+    (folder / "good.txt").write_bytes(b"A bat flew out of the cave at night.\nThis line is only here to be read.\n")
+    (folder / "undecodable.txt").write_bytes(b"First line of the file.\nSecond line.\nThird \xff line.\n")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "bat.png").write_bytes(b"\x89PNG")
+    (folder / "old").mkdir()
+    for file in run_folder.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder / "old")
+    (folder / "locked").mkdir(mode=0o555)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def refusal(request, run_folder, model_folder, tmp_path_factory):
+    """(finished command, what the line has to name, contents before, contents after) of a case."""
+    if request.param == "out-where-nobody-writes" and not os.path.isdir("/sys"):
+        pytest.skip("this system has no /sys")
+    arguments, named = CASES[request.param]
+    arguments = arguments.split() if isinstance(arguments, str) else arguments
+    folder = tmp_path_factory.mktemp("refused")
+    spoiled_folder(folder, run_folder)
+    if request.param == "out-unwritable" and os.access(folder / "locked", os.W_OK):
+        pytest.skip("root may write everywhere")
+    (folder / "tmp").mkdir()
+    before = contents(folder)
+    done = command(folder, *(str(model_folder) if a == "MODEL" else a for a in arguments))
+    return done, named, before, contents(folder)
+
+
+def test_bad_input_ends_in_one_line(refusal):
+    """Bad input ends with exit code 2 and one line on stderr, which names the thing, without a traceback and with no raw control character."""
+    done, named, *_ = refusal
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), "\n".join(lines[-3:])
+    assert named in lines[0] and len(lines[0]) < 600
+    assert lines[0].isprintable()
+
+
+def test_bad_input_leaves_nothing_behind(refusal):
+    """After bad input every file is as it was, and there is no new one: no run folder, no temporary file."""
+    *_, before, after = refusal
+    assert sorted(after.keys() - before.keys()) == []
+    assert sorted(path for path in before if path not in after or after[path] != before[path]) == []
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """(finished command, run folder) of a run with usable and unusable words."""
+    folder = tmp_path_factory.mktemp("mixed")
+    words = ["bat", "the", "zzyzx", PATH_WORD, LONG_WORD, ESCAPE_WORD, EMOJI_WORD, "ice cream", "sea\x07l", "Mouse/mice"]
+    (folder / "words.txt").write_text("\n".join(words), encoding="utf-8")
+    return command(folder, "run", "--words-file", "words.txt", "--until", "sentences", "--out", "new"), folder / "new"
+
+
+def test_unusable_words_are_named_once(mixed):
+    """Of several words the unusable ones are named, with reasons, in one warning; exit code 0."""
+    done, _ = mixed
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    for named in ("the: a stop word", "zzyzx: not in the corpus", f"{PATH_WORD}: ", f"{'a' * 39}…: longer", EMOJI_WORD, "ice cream: "):
+        assert named in warning
+        assert done.stderr.count(named) == 1
+    assert "bat" not in warning and "ouse" not in warning
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+
+
+def test_usable_words_are_trained(mixed):
+    """The usable words are trained, each with its forms, lower-cased as the user wrote it."""
+    vocabulary = json.loads((mixed[1] / "11_sentences" / "vocabulary.json").read_text(encoding="utf-8"))
+    assert {"bat", "mouse"} <= set(vocabulary["words"])
+    assert {"bat", "bats"} <= set(vocabulary["vocabulary"]["bat"]["forms"]) and "mice" in vocabulary["vocabulary"]["mouse"]["forms"]
+    assert not {"the", "zzyzx", PATH_WORD, LONG_WORD, EMOJI_WORD} & set(vocabulary["words"])
+
+
+def test_control_characters_never_enter_a_vocabulary(mixed):
+    """A word with a control character is not trained under that name."""
+    vocabulary = json.loads((mixed[1] / "11_sentences" / "vocabulary.json").read_text(encoding="utf-8"))
+    assert [word for word in vocabulary["words"] if not word.isprintable()] == []
+
+
+def test_words_never_become_paths(mixed):
+    """No file or folder of a run is named after a word, and nothing lies outside of it."""
+    names = {part for path in contents(mixed[1]) for part in path.split("/")}
+    assert not [name for name in names if "bat" in name or "aaaa" in name or not name.isascii()]
+    assert {path.name for path in mixed[1].parent.iterdir()} == {"words.txt", "new", "tmp"}
+
+
+def test_a_run_leaves_no_temporary_files(mixed):
+    """When a run is over, nothing of it lies in the folder for temporary files."""
+    assert sorted(contents(mixed[1].parent / "tmp")) == []
+
+
+LINES = [b"a bat in a cave", b"", b"   ", b"bad \xff bat", b"a seal on the ice\r", "bat\u2028cave\u0085bat".encode(), b"caf\xe9 au lait",
+         "\ud7ff \U0001f987 bat".encode(), b"<b>bat</b> \x00 \x1b[31m", b"last line, no newline"]
+EMPTY, WITH_BAT, UNKNOWN_ONLY = [1, 2], [0, 3, 5, 7, 8], 9
+
+
+@pytest.fixture(scope="module")
+def embedded(model_folder, tmp_path_factory):
+    """(folder with lines.txt, finished `embed` of it)"""
+    folder = tmp_path_factory.mktemp("embedded")
+    (folder / "lines.txt").write_bytes(b"\n".join(LINES))
+    return folder, command(folder, "embed", "--model", model_folder, "lines.txt")
+
+
+def vectors_of(text):
+    """[{index: value}] of lines of JSON."""
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert all(row.keys() == {"indices", "values"} and len(row["indices"]) == len(row["values"]) for row in rows)
+    return [dict(zip(row["indices"], row["values"])) for row in rows]
+
+
+def test_embed_a_line_for_every_line(embedded):
+    """One vector comes out for every line that goes in, empty only where the line is: other line separators and bad bytes cut nothing."""
+    done = embedded[1]
+    assert done.returncode == 0, done.stderr
+    vectors = vectors_of(done.stdout)
+    assert len(vectors) == len(LINES)
+    assert [i for i, v in enumerate(vectors) if not v] == EMPTY
+    bat = set.intersection(*(set(vectors[i]) for i in WITH_BAT))
+    assert bat and not bat & set(vectors[UNKNOWN_ONLY])
+
+
+def test_embed_a_megabyte(embedded, model_folder):
+    """A line of a megabyte is one line like any other."""
+    (embedded[0] / "long.txt").write_bytes(b"bat\n" + b"bat cave " * 115_000 + b"\nbat\n")
+    done = command(embedded[0], "embed", "--model", model_folder, "long.txt")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, long, last = vectors_of(done.stdout)
+    assert first == last and first.keys() < long.keys()
+
+
+def test_embed_counts_undecodable_lines(embedded):
+    """Lines that are not UTF-8 are read all the same, and counted in one line on stderr, which names the first."""
+    (line,) = embedded[1].stderr.splitlines()
+    assert re.findall(r"\d+", line.replace("UTF-8", "")) == ["2", "4"]
+
+
+def test_embed_nothing(embedded, model_folder):
+    """An empty file gives no line, no warning and exit code 0."""
+    (embedded[0] / "empty.txt").write_bytes(b"")
+    done = command(embedded[0], "embed", "--model", model_folder, "empty.txt")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_embed_standard_input_and_file(embedded, model_folder):
+    """Lines from standard input give the same vectors, and --out the same bytes as standard output."""
+    with open(embedded[0] / "lines.txt", "rb") as lines:
+        done = command(embedded[0], "embed", "--model", model_folder, "--out", "vectors.jsonl", stdin=lines)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (embedded[0] / "vectors.jsonl").read_text() == embedded[1].stdout
+
+
+def test_embed_npz(embedded, model_folder):
+    """npz holds the same vectors as rows of a sparse matrix, without a pickle."""
+    done = command(embedded[0], "embed", "--model", model_folder, "--format", "npz", "--out", "vectors.npz", "lines.txt")
+    assert done.returncode == 0, done.stderr
+    with np.load(embedded[0] / "vectors.npz", allow_pickle=False) as found:
+        indptr, indices, values = found["indptr"], found["indices"], found["values"]
+    expected = vectors_of(embedded[1].stdout)
+    assert np.diff(indptr).tolist() == [len(v) for v in expected] and indptr[-1] == len(indices) == len(values)
+    for a, b, vector in zip(indptr[:-1], indptr[1:], expected):
+        assert indices[a:b].tolist() == list(vector)
+        assert values[a:b].tolist() == pytest.approx(list(vector.values()), abs=1e-6)
+
+
+def test_embed_query(embedded, model_folder):
+    """As queries the lines have the same indexes, and a word that the model does not know weighs 1."""
+    done = command(embedded[0], "embed", "--model", model_folder, "--query", "lines.txt")
+    queries, documents = vectors_of(done.stdout), vectors_of(embedded[1].stdout)
+    assert [q.keys() for q in queries] == [d.keys() for d in documents]
+    assert set(queries[UNKNOWN_ONLY].values()) == {1.0}
+    assert set(documents[UNKNOWN_ONLY].values()) != {1.0}
+
+
+def test_embed_into_a_pipe(embedded, model_folder):
+    """An --out that is a pipe or a device is written to or refused, never replaced by a file."""
+    pipe = embedded[0] / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = command(embedded[0], "embed", "--model", model_folder, "--out", "pipe", "lines.txt", timeout=60)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        assert done.returncode == 2 or os.read(reader, 1 << 16).decode() == embedded[1].stdout
+    finally:
+        os.close(reader)
+
+
+@pytest.fixture(scope="module")
+def bat_documents(tmp_path_factory):
+    """(file of the bundled sentences with a bat, animals and clubs mixed, and of others; {its line number: sense})"""
+    rows = [row for row in bundled_sentences() if row["word"] == "bat"] + [row for row in bundled_sentences() if not row["word"]][:60]
+    path = tmp_path_factory.mktemp("documents") / "bats.txt"
+    path.write_text("\n".join(row["sentence"] for row in rows), encoding="utf-8")
+    return path, {number: row["sense"] for number, row in enumerate(rows, 1)}
+
+
+@pytest.mark.parametrize("query, sense, word", [("bat in a cave", "animal", "cave"), ("he swung the bat", "sport", "swung")])
+def test_search(model_folder, bat_documents, tmp_path, query, sense, word):
+    """The right bats come out on top, best first, each with the words that earned its score."""
+    path, senses = bat_documents
+    done = command(tmp_path, "search", "--model", model_folder, "--documents", path, "--limit", 5, query)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    hits = [re.fullmatch(r"(\d+)\. (-?[\d.]+)  (.+)  \[bats\.txt:(\d+)\]", line).groups() for line in lines[::2]]
+    assert [int(rank) for rank, *_ in hits] == [1, 2, 3, 4, 5]
+    assert sorted((float(score) for _, score, *_ in hits), reverse=True) == [float(score) for _, score, *_ in hits]
+    assert [senses[int(number)] for *_, number in hits[:3]] == [sense] * 3
+    assert re.search(rf"\b{word} \+[\d.]+ \(weight [\d.]+, plain BM25 word\)", lines[1])
+    assert all(re.search(r"\bbat [+-][\d.]+ \(weight [\d.]+, meaning [+-][\d.]+\)", line) for line in lines[1:6:2])
+
+
+def test_search_finds_nothing(model_folder, tmp_path):
+    """A query without a word of the documents finds nothing, says so, and is no error."""
+    (tmp_path / "bats.txt").write_text("a bat in a cave\n")
+    done = command(tmp_path, "search", "--model", model_folder, "--documents", "bats.txt", "qwrtpsd")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "none of" in done.stdout
+
+
+def last_line(done):
+    """The last line of standard output as JSON without NaN."""
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+    return json.loads(done.stdout.splitlines()[-1], parse_constant=refuse)
+
+
+def test_benchmark_senses(model_folder, tmp_path):
+    """`benchmark senses` ends with one line of JSON: data, model, words, results and per_word, scores as fractions."""
+    rows = [row for row in bundled_sentences() if row["word"] in ("bat", "mouse")]
+    with gzip.open(tmp_path / "two.jsonl.gz", "wt", encoding="utf-8") as f:
+        f.writelines(json.dumps(row) + "\n" for row in rows)
+    found = last_line(command(tmp_path, "benchmark", "senses", "--model", model_folder, "--data", "two.jsonl.gz"))
+    assert {"data", "words", "results", "per_word"} <= found.keys()
+    assert found["data"].endswith("two.jsonl.gz") and found["words"] == 2 and set(found["per_word"]) == {"bat", "mouse"}
+    assert {"minicoil", "token_full", "sentence", "pca", "random", "majority", "lda_labels"} <= found["results"].keys()
+    for system, scores in found["results"].items():
+        assert scores.keys() >= ({"nn1"} if system == "majority" else {"nn1", "nn5", "auc", "mauc"})
+        assert all(0 <= score <= 1 for score in scores.values())
+
+
+@pytest.fixture(scope="module")
+def retrieval(model_folder, tmp_path_factory):
+    """The result of `benchmark retrieval` on the bundle's queries about bats, mice and seals, and what they are judged on."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    (folder / "small" / "qrels").mkdir(parents=True)
+    lines = lambda name: (DATA / "beir" / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    queries = [line for line in lines("queries.jsonl") if re.search(r"\b(bat|bats|mouse|mice|seals?)\b", line)]
+    ids = {json.loads(line)["_id"] for line in queries}
+    header, *judged = lines("qrels/test.tsv")
+    judged = [line for line in judged if line.split("\t")[0] in ids]
+    kept = {line.split("\t")[1] for line in judged}
+    corpus = [line for line in lines("corpus.jsonl") if json.loads(line)["_id"] in kept or json.loads(line)["_id"].endswith("0")]
+    for name, some in (("queries.jsonl", queries), ("qrels/test.tsv", [header, *judged]), ("corpus.jsonl", corpus)):
+        (folder / "small" / name).write_text("".join(some), encoding="utf-8")
+    return last_line(command(folder, "benchmark", "retrieval", "--model", model_folder, "--data", "small")), len(queries)
+
+
+def test_benchmark_retrieval(retrieval):
+    """`benchmark retrieval` ends with one line of JSON: data, model, queries, results, gain and parameters, scores as fractions."""
+    found, n_queries = retrieval
+    assert {"data", "model", "queries", "results", "gain", "parameters"} <= found.keys()
+    assert found["data"].endswith("small") and found["queries"] == n_queries >= 8
+    assert {"bm25", "minicoil", "token_full", "dense"} <= found["results"].keys()
+    for scores in found["results"].values():
+        assert scores.keys() == {"ndcg@10", "recall@100", "mrr@10"} and all(0 <= score <= 1 for score in scores.values())
+    for mean, low, high in found["gain"].values():
+        assert -1 <= low <= mean <= high <= 1
+
+
+def test_benchmark_retrieval_systems(retrieval):
+    """`benchmark retrieval` compares all the systems of the design."""
+    designed = {"bm25", "bm25_cosine", "minicoil", "token_full", "dense", "hybrid_bm25", "hybrid_minicoil", "fastembed_bm25", "bm25s"}
+    assert designed - retrieval[0]["results"].keys() == set()

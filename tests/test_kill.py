@@ -1,0 +1,357 @@
+"""A run may be killed at any moment: called again, it ends in the same bytes and leaves nothing behind."""
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import minicoil.run
+from chains import TO_MODEL, command, copy_before, digests, end_all, finish, kill, kill_in_stage, small_corpus, start, starts, tiny_transformer, undisturbed, wait_until, with_notebooks
+from minicoil.run import STAGES, UserError, end_orphan, load_json, lock_holder, locked, open_run, process_start, stages_from
+
+WORDS = ("--words", "bat,bank", "--pictures", 0)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    yield
+    end_all()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """A run of two words until the model that nobody disturbed."""
+    return undisturbed(tmp_path_factory.getbasetemp() / "reference", words=["bat", "bank"], pictures=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """(undisturbed run of a tiny transformer, options that make the same run)"""
+    folder = tmp_path_factory.mktemp("tiny")
+    given = dict(words=["bat", "bank"], pictures=0, corpus=[str(small_corpus(folder / "corpus.txt"))])
+    given |= dict.fromkeys(("target_model", "input_model"), str(tiny_transformer(folder / "model", 64, seed=0)))
+    options = [*WORDS, "--corpus", given["corpus"][0], "--target-model", given["target_model"], "--input-model", given["input_model"]]
+    return undisturbed(folder / "run", **given), options
+
+
+def python(program, *arguments, wait=True, **environment):
+    """A Python process of a program given as text: (exit code, stderr) when finished, or the running process."""
+    process = start([sys.executable, "-c", program, *map(str, arguments)], **environment)
+    return finish(process) if wait else process
+
+
+def litter(folder):
+    """Files in a run that only a killed process can have left: half-written ones, folders on their way out, sockets."""
+    found = [p for p in Path(folder).rglob("*") if "qdrant" not in p.parts and (p.name.endswith((".tmp", ".old")) or p.is_socket())]
+    return sorted(str(p.relative_to(folder)) for p in found)
+
+
+def unfinished_notebooks(folder):
+    """Names of the notebooks of a run in which not every code cell was executed."""
+    found = []
+    for path in sorted((folder / "notebooks").glob("*.ipynb")):
+        code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        if any(c["metadata"]["papermill"]["status"] != "completed" for c in code):
+            found.append(path.name)
+    return found
+
+
+# A chain, killed
+
+@pytest.fixture(scope="module")
+def killed(reference, tmp_path_factory):
+    """A chain from the stage targets on, killed in targets, after senses, in tokens and in training, each time called again at once, at last let alone."""
+    folder = with_notebooks(copy_before(reference, "targets", tmp_path_factory.mktemp("killed") / "run"))
+    again = command(folder, *WORDS, "--until", "model")
+    kill_in_stage(again, folder, "targets")
+    process = start(again)
+    wait_until(process, (folder / "20_senses" / "manifest.json").exists, "senses done")
+    kill(process, at="the rest of the notebook of stage senses")
+    kill_in_stage(again, folder, "tokens", kernel_too=True)
+    kill_in_stage(again, folder, "training")
+    code, errors = finish(start(again))
+    assert code == 0, errors
+    return folder
+
+
+def test_same_model_after_kills(reference, killed):
+    """A chain killed in targets, tokens and training ends in the model of an undisturbed run, byte for byte."""
+    assert all(starts(killed, stage) for stage in ("targets", "tokens", "training"))
+    assert digests(killed / "23_model") == digests(reference / "23_model")
+
+
+def test_notebooks_executed_to_their_ends(killed):
+    """A chain killed when a stage is done but its notebook is not leaves, called again, the notebook executed to its end."""
+    assert unfinished_notebooks(killed) == []
+
+
+def test_nothing_left_behind(killed):
+    """No half-written file and no socket of a dead kernel stays in the run's folder."""
+    assert litter(killed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel_too", [False, True], ids=["driver", "driver and kernel"])
+@pytest.mark.parametrize("stage", TO_MODEL)
+def test_same_model_after_a_kill(reference, tmp_path, stage, kernel_too):
+    """A chain killed in any stage ends in the same model, whether its kernel outlives it or not."""
+    again = command(tmp_path / "run", *WORDS, "--until", "model")
+    kill_in_stage(again, tmp_path / "run", stage, kernel_too)
+    code, errors = finish(start(again))
+    assert code == 0, errors
+    assert digests(tmp_path / "run" / "23_model") == digests(reference / "23_model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stages_from("atlas"))
+def test_model_survives_later_kills(run_folder, tmp_path, stage):
+    """A kill in a stage after the model, and the call that mends it, leave the model as it was."""
+    params = load_json(run_folder / "run.json")["parameters"]
+    folder = copy_before(run_folder, stage, tmp_path / "run")
+    again = command(folder, "--until", stage)
+    kill_in_stage(again, folder, stage, kernel_too=True)
+    code, errors = finish(start(again))
+    assert code == 0, errors
+    assert load_json(folder / "run.json")["parameters"] == params and litter(folder) == []
+    assert digests(folder / "23_model") == digests(run_folder / "23_model")
+
+
+def kill_at_random(make, options, model, times, seconds, seed):
+    """Kill a chain `times` times at random moments, each time calling again at once; a chain that ends is compared and a new one begun."""
+    rng, done, folder = random.Random(seed), 0, make(0)
+    process = start(command(folder, *options, "--until", "model"))
+    for count in range(1, times + 1):
+        until = time.monotonic() + rng.uniform(0, seconds)
+        while time.monotonic() < until and process.poll() is None:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[1]
+            assert digests(folder / "23_model") == model
+            done, folder = done + 1, make(done + 1)
+        else:
+            log = folder / "log.txt"
+            kill(process, at=f"random moment {count} of seed {seed}, last of the log: {(log.read_text().splitlines() or ['nothing'])[-1] if log.exists() else 'no log'}")
+        process = start(command(folder, *options, "--until", "model"))
+    code, errors = finish(process)
+    assert code == 0, errors
+    assert digests(folder / "23_model") == model
+
+
+def test_killed_three_times_at_random(tiny, tmp_path):
+    """A driver killed at three random moments and called again in the same second ends in the same model."""
+    run, options = tiny
+    make = lambda n: with_notebooks(copy_before(run, "training", tmp_path / f"run{n}"))
+    kill_at_random(make, options, digests(run / "23_model"), times=3, seconds=12, seed=time.time_ns() % 1000)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random(reference, tmp_path):
+    """The same with twenty kills, from the first stage on."""
+    make = lambda n: tmp_path / f"run{n}"
+    kill_at_random(make, WORDS, digests(reference / "23_model"), times=20, seconds=20, seed=time.time_ns() % 1000)
+
+
+# Around a stage
+
+CHAIN_WITH_BROKEN_LOOK = """
+import os, sys
+from pathlib import Path
+import nbformat
+from minicoil import pipeline
+cells = [nbformat.v4.new_code_cell('run_dir = ""', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(
+    "from minicoil.corpus import *\\nfrom minicoil.run import open_run\\nconvert_openwebtext(open_run(run_dir))"), nbformat.v4.new_code_cell("assert 1 == 2, 'the look fails'")]
+notebook = Path(sys.argv[1]).with_name("broken.ipynb")
+nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), notebook)
+pipeline.notebook_path = lambda stage: notebook
+before = dict(os.environ)
+for _ in range(2):
+    try:
+        pipeline.run_chain(sys.argv[1], until="corpus", words=["bat"])
+        print("done", file=sys.stderr)
+    except pipeline.StageFailed:
+        print("failed", file=sys.stderr)
+print("environment", {k for k in os.environ if os.environ[k] != before.get(k)} or "as before", file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def broken_look(tmp_path_factory):
+    """What is said by a chain, called twice, whose first notebook does its stage and then fails."""
+    return python(CHAIN_WITH_BROKEN_LOOK, tmp_path_factory.mktemp("broken") / "run")[1]
+
+
+def test_a_failed_notebook_is_not_taken_as_done(broken_look):
+    """A notebook that fails after its stage was done fails again in the next call: the fault is not forgotten."""
+    assert broken_look.count("failed\n") == 2, broken_look
+
+
+def test_a_chain_leaves_the_environment_alone(broken_look):
+    """A chain called from Python leaves no variables behind that later stages in the process would obey."""
+    assert "environment as before" in broken_look, broken_look
+
+
+STORE_KILLED_BEFORE_UPDATE = """
+import os, signal, sys
+import qdrant_edge
+from minicoil.run import open_run
+from minicoil.store import upload_to_qdrant
+engine, left = qdrant_edge.EdgeShard, [int(sys.argv[2])]
+
+class Shard:
+    create, load = staticmethod(lambda *a: Shard(engine.create(*a))), staticmethod(lambda *a: Shard(engine.load(*a)))
+    def __init__(self, shard): self.shard = shard
+    def __getattr__(self, name): return getattr(self.shard, name)
+    def update(self, operation):
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return self.shard.update(operation)
+
+qdrant_edge.EdgeShard = Shard
+upload_to_qdrant(open_run(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("updates", [0, 1, 2])
+def test_store_killed_between_its_steps(tiny, tmp_path, updates):
+    """A store killed before its first, second or third change is finished by the next call, with the same draw."""
+    folder = copy_before(tiny[0], "store", tmp_path / "run")
+    code, errors = python(STORE_KILLED_BEFORE_UPDATE, folder, updates)
+    assert code == -9, errors
+    minicoil.run.stage_function("store")(open_run(folder))
+    assert digests(folder / "13_store")["drawn.parquet"] == digests(tiny[0] / "13_store")["drawn.parquet"]
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_redo_killed_between_its_steps(tmp_path, monkeypatch, step):
+    """A redo with other parameters that is killed between any two steps never leaves stages done beside parameters they were not made with."""
+    run = open_run(tmp_path / "run", words=["bat"], dim=4)
+    for stage in list(STAGES)[:8]:
+        with run.working(stage) as at:
+            at.finish(dim=4)
+    count = iter(range(100))
+
+    def stepwise(function):
+        def counted(*arguments, **options):
+            if next(count) == step:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+        return counted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(minicoil.run.os, "replace", stepwise(os.replace))
+        patched.setattr(minicoil.run.shutil, "rmtree", stepwise(minicoil.run.shutil.rmtree))
+        with pytest.raises(KeyboardInterrupt):
+            open_run(tmp_path / "run", dim=8, redo_from="senses")
+    run = open_run(tmp_path / "run")
+    standing = [stage for stage in list(STAGES)[:8] if run.stage(stage).done]
+    assert standing == list(STAGES)[: len(standing)], "a stage stands behind one that was discarded"
+    assert run.params.dim == 4 or not set(standing) & set(stages_from("senses")), f"dim is {run.params.dim}, and {standing} made with 4 count as done"
+
+
+def test_litter_is_swept(tmp_path):
+    """What killed processes left half-written anywhere in a run is gone when the next stage is at work."""
+    run = open_run(tmp_path / "run")
+    for name in (".run.json.1.tmp", "10_corpus/.part-00000.parquet.1.tmp", "23_model/onnx/.model.onnx.1.tmp", ".12_targets.1.old/part-00000.npy"):
+        (run.dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.dir / name).write_text("half a fi")
+    with run.working("corpus"):
+        assert litter(run.dir) == []
+
+
+# One at a time
+
+def test_two_at_once(tmp_path):
+    """Of two runs started on one folder at once one is refused with the other's pid and exit code 2; so is a third, even one that would redo; the first is unharmed."""
+    options = (*WORDS, "--until", "sentences")
+    folder = tmp_path / "run"
+    both = [start(command(folder, *options)) for _ in range(2)]
+    wait_until(both[0], lambda: any(p.poll() is not None for p in both) or starts(folder, "corpus"), "a decision") if both[0].poll() is None else None
+    until = time.monotonic() + 60
+    while all(p.poll() is None for p in both) and time.monotonic() < until:
+        time.sleep(0.01)
+    refused, first = sorted(both, key=lambda p: p.poll() is None)
+    third = start(command(folder, *options, "--from", "corpus", "--seed", 1))
+    for process in (refused, third):
+        code, errors = finish(process)
+        assert code == 2 and f"(pid {first.pid})" in errors and len(errors.strip().splitlines()) == 1, errors
+    code, errors = finish(first)
+    assert code == 0, errors
+    assert len(starts(folder, "corpus")) == 1 and open_run(folder).stage("sentences").done and open_run(folder).params.seed == 0
+
+
+def test_a_stage_by_hand_is_refused(tmp_path):
+    """A stage called by hand on a folder where a driver is at work is refused with the driver's pid."""
+    run = open_run(tmp_path / "run")
+    driver = python("import sys, time\nfrom minicoil.run import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
+    wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock", 30)
+    with pytest.raises(UserError, match=rf"\(pid {driver.pid}\)"):
+        with run.working("corpus"):
+            pass
+
+
+LOCK_AT = """
+import sys, time
+from minicoil.run import UserError, locked
+while time.time() < float(sys.argv[2]): pass
+try:
+    with locked(sys.argv[1], "busy"): time.sleep(1)
+except UserError as e: sys.exit(str(e))
+"""
+
+
+@pytest.mark.parametrize("before", ["", '{"pid": 4194000, "start": 1.0}'], ids=["new", "after a dead one"])
+def test_refused_with_the_right_pid_at_the_same_moment(tmp_path, before):
+    """Two that reach for a lock at the same moment: the loser names the winner, not nobody and not an earlier one."""
+    (tmp_path / "lock").write_text(before)
+    moment = time.time() + 1.5
+    both = [python(LOCK_AT, tmp_path / "lock", moment, wait=False) for _ in range(2)]
+    ended = {p.pid: finish(p) for p in both}
+    winner, loser = sorted(ended, key=lambda pid: ended[pid][0])
+    assert ended[winner] == (0, "") and ended[loser] == (1, f"busy (pid {winner})\n")
+
+
+def test_a_stuck_orphan_is_ended(tmp_path):
+    """A kernel that a dead driver left at work is ended, and the lock is free."""
+    orphan = python("import sys, time\nfrom minicoil.run import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
+    wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock", 30)
+    end_orphan(tmp_path, grace=0.2)
+    assert orphan.wait(5) == -9
+    with locked(tmp_path / ".work.lock", "still taken"):
+        pass
+
+
+def test_a_stranger_with_the_orphans_pid_is_spared(tmp_path):
+    """A process that merely has the pid written in the lock, but another start time, is not ended."""
+    stranger = python("import time; time.sleep(60)", wait=False)
+    with locked(tmp_path / ".work.lock", ""):
+        (tmp_path / ".work.lock").write_text(json.dumps({"pid": stranger.pid, "start": process_start(stranger.pid) - 100}))
+        with pytest.raises(UserError, match="still at work"):
+            end_orphan(tmp_path, patience=1, grace=0.1)
+    assert stranger.poll() is None
+
+
+def test_a_kernel_of_a_dead_driver_does_not_begin(tmp_path, monkeypatch):
+    """A kernel whose driver was followed by another one does not start to work."""
+    run = open_run(tmp_path / "run")
+    monkeypatch.setenv("MINICOIL_DRIVER", f"4194000:{run.dir}")
+    with locked(run.dir / ".driver.lock", ""), pytest.raises(UserError, match="no longer holds"):
+        with run.working("corpus"):
+            pass
+
+
+def test_workers_end_with_their_kernel(tmp_path):
+    """When a killed kernel's lock is free, its workers write no more: what comes next may clear the folder."""
+    (tmp_path / "slowly.py").write_text("import pathlib, time\ndef write(shard, folder):\n    for i in range(1000):\n        (pathlib.Path(folder) / f'{shard}-{i}').touch()\n        time.sleep(0.01)\n")
+    (tmp_path / "out").mkdir()
+    program = "import sys\nfrom minicoil.run import map_shards, open_run\nwith open_run(sys.argv[1]).working('corpus'): map_shards('slowly:write', [0, 1], sys.argv[1] + '/out', jobs=2)"
+    kernel = python(program, tmp_path, wait=False, PYTHONPATH=str(tmp_path))
+    written = lambda: len(list((tmp_path / "out").iterdir()))
+    wait_until(kernel, lambda: written() > 20, "work", 60)
+    kernel.kill()
+    end_orphan(tmp_path)
+    before = written()
+    time.sleep(1)
+    assert written() == before
