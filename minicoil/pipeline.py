@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'FIGURES', 'app', 'benchmarks', 'notebook_path', 'declared_parameters', 'check_first', 'StageFailed',
-           'execute', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters', 'run_stage',
-           'summary', 'where_to_look', 'command_run', 'word_list', 'absolute', 'command_embed', 'decoded',
+           'execute', 'executed_path', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters',
+           'run_stage', 'summary', 'where_to_look', 'command_run', 'word_list', 'absolute', 'command_embed', 'decoded',
            'write_jsonl', 'write_npz', 'command_search', 'one_line', 'command_senses', 'command_retrieval', 'positive',
            'main']
 
-# %% ../nbs/40_pipeline.ipynb #ff5666a2
+# %% ../nbs/40_pipeline.ipynb #2e938378
 import contextlib, json, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
-from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from
+from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from, throw_away_folder
 
 # %% ../nbs/40_pipeline.ipynb #f80de4dc
 def notebook_path(stage):
@@ -52,7 +52,7 @@ def check_first(params):
         first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
         raise UserError(f"no word can be trained ({first}{'; …' if len(unusable) > 5 else ''}): choose other words")
 
-# %% ../nbs/40_pipeline.ipynb #040e8cef
+# %% ../nbs/40_pipeline.ipynb #9d3f819a
 NO_ROOM = (28, 30, 13, 122, 27)  # no space, read-only, not permitted, over quota, file too large
 
 
@@ -66,23 +66,32 @@ def execute(run, stage):
     import nbformat, papermill
     from traitlets.config import Config
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    out = run.dir / "notebooks" / f"{STAGES[stage][0]}.ipynb"
+    final = executed_path(run, stage)
+    out, failed = final.with_suffix(".running.ipynb"), final.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"run_dir": str(run.dir)}
     given |= {name: value for name, value in as_parameters(run.params).items() if name in declared_parameters(stage)}
-    sockets = Config({"KernelManager": {"transport": "ipc"}})  # not TCP: nobody else on the machine can talk to the kernel
+    # sockets instead of TCP: nobody else on the machine can talk to the kernel
+    sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(throw_away_folder() / "kernel")}})
     try:
         with environment(MINICOIL_DRIVER=f"{os.getpid()}:{run.dir}", MINICOIL_JOBS=str(run.jobs), PYTHONHASHSEED="0"):
             papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets,
                                        extra_arguments=["--IPKernelApp.log_level=50"])
+        os.replace(out, final)
     except papermill.PapermillExecutionError as e:
+        os.replace(out, failed)
         if e.ename == "UserError":
             raise UserError(e.evalue) from None
         if any(f"[Errno {n}]" in str(e.evalue) for n in NO_ROOM):
             raise UserError(f"stage {stage} cannot write: {e.evalue}; make room or choose another folder, then run the same command again") from None
-        raise StageFailed(f"stage {stage} failed in cell {e.exec_count}: {e.ename}: {str(e.evalue)[:300]}\nThe executed notebook: {out}") from None
+        raise StageFailed(f"stage {stage} failed in cell {e.exec_count}: {e.ename}: {str(e.evalue)[:300]}\nThe executed notebook: {failed}") from None
     except (RuntimeError, nbformat.ValidationError) as e:
         raise StageFailed(f"stage {stage} failed: {type(e).__name__}: {e}\nThe executed notebook: {out}") from None
+
+
+def executed_path(run, stage):
+    "Where a stage's notebook stands once it was executed to its end"
+    return run.dir / "notebooks" / f"{STAGES[stage][0]}.ipynb"
 
 
 @contextlib.contextmanager
@@ -102,7 +111,7 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #0653df53
+# %% ../nbs/40_pipeline.ipynb #4b085d65
 def run_chain(out, from_stage=None, until=None, jobs=0, **given):
     "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
     from tqdm import tqdm
@@ -150,7 +159,7 @@ def recorded_parameters(out):
 
 def run_stage(run, stage):
     "Execute a stage if it is not done; returns the seconds it took, 0 if it was done"
-    executed = run.dir / "notebooks" / f"{STAGES[stage][0]}.ipynb"
+    executed = executed_path(run, stage)
     if run.stage(stage).done and executed.exists():
         return 0.0
     begin = time.perf_counter()

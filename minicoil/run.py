@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of', 'atomic', 'write_bytes', 'save_json',
            'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'check_value',
-           'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder', 'end_orphan', 'Run',
-           'check_driver', 'open_run', 'tuple_or', 'discard', 'versions', 'start_worker', 'one_thread', 'call',
-           'map_shards', 'progress', 'plot_style']
+           'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder', 'living_holder',
+           'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions', 'start_worker',
+           'one_thread', 'call', 'map_shards', 'progress', 'plot_style']
 
 # %% ../nbs/00_run.ipynb #a8893b22
 import contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
@@ -218,7 +218,7 @@ class Stage:
                  if f.is_file() and f.name != "manifest.json" and not f.name.endswith(".tmp") and "qdrant" not in f.parts}
         save_json(self.path / "manifest.json", {**facts, "files": files})
 
-# %% ../nbs/00_run.ipynb #815e87ed
+# %% ../nbs/00_run.ipynb #2688c746
 def process_start(pid):
     "When process `pid` started (seconds since the epoch), or None if there is none"
     import psutil
@@ -240,7 +240,7 @@ def locked(path, busy, wait=0.0):
                 break
             except OSError:
                 if time.monotonic() >= until:
-                    raise UserError(f"{busy} (pid {lock_holder(path).get('pid', 'unknown')})") from None
+                    raise UserError(f"{busy} (pid {living_holder(path).get('pid', 'unknown')})") from None
                 time.sleep(0.05)
         f.truncate(0)
         f.write(json.dumps({"pid": os.getpid(), "start": process_start(os.getpid())}))
@@ -256,6 +256,17 @@ def lock_holder(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+# %% ../nbs/00_run.ipynb #85a9dce7
+def living_holder(path, patience=1.0):
+    "`lock_holder`, once it names a living process; after `patience` seconds whatever it says"
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        holder = lock_holder(path)
+        if holder.get("pid") and process_start(holder["pid"]) == holder.get("start"):
+            return holder
+        time.sleep(0.02)
+    return lock_holder(path)
 
 # %% ../nbs/00_run.ipynb #b0102f61
 def end_orphan(run_dir, patience=15.0, grace=2.0):
@@ -274,7 +285,7 @@ def end_orphan(run_dir, patience=15.0, grace=2.0):
                     os.kill(holder["pid"], signal.SIGKILL)
             time.sleep(0.1)
 
-# %% ../nbs/00_run.ipynb #827bbd64
+# %% ../nbs/00_run.ipynb #e6d10eef
 @dataclass
 class Run:
     "A run: its folder, its parameters, and whether it is thrown away at the end"
@@ -308,14 +319,19 @@ class Run:
             stack.enter_context(locked(self.dir / ".work.lock", f"a stage of {self.dir} is at work already", wait=15))
             stage = self.stage(name)
             stage.path.mkdir(parents=True, exist_ok=True)
-            for litter in stage.path.rglob(".*.tmp"):
-                litter.unlink(missing_ok=True)
+            sweep(self.dir)
             with open(self.dir / "log.txt", "a", encoding="utf-8") as log:
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "start", file=log, flush=True)
                 yield stage
                 print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "done", file=log, flush=True)
 
-# %% ../nbs/00_run.ipynb #e275c8d4
+# %% ../nbs/00_run.ipynb #df1e2ad7
+def sweep(run_dir):
+    "Remove what killed processes left half-written or half-removed in a run's folder; call it while holding the run"
+    for litter in [*run_dir.rglob(".*.tmp"), *run_dir.glob(".*.old")]:
+        shutil.rmtree(litter, ignore_errors=True) if litter.is_dir() else litter.unlink(missing_ok=True)
+
+# %% ../nbs/00_run.ipynb #bdb780f5
 def check_driver(run_dir, driver):
     "Raise unless the process `driver` (text of a pid) is alive and holds the run in `run_dir`"
     holder = lock_holder(Path(run_dir) / ".driver.lock")
@@ -340,12 +356,13 @@ def open_run(run_dir="", redo_from=None, jobs=1, **given):
             raise UserError(f"{run_dir} was made with {name} {old[name]!r}, not {fresh[name]!r}: choose another --out, or redo it with --from {FIRST_USE[name]}")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        for stage in reversed(redone):  # the last first, and the record after all of them: a kill in between leaves nothing that does not belong together
+            discard(run_dir / STAGES[stage][0])
+            (run_dir / "notebooks" / f"{STAGES[stage][0]}.ipynb").unlink(missing_ok=True)
         if not old or changed:
             save_json(record, {"parameters": fresh, "versions": versions()})
     except OSError as e:
         raise UserError(f"cannot write to {run_dir}: {e.strerror}") from None
-    for stage in redone:
-        discard(run_dir / STAGES[stage][0])
     return Run(run_dir, params, jobs=jobs)
 
 
@@ -371,11 +388,13 @@ def versions():
             found[package] = version(package)
     return found
 
-# %% ../nbs/00_run.ipynb #1e9cbcf9
+# %% ../nbs/00_run.ipynb #5f2bbe90
 def start_worker(parent):
     "In a new worker: one thread for every library, and die with the parent"
     one_thread()
-    import threading
+    import ctypes, threading
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: PR_SET_PDEATHSIG
 
     def watch():
         while os.getppid() == parent:

@@ -16,7 +16,7 @@ from .sentences import random_keys, read_draw, save_draw, sentence_texts, traine
 from .transformer import load_tokenizer
 from .vocabulary import WordPieces
 
-# %% ../nbs/13_store.ipynb #d6f7c93c
+# %% ../nbs/13_store.ipynb #7a72039c
 @contextlib.contextmanager
 def open_shard(folder, dim=None):
     "The Qdrant Edge shard in `folder`, created for vectors of `dim` if there is none; closed at the end"
@@ -29,11 +29,13 @@ def open_shard(folder, dim=None):
         folder.mkdir(parents=True)
         vectors = q.EdgeVectorParams(size=dim, distance=q.Distance.Cosine, on_disk=True, datatype=q.VectorStorageDatatype.Float16)
         shard = q.EdgeShard.create(str(folder), q.EdgeConfig(vectors=vectors, on_disk_payload=True, wal_enabled=True))
-        text = q.TextIndexParams(tokenizer=q.TokenizerType.Whitespace, lowercase=False, min_token_len=1, max_token_len=1000, on_disk=True)
-        shard.update(q.UpdateOperation.create_field_index("forms", text))
-        shard.update(q.UpdateOperation.create_field_index("draw", q.PayloadSchemaType.Integer))
     else:
         shard = q.EdgeShard.load(str(folder))
+    if dim is not None:  # also on a shard found again: it may have been killed before it had its indexes
+        text = q.TextIndexParams(tokenizer=q.TokenizerType.Whitespace, lowercase=False, min_token_len=1, max_token_len=1000, on_disk=True)
+        for field, index in {"forms": text, "draw": q.PayloadSchemaType.Integer}.items():
+            if field not in shard.info().payload_schema:
+                shard.update(q.UpdateOperation.create_field_index(field, index))
     try:
         yield shard
     finally:

@@ -20,7 +20,7 @@ STARTED = []  # every process a test started: `end_all` ends what still lives
 
 def work(run, *stages):
     """Do stages in this process, without kernels: the undisturbed way. Returns the run."""
-    logging.getLogger("torch.__trace").propagate = False  # thousands of lines about an ONNX export
+    logging.getLogger("torch.__trace").disabled = True  # thousands of lines about an ONNX export
     for stage in stages:
         stage_function(stage)(run)
     return run

@@ -57,10 +57,11 @@ def test_the_model_serves(two, models):
     assert all(abs(np.linalg.norm(v) - 1) < 1e-5 for words in model.embed_words(texts) for v in words.values())
 
 
-def test_same_encoders_for_two_jobs(two, given, tmp_path, monkeypatch):
-    """Token embeddings encoded in many shards by two processes give the same encoders."""
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_same_encoders_in_small_shards(two, given, tmp_path, monkeypatch, jobs):
+    """Token embeddings encoded in many shards, by one process or two, give the same encoders."""
     monkeypatch.setattr(cut_shards, "__defaults__", (50,))
-    run = work(open_run(tmp_path / "run", jobs=2, **given), "corpus", "sentences", "targets", "store", "senses", "tokens", "training")
+    run = work(open_run(tmp_path / "run", jobs=jobs, **given), "corpus", "sentences", "targets", "store", "senses", "tokens", "training")
     assert len(run.stage("targets").manifest["shards"]) > 1
     assert load_json(run.dir / "12_targets" / "manifest.json")["rows"] == load_json(two / "12_targets" / "manifest.json")["rows"]
     for part, name in ("21_tokens", "part-00000.npy"), ("22_training", "encoders.safetensors"):
