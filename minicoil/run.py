@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of', 'atomic', 'write_bytes', 'save_json',
-           'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'check_value',
-           'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder', 'living_holder',
-           'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions', 'start_worker',
-           'one_thread', 'call', 'map_shards', 'progress', 'plot_style']
+           'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'from_here',
+           'check_value', 'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder',
+           'living_holder', 'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions',
+           'start_worker', 'one_thread', 'call', 'map_shards', 'progress', 'plot_style']
 
 # %% ../nbs/00_run.ipynb #a8893b22
 import contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
@@ -110,7 +110,7 @@ class Parameters:
     pictures: int = 24                      # how many words get a picture
     on_bad_input: str = "fail"              # or `skip`: leave out unreadable files and lines
 
-# %% ../nbs/00_run.ipynb #71a61852
+# %% ../nbs/00_run.ipynb #7a44e7e9
 FIRST_USE = dict(
     corpus="corpus", text_field="corpus", on_bad_input="corpus",
     words="sentences", top_words="sentences", language="sentences", input_model="sentences", samples="sentences", seed="sentences",
@@ -125,7 +125,7 @@ def check_parameters(given):
         if name not in known:
             raise UserError(f"no stage has a parameter {name!r}; there are {', '.join(known)}")
     for name, value in given.items():
-        given = {**given, name: check_value(name, value, known[name].default)}
+        given = {**given, name: from_here(name, check_value(name, value, known[name].default))}
     params = Parameters(**given)
     one_of("objective", params.objective, OBJECTIVES)
     one_of("encode", params.encode, ("cover", "all"))
@@ -136,6 +136,15 @@ def check_parameters(given):
     if params.dim > params.samples:
         raise UserError(f"dim {params.dim} is larger than the {params.samples} samples a word: lower dim or raise samples")
     return params
+
+# %% ../nbs/00_run.ipynb #d36c2178
+def from_here(name, value):
+    "`value` with existing relative paths made absolute, for the parameters that may hold paths"
+    if name in ("target_model", "input_model"):
+        return str(Path(value).absolute()) if value and Path(value).is_dir() else value
+    if name == "corpus":
+        return tuple(v if v in ("demo", "openwebtext") or not Path(v).exists() else str(Path(v).absolute()) for v in value)
+    return value
 
 # %% ../nbs/00_run.ipynb #893fbbdd
 def check_value(name, value, default):

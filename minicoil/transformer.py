@@ -135,18 +135,19 @@ class Transformer:
             out = self.model(self.features(rows))
         return out["sentence_embedding"].float().cpu().numpy(), out["token_embeddings"].float().cpu().numpy()
 
-# %% ../nbs/02_transformer.ipynb #079c9c8f
+# %% ../nbs/02_transformer.ipynb #ec222e77
 def load_tokenizer(model):
     "The bare tokenizer of a transformer, truncating as the transformer does"
     path = locate_model(model)
     config = Path(path) / "sentence_bert_config.json"
-    if (Path(path) / "tokenizer.json").exists() and config.exists():
+    longest = json.loads(config.read_text()).get("max_seq_length") if config.exists() else None
+    if longest and (Path(path) / "tokenizer.json").exists():
         from tokenizers import Tokenizer
-        tokenizer, longest = Tokenizer.from_file(str(Path(path) / "tokenizer.json")), json.loads(config.read_text()).get("max_seq_length") or 512
-    else:
+        tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
+    else:  # only the loaded model knows where it cuts
         from sentence_transformers import SentenceTransformer
         loaded = SentenceTransformer(path, device="cpu")
-        tokenizer, longest = loaded.tokenizer.backend_tokenizer, loaded.max_seq_length or 512
+        tokenizer, longest = loaded.tokenizer.backend_tokenizer, int(loaded.max_seq_length or 512)
     tokenizer.no_padding()
     tokenizer.enable_truncation(longest)
     return tokenizer
