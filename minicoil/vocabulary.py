@@ -160,16 +160,17 @@ def positions(ids, pieces, vocabulary):
             found.setdefault(word_id, []).extend(range(a, b))
     return found
 
-# %% ../nbs/01_vocabulary.ipynb #f7031444
+# %% ../nbs/01_vocabulary.ipynb #9ecc815d
 def make_vocabulary(forms, language="english"):
     "A `Vocabulary` from {word: forms}; each word's stem, and each form that is not a word itself, leads to it"
     stem, mapping = stemmer(language).stem_word, {}
     for word in forms:
         mapping[word] = word
-    for word, seen in forms.items():
-        for key in (stem(word), *seen):
-            if key not in stop_words(language):
-                mapping.setdefault(key, word)
+    for keys in (lambda word: forms[word], lambda word: [stem(word)]):  # a form outranks another word's stem
+        for word in forms:
+            for key in keys(word):
+                if key not in stop_words(language):
+                    mapping.setdefault(key, word)
     return Vocabulary(list(forms), dict(sorted(mapping.items())), stop_words(language), language)
 
 # %% ../nbs/01_vocabulary.ipynb #f0b5809e
