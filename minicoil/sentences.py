@@ -142,8 +142,8 @@ def draw_from_index(postings_files, forms, samples, seed):
             drawn[i] = smallest_keys(ids, random_keys(seed, ids), samples)
     return drawn
 
-# %% ../nbs/11_sentences.ipynb #3435d683
-LEAST = 10
+# %% ../nbs/11_sentences.ipynb #14480739
+LEAST = 5
 DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
 
 
