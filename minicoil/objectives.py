@@ -37,11 +37,11 @@ def adjacency(near):
     graph = graph[:, :, :-1]
     return (graph + graph.mT) / 2
 
-# %% ../nbs/04_objectives.ipynb #6cd4d82c
+# %% ../nbs/04_objectives.ipynb #9376e9f9
 RIDGE, POWER, POOLED_WEIGHT, TWO_STEPS = 0.3, 2, 10, 0.5
 
 
-def graph_projection(x, graph, dim, pooled=None, ridge=RIDGE, power=POWER):
+def graph_projection(x, graph, dim, pooled=None):
     "(means (words, h), directions (words, h, dim)) float64 of token embeddings x (words, n, h), their graph (words, n, n) and a covariance (h, h)"
     import torch
     degree = graph.sum(2)
@@ -54,12 +54,12 @@ def graph_projection(x, graph, dim, pooled=None, ridge=RIDGE, power=POWER):
         typical = degree.sum(1) / (degree > 0).sum(1)
         spread = spread + POOLED_WEIGHT * typical[:, None, None] * pooled.double()
     size = spread.diagonal(dim1=1, dim2=2).mean(1)
-    root = torch.linalg.cholesky(spread + ridge * size[:, None, None] * torch.eye(x.shape[2], device=x.device, dtype=torch.float64))
+    root = torch.linalg.cholesky(spread + RIDGE * size[:, None, None] * torch.eye(x.shape[2], device=x.device, dtype=torch.float64))
     half = torch.linalg.solve_triangular(root, (pulled + pulled.mT) / 2, upper=False)
     whole = torch.linalg.solve_triangular(root, half.mT, upper=False)
     values, vectors = torch.linalg.eigh((whole + whole.mT) / 2)
     directions = torch.linalg.solve_triangular(root.mT, vectors[:, :, -dim:].flip(2), upper=True)
-    return mean.double(), fix_signs(directions * values[:, None, -dim:].flip(2).clamp(min=1e-6) ** power)
+    return mean.double(), fix_signs(directions * values[:, None, -dim:].flip(2).clamp(min=1e-6) ** POWER)
 
 
 def fix_signs(directions):

@@ -58,8 +58,8 @@ def nearest(distances, k=NEIGHBOURS):
     others = distances + np.diag(np.full(len(distances), np.inf, distances.dtype))
     return np.argsort(others, axis=1, kind="stable")[:, :k].astype(np.int32)
 
-# %% ../nbs/20_senses.ipynb #39a8daa8
-RESOLUTION, APART, CLUSTER_NEIGHBOURS = 0.6, 0.4, 60
+# %% ../nbs/20_senses.ipynb #f5b2c11f
+RESOLUTION, APART, CLUSTER_NEIGHBOURS = 0.6, 0.5, 60
 
 
 def find_clusters(near, seed=0):
@@ -126,7 +126,7 @@ def umap_layout(distances, dim, seed=0):
         reducer = umap.UMAP(n_components=dim, metric="precomputed", n_neighbors=min(15, len(distances) - 1), random_state=seed, n_jobs=1)
         return reducer.fit_transform(distances).astype(np.float32)
 
-# %% ../nbs/20_senses.ipynb #37e500f6
+# %% ../nbs/20_senses.ipynb #06e68d71
 WORDS_PER_SHARD = 250
 
 
@@ -147,7 +147,7 @@ def compress_shard(shard, run):
         mine, a = slice(a, a + len(ids)), a + len(ids)
         distances = cosine_distances(targets[mine])
         found = nearest(distances)
-        near[mine, : found.shape[1]], clusters[mine] = found, find_clusters(nearest(distances, CLUSTER_NEIGHBOURS), p.seed)
+        near[mine, : found.shape[1]], clusters[mine] = found, find_clusters(nearest(distances, min(CLUSTER_NEIGHBOURS, len(ids) // 4)), p.seed)
         if index < p.pictures:
             picture[mine] = umap_layout(distances, 2, p.seed)
         if p.objective == "umap":

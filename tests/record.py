@@ -1,0 +1,31 @@
+"""Measured figures with what they were measured on: date, machine, commit, versions, command."""
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from minicoil.run import save_json
+
+PACKAGES = ("numpy", "torch", "onnxruntime", "fastembed", "umap-learn", "sentence-transformers", "scikit-learn")
+
+
+def machine():
+    """The processor and how many cores of it there are."""
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def commit():
+    """The commit the tree stands on, marked when the tree has changes."""
+    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def save_record(path, results):
+    """Write results with their circumstances."""
+    command = " ".join(["python", *(Path(a).name if "/" in a and not a.startswith("tests") and not a.startswith("results") else a for a in sys.argv)])
+    save_json(path, {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit(), "python": platform.python_version(),
+                     "versions": {p: version(p) for p in PACKAGES}, "command": command, "results": results})
