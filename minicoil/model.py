@@ -318,7 +318,7 @@ def open_session(path, threads=None, providers=None):
     except Exception as e:
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({' '.join(str(e).split())[:150]})") from None
 
-# %% ../nbs/23_model.ipynb #875c636c
+# %% ../nbs/23_model.ipynb #46bf4fdd
 def export_onnx(transformer, path):
     "Write the transformer as ONNX: inputs (batch, length) int64, outputs token embeddings and sentence embedding"
     import logging, warnings
@@ -326,8 +326,8 @@ def export_onnx(transformer, path):
 
     class Graph(torch.nn.Module):
         def forward(self, *inputs):
-            out = transformer.model(dict(zip(names, inputs)))
-            return out["token_embeddings"], out["sentence_embedding"]
+            sentence, tokens = transformer.outputs(dict(zip(names, inputs)))
+            return tokens, sentence
 
     example = transformer.features([[transformer.pad_id] * 7] * 2)
     names = list(example)
