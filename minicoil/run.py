@@ -88,7 +88,7 @@ def throw_away_folder():
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
     return Path(folder)
 
-# %% ../nbs/00_run.ipynb #3b4adf9f
+# %% ../nbs/00_run.ipynb #19dba2eb
 OBJECTIVES = ("graph", "fit", "umap", "triplet")
 
 
@@ -103,7 +103,7 @@ class Parameters:
     input_model: str = "all-MiniLM-L6-v2"   # the transformer that serves
     dim: int = 4                            # numbers per word, the constant one included
     samples: int = 500                      # sentences drawn per word, at most
-    objective: str = "graph"                # what encoders learn, see 04_objectives
+    objective: str = "graph"                # what encoders learn, see 06_objectives
     language: str = "english"               # stemmer and stop words
     seed: int = 0                           # decides which sentences are drawn
     encode: str = "cover"                   # encode the drawn sentences only, or `all`

@@ -41,9 +41,9 @@ def two(given, tmp_path_factory):
 
 
 def test_sizes(two):
-    """Targets have the target model's numbers, encoders the input model's hidden size, and no token embedding came from the target."""
+    """Targets have the target model's numbers and hidden size, token embeddings and encoders the input model's."""
     targets, tokens = (load_json(two / f / "manifest.json") for f in ("12_targets", "21_tokens"))
-    assert (targets["dim"], targets["with_words"], tokens["hidden_size"]) == (40, False, 64)
+    assert (targets["dim"], targets["hidden_size"], tokens["hidden_size"]) == (40, 96, 64)
     assert load_file(two / "22_training" / "encoders.safetensors")["encoders"].shape == (2, 64, DIM)
 
 

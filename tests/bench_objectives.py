@@ -1,0 +1,157 @@
+"""Senses and search pull apart: one broad vocabulary trained under each objective, scored on Word-in-Context pairs and on search collections.
+
+    python tests/bench_objectives.py --run outputs/en --wic mclwic_en.jsonl.gz --beir ir/cranfield --beir ir/scifact --out results/objectives.json
+
+RUN is a run until stage `tokens` (`minicoil run --corpus … --top-words 4000 --until tokens`). All encoders are trained from its
+stored token embeddings; every sentence and document is encoded once and read by all of them.
+"""
+import argparse
+import collections
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from record import save_record
+
+from minicoil.benchmark import area_under_curve, measure, ranking, read_judgements
+from minicoil.model import Reader, bm25_weight
+from minicoil.objectives import apply, train_group
+from minicoil.run import load_npy, open_run, progress
+from minicoil.search import beir_file, read_beir_rows, read_collection
+from minicoil.senses import word_senses
+from minicoil.sentences import trained_words
+from minicoil.tokens import word_tokens
+from minicoil.training import group_words
+from minicoil.transformer import equal_length_batches, load_transformer
+from minicoil.vocabulary import WordPieces, make_vocabulary
+
+WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
+
+
+def train_all(run):
+    """{way: W (words + 1, h, dim)}, row 0 for no word."""
+    pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in WAYS}
+    for shard in progress(range(len(run.stage("tokens").manifest["shards"])), "train"):
+        x, near = [x for *_, x in word_tokens(run, shard)], [s["neighbours"] for _, s in word_senses(run, shard)]
+        for way, (objective, dim) in WAYS.items():
+            w = np.empty((len(x), x[0].shape[1], dim), np.float32)
+            for group in group_words([len(a) for a in x], x[0].shape[1], dim, objective):
+                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled)
+            found[way].append(w)
+    return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
+
+
+def read_texts(model, read, texts, title):
+    """[({word id: [count, token embedding (h,) float16]}, {stem: count}, sentence embedding)] of texts."""
+    import torch
+    torch.set_num_threads(2)
+    ids, found = model.tokenize(texts), [None] * len(texts)
+    for batch in progress(list(equal_length_batches(ids)), title):
+        sentences, tokens = model.forward([ids[i] for i in batch])
+        for i, s, t in zip(batch, sentences, tokens):
+            known, unknown = read(ids[i])
+            found[i] = {w: [n, t[at].mean(0).astype(np.float16)] for w, (n, at) in known.items()}, unknown, s / np.linalg.norm(s)
+    return found
+
+
+def unit(x):
+    """Rows of length 1."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
+
+
+def wic(model, read, vocabulary, ways, file):
+    """AUC of the cosine for pairs whose word the vocabulary covers, by way; the interval is over words."""
+    rows = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+    side = lambda n: [r[f"sentence{n}"] for r in rows]
+    first, second = (read_texts(model, read, side(n), "pairs") for n in (1, 2))
+    kept = []
+    for r, a, b in zip(rows, first, second):
+        w = vocabulary.ids.get(r.get("lemma", r.get("word")), vocabulary.id_of(r.get("lemma", r.get("word"))))
+        if w and w in a[0] and w in b[0]:
+            kept.append((w, str(r.get("label", r.get("tag"))).lower() in ("1", "t", "true"), a[0][w][1].astype(np.float32), b[0][w][1].astype(np.float32), float(a[2] @ b[2])))
+    same, words = np.array([k[1] for k in kept]), np.array([k[0] for k in kept])
+    scores = {way: np.array([float(np.sum(apply(a[None], w[k]) * apply(b[None], w[k]))) for k, _, a, b, _ in kept]) for way, w in ways.items()}
+    scores |= {"full": np.array([float(unit(a) @ unit(b)) for _, _, a, b, _ in kept]), "sentence": np.array([k[4] for k in kept])}
+    def interval(s):
+        rng, names = np.random.default_rng(0), np.unique(words)
+        at = {w: np.flatnonzero(words == w) for w in names}
+        draws = [np.concatenate([at[w] for w in rng.choice(names, len(names))]) for _ in range(500)]
+        return [float(v) for v in np.percentile([area_under_curve(s[d], same[d]) for d in draws], [2.5, 97.5])]
+    return {"pairs": len(kept), "of": len(rows), "words": len(set(words.tolist())), "auc": {n: [area_under_curve(s, same), *interval(s)] for n, s in scores.items()}}
+
+
+def search(model, read, ways, folder):
+    """nDCG@10 and gain over BM25 of each way on one BEIR folder."""
+    judged, documents = read_judgements(folder), read_collection(folder)
+    queries = [(r["_id"], r["text"]) for r in read_beir_rows(beir_file(folder, "queries.jsonl"), ("_id", "text")) if r["_id"] in judged]
+    texts = read_texts(model, read, [t for _, t in documents], Path(folder).name)
+    asked = read_texts(model, read, [t for _, t in queries], "queries")
+    lengths = np.array([sum(n for n, _ in known.values()) + sum(unknown.values()) for known, unknown, _ in texts], float)
+    index = collections.defaultdict(list)
+    for i, (known, unknown, _) in enumerate(texts):
+        for term, (n, x) in known.items():
+            index[term].append((i, n, x))
+        for term, n in unknown.items():
+            index[term].append((i, n, None))
+    names, runs, average = [n for n, _ in documents], {}, lengths.mean()
+    for way in ("bm25", *ways, "full", "full squared"):
+        rng, runs[way] = np.random.default_rng(0), {}
+        for (q, _), (known, unknown, _) in zip(queries, asked):
+            scores = np.full(len(names), -np.inf)
+            for term, x in [*((w, x) for w, (_, x) in known.items()), *((s, None) for s in unknown)]:
+                rows = index.get(term)
+                if rows:
+                    at, counts = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], float)
+                    meaning = similarity(way, ways, term, x, rows)
+                    scores[at] = np.where(np.isinf(scores[at]), 0, scores[at]) + np.log((len(names) - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts, lengths[at], avg_len=average) * meaning
+            runs[way][q] = ranking(scores, names, rng)
+    found = measure(runs, {q: judged[q] for q, _ in queries})
+    print(Path(folder).name, {w: [round(100 * v, 2) for v in g] for w, g in found["gain"].items()}, file=sys.stderr, flush=True)
+    return {"queries": len(queries), "documents": len(names), **found}
+
+
+def similarity(way, ways, term, x, rows):
+    """Similarity of meaning of a query's word with each posting, 1 where the word is unknown or the way is BM25."""
+    if way == "bm25" or x is None or rows[0][2] is None:
+        return 1.0
+    theirs, mine = np.stack([r[2] for r in rows]).astype(np.float32), x.astype(np.float32)[None]
+    if way.startswith("full"):
+        cosine = (unit(theirs) @ unit(mine).T)[:, 0]
+        return cosine**2 if way == "full squared" else cosine
+    return apply(theirs, ways[way][term]) @ apply(mine, ways[way][term])[0]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--wic")
+    parser.add_argument("--beir", action="append", default=[])
+    parser.add_argument("--out", default="results/objectives.json")
+    args = parser.parse_args()
+    run = open_run(args.run)
+    ways, forms, model = train_all(run), trained_words(run), load_transformer(run.params.input_model)
+    vocabulary = make_vocabulary(forms, run.params.language)
+    read = Reader(WordPieces(model.tokenizer), vocabulary)
+    found = {"words": len(forms), "samples": run.params.samples}
+    if args.wic:
+        found["wic"] = wic(model, read, vocabulary, ways, args.wic)
+        print(found["wic"], file=sys.stderr, flush=True)
+    found["search"] = {Path(f).name: search(model, read, ways, Path(f)) for f in args.beir}
+    gains = lambda way, but=(): [g for n, f in found["search"].items() if n not in but for g in [f["gain"][way][0]]]
+    found["macro"] = {way: float(np.mean(gains(way))) for way in ("bm25", *WAYS, "full", "full squared")} if args.beir else {}
+    found["intervals"] = {way: macro_interval(found["search"], way) for way in found["macro"]}
+    save_record(args.out, found)
+
+
+def macro_interval(results, way, rounds=2000):
+    """95 % interval of the macro gain over BM25: queries resampled within each collection, in pairs."""
+    rng = np.random.default_rng(0)
+    gains = [np.array([f["per_query"][way][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]]) for f in results.values()]
+    draws = [np.mean([g[rng.integers(0, len(g), len(g))].mean() for g in gains]) for _ in range(rounds)]
+    return [float(v) for v in np.percentile(draws, [2.5, 97.5])]
+
+
+if __name__ == "__main__":
+    main()

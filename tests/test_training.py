@@ -1,0 +1,76 @@
+"""Every objective trains a model that serves; a word's encoder is its own affair; rare words get one too."""
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
+from minicoil import MiniCOIL
+from minicoil.run import OBJECTIVES, UserError, load_json, open_run
+from minicoil.training import group_words, memory_of
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A corpus of 60 sentences with bat, 60 with bank and 80 others, and six with a rare word."""
+    path = small_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt")
+    with open(path, "a", encoding="utf-8") as f:
+        f.writelines(f"The okapi {what} in the forest.\n" for what in ("slept soundly", "was seen again", "ate leaves", "hid from us", "drank slowly", "stood alone"))
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=OBJECTIVES)
+def trained(request, corpus, tmp_path_factory):
+    """(objective, folder) of a run of three words until the model."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    undisturbed(folder, words=["bat", "bank", "okapi"], corpus=[corpus], pictures=0, objective=request.param)
+    return request.param, folder
+
+
+def test_serves(trained):
+    """Whatever the objective: unit vectors for every word, the rare one included, and the model says how it was trained."""
+    objective, folder = trained
+    model = MiniCOIL.load(folder / "23_model")
+    words = next(model.embed_words(["The okapi saw a bat on the bank."]))
+    assert list(words) == ["okapi", "bat", "bank"] and all(abs(np.linalg.norm(v) - 1) < 1e-5 for v in words.values())
+    assert load_json(folder / "23_model" / "minicoil.json")["objective"] == objective
+
+
+def test_company(trained, corpus, tmp_path):
+    """A word trained without the others has the same encoder, byte for byte, under every objective."""
+    objective, folder = trained
+    alone = undisturbed(tmp_path / "alone", words=["bank"], corpus=[corpus], pictures=0, objective=objective)
+    encoders = lambda run: load_file(run / "22_training" / "encoders.safetensors")["encoders"]
+    assert encoders(folder)[1].tobytes() == encoders(alone)[0].tobytes()
+
+
+def test_small_groups(trained, tmp_path, monkeypatch):
+    """Less memory cuts the words into other groups and changes nothing."""
+    objective, folder = trained
+    monkeypatch.setenv("MINICOIL_MEMORY_GB", "1e-6")
+    run = work(open_run(copy_before(folder, "training", tmp_path / "run")), "training")
+    assert digests(run.dir / "22_training")["encoders.safetensors"] == digests(folder / "22_training")["encoders.safetensors"]
+
+
+def test_quality(trained):
+    """Every word says how many sentences and senses it saw; one that looks like one sense has nothing to separate."""
+    quality = load_json(trained[1] / "22_training" / "quality.json")
+    assert quality["okapi"]["sentences"] == 6 and quality["bat"]["sentences"] >= 60
+    assert all(0 <= q["separation"] <= 1 and (q["senses"] > 1 or q["separation"] == 1) for q in quality.values())
+
+
+def test_too_rare(corpus, tmp_path):
+    """Four sentences are too few, and the message says how many are needed."""
+    with open(corpus, encoding="utf-8") as f:
+        lines = [line for line in f if "okapi" not in line] + ["The okapi slept in the forest.\n"] * 1 + [f"An okapi {w} here today.\n" for w in ("ate", "sat", "hid")]
+    path = tmp_path / "few.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(UserError, match="okapi: in 4 sentences, 5 are needed"):
+        work(open_run(tmp_path / "run", words=["okapi"], corpus=[str(path)]), "corpus", "sentences")
+
+
+def test_memory_bounds_groups():
+    """Groups hold as many words as memory allows and never mix lengths."""
+    sizes = [300] * 100 + [1000] * 10
+    groups = group_words(sizes, 384, 4, "graph", memory_gb=0.5)
+    assert sorted(i for g in groups for i in g) == list(range(110)) and all(len({sizes[i] for i in g}) == 1 for g in groups)
+    assert all(len(g) == 1 or len(g) * memory_of(sizes[g[0]], 384, 4, "graph") <= 0.5e9 for g in groups) and max(map(len, groups)) > 1
