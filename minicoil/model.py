@@ -8,7 +8,7 @@ __all__ = ['INT32_MAX', 'GAP', 'WINDOW', 'MODEL_FILES', 'ENCODERS_FILE', 'CARD',
            'reading_length', 'document_vector', 'query_vector', 'sparse_vector', 'word_vectors', 'whole_reading',
            'explain_match', 'batched', 'passes', 'call_by_name', 'start_embedder', 'embed_window', 'MiniCOIL',
            'find_directory', 'load_parts', 'open_session', 'export_onnx', 'write_tokenizer', 'combine_models',
-           'fastembed_lines', 'model_card']
+           'fastembed_lines', 'weakest_rows', 'model_card']
 
 # %% ../nbs/23_model.ipynb #db5b6256
 import json, os, shutil
@@ -390,7 +390,7 @@ def combine_models(run):
         stage.finish(words=len(kept), dim=p.dim, hidden_size=int(encoders.shape[1]))
     return run.stage("model").manifest
 
-# %% ../nbs/23_model.ipynb #aabdd8c3
+# %% ../nbs/23_model.ipynb #86461bf4
 CARD = """---
 license: other
 library_name: minicoil
@@ -440,14 +440,18 @@ def fastembed_lines(info):
     return f"FastEmbed cannot serve this model as it was trained: {'; '.join(reasons)}." if reasons else FASTEMBED
 
 
+def weakest_rows(quality, most=20):
+    "Rows of the card's table: the words whose clusters are kept apart least"
+    shaky = sorted(quality.items(), key=lambda item: (item[1]["separation"], item[1]["sentences"]))[:most]
+    return "\n".join(f"| {w} | {q['sentences']} | {q['senses']} | {q['separation']:.2f} |" for w, q in shaky)
+
+
 def model_card(run, info):
     "The README.md of a model directory"
     from minicoil.transformer import load_transformer, sha256
     p, corpus, sentences = run.params, run.stage("corpus").manifest, run.stage("sentences").manifest
     weights = Path(load_transformer(p.input_model).path) / "model.safetensors"
-    shaky = sorted(info["quality"].items(), key=lambda item: (item[1]["separation"], item[1]["sentences"]))[:20]
-    weakest = "\n".join(f"| {w} | {q['sentences']} | {q['senses']} | {q['separation']:.2f} |" for w, q in shaky)
     return CARD.format(n=len(info["quality"]), dim=p.dim, objective=p.objective, target_model=p.target_model, input_model=p.input_model,
                        corpus=", ".join(Path(c).name for c in p.corpus), documents=corpus["documents"], sentences=sentences["sentences"],
-                       sha256=corpus["sha256"], samples=p.samples, seed=p.seed, language=p.language, weakest=weakest, fastembed=fastembed_lines(info),
+                       sha256=corpus["sha256"], samples=p.samples, seed=p.seed, language=p.language, weakest=weakest_rows(info["quality"]), fastembed=fastembed_lines(info),
                        weights=sha256(weights) if weights.exists() else "not a local file")
