@@ -196,10 +196,10 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #716a4edb
+# %% ../nbs/40_pipeline.ipynb #c5c1ec33
 import typer
 
-from .commands import COMMANDS, absolute, benchmarks, word_list
+from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train and use miniCOIL models: tiny per-word meaning vectors for keyword search.")
@@ -235,7 +235,7 @@ def command_run(
                  language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, corpus=absolute(corpus), words=word_list(words, words_file))
     print(where_to_look(run_chain(out, from_stage, until, jobs, **{k: v for k, v in given.items() if v is not None})))
 
-# %% ../nbs/40_pipeline.ipynb #415fbd98
+# %% ../nbs/40_pipeline.ipynb #2727254d
 def main(arguments=None):
     "The command line: 0 done, 2 the user can mend it (one line), 1 a fault of ours"
     try:
@@ -246,7 +246,7 @@ def main(arguments=None):
         message, code = f"minicoil: {e}", 2
     except StageFailed as e:
         message, code = f"minicoil: {e}", 1
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's own last flush is quiet too
         sys.exit(141)  # 128 + SIGPIPE
     except OSError as e:
