@@ -6,8 +6,8 @@
 __all__ = ['LANGUAGES', 'SPECIAL', 'INVISIBLE', 'CHINESE', 'VOCAB_FILE', 'STOP_FILE', 'stemmer', 'stop_words',
            'listed_stop_words', 'without_accents', 'byte_letters', 'kind_of', 'bytes_of', 'characters', 'word_pattern',
            'character_ends', 'WordPieces', 'fold', 'beyond_fastembed', 'read_words', 'why_unusable', 'shorten',
-           'punctuation', 'between_words', 'Vocabulary', 'positions', 'make_vocabulary', 'save_vocabulary',
-           'load_vocabulary']
+           'punctuation', 'between_words', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms',
+           'vocabulary_of_stems', 'save_vocabulary', 'load_vocabulary']
 
 # %% ../nbs/01_vocabulary.ipynb #1a9ffa32
 import functools, json, re, sys, unicodedata
@@ -264,17 +264,27 @@ def positions(ids, pieces, vocabulary):
             found.setdefault(word_id, []).extend(range(a, b))
     return found
 
-# %% ../nbs/01_vocabulary.ipynb #f7031444
+# %% ../nbs/01_vocabulary.ipynb #6a03e29a
 def make_vocabulary(forms, language="english"):
     "A `Vocabulary` from {word: forms}; each word's stem, and each form that is not a word itself, leads to it"
     stem, mapping = stemmer(language).stem_word, {}
-    for word in forms:
-        mapping[word] = word
-    for word, seen in forms.items():
-        for key in (stem(word), *seen):
-            if key not in stop_words(language):
-                mapping.setdefault(key, word)
+    leads = [(word, word) for word in forms] + [(form, word) for word, seen in forms.items() for form in seen] + [(stem(word), word) for word in forms]
+    for key, word in leads:
+        if key == word or key not in stop_words(language):
+            mapping.setdefault(key, word)
     return Vocabulary(list(forms), dict(sorted(mapping.items())), stop_words(language), language)
+
+# %% ../nbs/01_vocabulary.ipynb #90a21b62
+def lost_forms(counts, vocabulary):
+    "{form: word} of the forms in {word: {form: count}} that do not lead to their word"
+    return {form: word for word, forms in counts.items() for form in forms if vocabulary.id_of(form) != vocabulary.ids.get(word)}
+
+
+def vocabulary_of_stems(words, language="english"):
+    "A vocabulary as the original has it: stems for words, led to by the stems of stems"
+    stem = stemmer(language).stem_word
+    stems = list(dict.fromkeys(map(stem, words)))
+    return Vocabulary(stems, {stem(s): s for s in reversed(stems)}, stop_words(language), language)
 
 # %% ../nbs/01_vocabulary.ipynb #f0b5809e
 VOCAB_FILE, STOP_FILE = "minicoil.triplet.model.vocab", "stopwords.txt"

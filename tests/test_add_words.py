@@ -248,7 +248,7 @@ def kill_at_random(tiny_run, trained, folder, trials, seed):
     lasts = time.perf_counter() - begin
     for _ in range(trials):
         process = loop(model, tiny_run, trained)
-        time.sleep(rng.uniform(0, lasts))
+        time.sleep(rng.uniform(0.2, 1.2) * lasts)   # the swap comes last
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         found = digests(model)
