@@ -95,7 +95,7 @@ def write_npz(vectors, out):
                     np.lib.format.write_array_header_1_0(entry, {"descr": kind, "fortran_order": False, "shape": (n,)})
                     shutil.copyfileobj(source, entry, 2**20)
 
-# %% ../nbs/35_commands.ipynb #ba3dbb48
+# %% ../nbs/35_commands.ipynb #6df3007b
 def command_embed(
     file: Optional[Path] = typer.Argument(None, help="A text a line; standard input if none"),
     model: Path = typer.Option(..., help="Model directory"),
@@ -106,7 +106,7 @@ def command_embed(
     batch_size: int = typer.Option(32, help="Texts per batch"),
 ):
     "Sparse vectors of texts, a line each"
-    from minicoil.model import MiniCOIL
+    from minicoil import MiniCOIL
     one_of("format", format, ("jsonl", "npz"))
     if format == "npz" and out is None:
         raise UserError("npz cannot be written to standard output: name a file with --out")
@@ -165,7 +165,7 @@ def absolute(corpus):
     "Corpus paths made absolute, because kernels run elsewhere; names of known corpora stay"
     return [c if c in ("demo", "openwebtext") else str(Path(c).absolute()) for c in corpus] if corpus else None
 
-# %% ../nbs/35_commands.ipynb #8221fb4e
+# %% ../nbs/35_commands.ipynb #bcd811ce
 def command_search(
     query: str = typer.Argument(..., help="What to look for"),
     model: Path = typer.Option(..., help="Model directory"),
@@ -174,7 +174,7 @@ def command_search(
     using: str = typer.Option("minicoil", help="minicoil or dense"),
 ):
     "Search documents, and say why each one was found"
-    from minicoil.model import MiniCOIL
+    from minicoil import MiniCOIL
     from minicoil.search import describe, read_collection, search_documents
     one_of("using", using, ("minicoil", "dense"))
     if limit < 1:
@@ -192,7 +192,7 @@ def one_line(text, width=200):
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
-# %% ../nbs/35_commands.ipynb #47e4467a
+# %% ../nbs/35_commands.ipynb #b0aaac9a
 benchmarks = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Measure a model; the last line on stdout is one JSON object.")
 
 
@@ -200,7 +200,7 @@ benchmarks = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Meas
 def command_senses(model: Path = typer.Option(..., help="Model directory"), data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz")):
     "1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat"
     from minicoil.benchmark import benchmark_senses
-    from minicoil.model import MiniCOIL
+    from minicoil import MiniCOIL
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
 
 
@@ -213,7 +213,7 @@ def command_retrieval(
 ):
     "nDCG@10, recall@100 and MRR@10 on a judged collection"
     from minicoil.benchmark import SYSTEMS, benchmark_retrieval
-    from minicoil.model import MiniCOIL
+    from minicoil import MiniCOIL
     if avg_len != "auto" and not positive(avg_len):
         raise UserError(f"avg-len is {avg_len!r}; it can be auto or a number above 0")
     result = benchmark_retrieval(MiniCOIL.load(model), data, tuple(systems.split(",")) if systems else SYSTEMS, avg_len)

@@ -8,7 +8,7 @@ __all__ = ['INT32_MAX', 'GAP', 'WINDOW', 'MODEL_FILES', 'ENCODERS_FILE', 'CARD',
            'reading_length', 'document_vector', 'query_vector', 'sparse_vector', 'word_vectors', 'whole_reading',
            'explain_match', 'batched', 'passes', 'call_by_name', 'start_embedder', 'embed_window', 'MiniCOIL',
            'find_directory', 'load_parts', 'open_session', 'export_onnx', 'write_tokenizer', 'combine_models',
-           'fastembed_lines', 'weakest_rows', 'model_card']
+           'fastembed_lines', 'weakest_rows', 'words_added', 'model_card']
 
 # %% ../nbs/23_model.ipynb #db5b6256
 import json, os, shutil
@@ -390,7 +390,7 @@ def combine_models(run):
         stage.finish(words=len(kept), dim=p.dim, hidden_size=int(encoders.shape[1]))
     return run.stage("model").manifest
 
-# %% ../nbs/23_model.ipynb #86461bf4
+# %% ../nbs/23_model.ipynb #b2aee85a
 CARD = """---
 license: other
 library_name: minicoil
@@ -446,6 +446,13 @@ def weakest_rows(quality, most=20):
     return "\n".join(f"| {w} | {q['sentences']} | {q['senses']} | {q['separation']:.2f} |" for w, q in shaky)
 
 
+def words_added(info):
+    "The card's section about words that were added to the finished model, see 34_words; empty if there are none"
+    lines = [f"- {', '.join(a['words'])}: corpus `{', '.join(a['corpus'])}` ({a['documents']:,} documents, {a['sentences']:,} sentences, sha256 of the text `{a['sha256']}`), up to {a['samples']} sentences a word, seed {a['seed']}\n"
+             for a in info.get("added", [])]
+    return "\n## Words added later\n\nTrained with the parameters above and appended; the words before are unchanged.\n\n" + "".join(lines) if lines else ""
+
+
 def model_card(run, info):
     "The README.md of a model directory"
     from minicoil.transformer import load_transformer, sha256
@@ -454,4 +461,4 @@ def model_card(run, info):
     return CARD.format(n=len(info["quality"]), dim=p.dim, objective=p.objective, target_model=p.target_model, input_model=p.input_model,
                        corpus=", ".join(Path(c).name for c in p.corpus), documents=corpus["documents"], sentences=sentences["sentences"],
                        sha256=corpus["sha256"], samples=p.samples, seed=p.seed, language=p.language, weakest=weakest_rows(info["quality"]), fastembed=fastembed_lines(info),
-                       weights=sha256(weights) if weights.exists() else "not a local file")
+                       weights=sha256(weights) if weights.exists() else "not a local file") + words_added(info)

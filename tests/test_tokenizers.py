@@ -259,3 +259,18 @@ def test_folding():
     """A form is composed, lower case and without invisible characters, so all spellings of a word meet."""
     assert {fold(w) for w in ("Fledermäuse", "fledermäuse", "Fleder\u00admäuse", "FLEDERMÄUSE", "„Fledermäuse“", "Fledermäuse\u200b,")} == {"fledermäuse"}
     assert fold("…") == fold("") == fold("\u200b") == ""
+
+
+def test_no_form_is_lost():
+    """Every form of the bundled corpus's frequent words leads to its word when serving; with the original's stems of stems some would not."""
+    from minicoil.corpus import demo_documents
+    from minicoil.sentences import forms_of, index_forms
+    from minicoil.transformer import load_tokenizer
+    from minicoil.vocabulary import lost_forms, make_vocabulary, vocabulary_of_stems
+    _, counts = index_forms(demo_documents(), load_tokenizer("all-MiniLM-L6-v2"))
+    groups = group_by_stem(counts, "english")
+    forms = forms_of(top_forms(groups, 400, 5), groups, counts, "english")
+    stem = stemmer("english").stem_word
+    assert len(forms) == 400 and sum(map(len, forms.values())) > 600
+    assert lost_forms(forms, make_vocabulary(forms)) == {}
+    assert lost_forms({stem(word): found for word, found in forms.items()}, vocabulary_of_stems(forms))
