@@ -76,7 +76,7 @@ def index_forms(texts, tokenizer, batch=10_000):
                 postings[form].append(row)
     return postings, counts
 
-# %% ../nbs/11_sentences.ipynb #5bc1c40b
+# %% ../nbs/11_sentences.ipynb #e0467681
 def group_by_stem(sentences, language):
     "{stem: {form: sentences}} over all forms made of letters that are no stop words"
     stem, stops, groups = stemmer(language).stem_word, stop_words(language), collections.defaultdict(dict)
@@ -86,10 +86,10 @@ def group_by_stem(sentences, language):
     return groups
 
 
-def forms_of(wanted, groups, sentences, language):
-    "{word: {form: sentences}} for {word: extra forms}; a form belongs to one word: the wanted one it is, or the first with its stem"
+def forms_of(wanted, groups, sentences, language, taken=()):
+    "{word: {form: sentences}} for {word: extra forms}; a form belongs to one word: the wanted one it is, or the first with its stem; `taken` ones to none"
     stem, found = stemmer(language).stem_word, {}
-    taken = set(wanted) | {extra for extras in wanted.values() for extra in extras}
+    taken = {*taken, *wanted, *(extra for extras in wanted.values() for extra in extras)}
     for word, extras in wanted.items():
         forms = {f: sentences[f] for f in (word, *extras) if f in sentences}
         forms |= {f: n for f, n in groups.get(stem(word), {}).items() if f not in taken}
@@ -142,7 +142,7 @@ def draw_from_index(postings_files, forms, samples, seed):
             drawn[i] = smallest_keys(ids, random_keys(seed, ids), samples)
     return drawn
 
-# %% ../nbs/11_sentences.ipynb #14480739
+# %% ../nbs/11_sentences.ipynb #9738bf42
 LEAST = 5
 DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
 
@@ -157,8 +157,8 @@ def wanted_words(run):
     raise UserError("which words? Name them with --words or --words-file, or take the most frequent ones with --top-words N")
 
 
-def split_sentences(run):
-    "Stage `sentences`: sentences, index, vocabulary and the draw"
+def split_sentences(run, taken=()):
+    "Stage `sentences`: sentences, index, vocabulary and the draw. Forms in `taken` belong to words trained before, see 34_words."
     if run.stage("sentences").done:
         return run.stage("sentences").manifest
     run.need("corpus")
@@ -173,7 +173,7 @@ def split_sentences(run):
         wanted, left_out = read_words(words, p.language, pieces)
         if p.top_words:
             wanted = {**top_forms(groups, p.top_words, LEAST), **wanted}
-        forms = forms_of(wanted, groups, sentences, p.language)
+        forms = forms_of(wanted, groups, sentences, p.language, taken)
         drawn = draw_from_index(sorted(stage.path.glob("postings-*.parquet")), forms, p.samples, p.seed)
         forms, drawn = keep_trainable(forms, drawn, left_out)
         save_draw(stage.path / "drawn.parquet", drawn)

@@ -45,3 +45,13 @@ def run_folder(tmp_path_factory):
 def model_folder(run_folder):
     """The model directory of that run."""
     return run_folder / "23_model"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane."""
+    from chains import small_corpus, tiny_transformer, undisturbed
+    folder = tmp_path_factory.mktemp("tiny")
+    model = str(tiny_transformer(folder / "transformer", 64, seed=5))
+    corpus = small_corpus(folder / "corpus.txt", ("bat", "bank", "seal", "crane"), each=40)
+    return undisturbed(folder / "run", words=["bat", "bank"], corpus=[str(corpus)], dim=3, samples=30, pictures=0, input_model=model, target_model=model)
