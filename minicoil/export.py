@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['HARD_TEXTS', 'probe_texts', 'torch_parity', 'fastembed_parity', 'quantize', 'compare_forms', 'export_model']
 
-# %% ../nbs/31_export.ipynb #849562da
+# %% ../nbs/31_export.ipynb #8b37642a
 import time
 from pathlib import Path
 
 import numpy as np
 
 from .corpus import bundled_sentences
-from .model import MODEL_FILES, MiniCOIL, forward
+from .serving import MODEL_FILES, MiniCOIL, forward
 from .run import atomic, load_json, open_run, save_json
 
 # %% ../nbs/31_export.ipynb #a480ddca

@@ -255,7 +255,7 @@ def absolute(corpus):
     "Corpus paths made absolute, because kernels run elsewhere; names of known corpora stay"
     return [c if c in ("demo", "openwebtext") else str(Path(c).absolute()) for c in corpus] if corpus else None
 
-# %% ../nbs/40_pipeline.ipynb #9d6aca24
+# %% ../nbs/40_pipeline.ipynb #8ea94e76
 @app.command("embed")
 def command_embed(
     file: Optional[Path] = typer.Argument(None, help="A text a line; standard input if none"),
@@ -267,7 +267,7 @@ def command_embed(
     batch_size: int = typer.Option(32, help="Texts per batch"),
 ):
     "Sparse vectors of texts, a line each"
-    from minicoil.model import MiniCOIL
+    from minicoil.serving import MiniCOIL
     one_of("format", format, ("jsonl", "npz"))
     if format == "npz" and out is None:
         raise UserError("npz cannot be written to standard output: name a file with --out")
@@ -312,7 +312,7 @@ def write_npz(vectors, out):
     with atomic(out) as temporary, open(temporary, "wb") as f:
         np.savez(f, indptr=indptr, indices=join([v.indices for v in found], np.int32), values=join([v.values for v in found], np.float32))
 
-# %% ../nbs/40_pipeline.ipynb #5127c6b3
+# %% ../nbs/40_pipeline.ipynb #512d8861
 @app.command("search")
 def command_search(
     query: str = typer.Argument(..., help="What to look for"),
@@ -322,7 +322,7 @@ def command_search(
     using: str = typer.Option("minicoil", help="minicoil or dense"),
 ):
     "Search documents, and say why each one was found"
-    from minicoil.model import MiniCOIL
+    from minicoil.serving import MiniCOIL
     from minicoil.search import describe, read_collection, search_documents
     one_of("using", using, ("minicoil", "dense"))
     if limit < 1:
@@ -345,7 +345,7 @@ def one_line(text, width=200):
 def command_senses(model: Path = typer.Option(..., help="Model directory"), data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz")):
     "1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat"
     from minicoil.benchmark import benchmark_senses
-    from minicoil.model import MiniCOIL
+    from minicoil.serving import MiniCOIL
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
 
 
@@ -358,7 +358,7 @@ def command_retrieval(
 ):
     "nDCG@10, recall@100 and MRR@10 on a judged collection"
     from minicoil.benchmark import SYSTEMS, benchmark_retrieval
-    from minicoil.model import MiniCOIL
+    from minicoil.serving import MiniCOIL
     if avg_len != "auto" and not positive(avg_len):
         raise UserError(f"avg-len is {avg_len!r}; it can be auto or a number above 0")
     result = benchmark_retrieval(MiniCOIL.load(model), data, tuple(systems.split(",")) if systems else SYSTEMS, avg_len)

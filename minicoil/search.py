@@ -6,7 +6,7 @@
 __all__ = ['EXAMPLE_QUERIES', 'beir_file', 'read_beir_rows', 'read_collection', 'open_collection', 'add_documents', 'Hit',
            'search', 'inverse_document_frequencies', 'describe', 'search_documents', 'try_search']
 
-# %% ../nbs/32_search.ipynb #54519f5d
+# %% ../nbs/32_search.ipynb #e63a38ea
 import json, math, tempfile
 from collections import Counter
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, find_files, numbered_lines, read_documents
-from .model import MiniCOIL, batched
+from .serving import MiniCOIL, batched
 from .run import UserError, load_json, open_run, progress, save_json
 
 # %% ../nbs/32_search.ipynb #637f68f1
