@@ -136,12 +136,12 @@ def model_card(run, info):
                        language_line=f"language: {code}\n" if code else "", base_line="" if Path(p.input_model).is_dir() else f"base_model: {hub_name(p.input_model)}\n",
                        weights=sha256(weights) if weights.exists() else "not a local file")
 
-# %% ../nbs/23_model.ipynb #c48dba5d
+# %% ../nbs/23_model.ipynb #9ac5f1f5
 def measured_tables(run):
     "The card's tables of forms and of senses, as Markdown; empty for stages that have not run"
     text, report, scores = "", run.stage("export").path / "report.json", run.stage("benchmark").path / "results.json"
-    if report.exists() and "directory" in load_json(report).get("forms", {}).get("float32", {}):
-        rows = [f"| {name} | {f['graph']:.1f} | {f['encoders']:.3f} | {f['cosine']:.3f} |" for name, f in load_json(report)["forms"].items()]
+    if report.exists() and "encoders" in load_json(report)["forms"]["float32"]:
+        rows = [f"| {name} | {f['graph']:.1f} | {f['encoders']:.3f} | {'' if f['cosine'] is None else round(f['cosine'], 3)} |" for name, f in load_json(report)["forms"].items()]
         text += "\n## Forms\n\n`MiniCOIL.load(…, precision=…)`; the cosine is that of a word's vector to its float32 one, on average.\n\n"
         text += "| precision | transformer, MB | encoders, MB | cosine |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     if scores.exists() and load_json(scores):
