@@ -153,14 +153,14 @@ def try_search(run):
         stage.finish(documents=len(documents), queries=len(EXAMPLE_QUERIES))
     return run.stage("search").manifest
 
-# %% ../nbs/32_search.ipynb #0a4524a3
+# %% ../nbs/32_search.ipynb #f5648a53
 def draw_explanation(rows, title=""):
     "A matplotlib figure of `MiniCOIL.explain`'s rows: per shared word BM25's weight as an outline and the contribution as a bar, similarity beside it"
     from minicoil.run import PALETTE, plot_style
     fig, ax = plot_style().subplots(figsize=(6.5, 0.9 + 0.45 * max(len(rows), 1)))
     reach = max([1.0, *(row["bm25"] for row in rows), *(abs(row["contribution"]) for row in rows)])
     for i, row in enumerate(rows):
-        color = PALETTE[7 % len(PALETTE)] if not row["known"] else PALETTE[2] if row["contribution"] > 0 else PALETTE[5]
+        color = "0.6" if not row["known"] else PALETTE[2] if row["contribution"] > 0 else PALETTE[5]
         ax.barh(i, row["contribution"], color=color, height=0.6)
         ax.barh(i, row["bm25"], fill=False, edgecolor="black", height=0.6)
         note = f"meaning {row['similarity']:+.2f}" if row["known"] else "plain BM25"
@@ -171,5 +171,5 @@ def draw_explanation(rows, title=""):
     ax.set_xlim(min(0.0, *(1.1 * row["contribution"] for row in rows), 0.0), 1.55 * reach)
     ax.set_xlabel("outline: BM25 weight, bar: contribution")
     ax.grid(axis="y", visible=False)
-    ax.set_title(title or f"{len(rows)} shared words, score {sum(row['contribution'] for row in rows):+.2f}", loc="left")
+    ax.set_title(title or f"shared words: {len(rows)}, score {sum(row['contribution'] for row in rows):+.2f}", loc="left")
     return fig

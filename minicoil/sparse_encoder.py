@@ -28,7 +28,7 @@ def fold(indices, shift, first):
     indices = np.asarray(indices, np.int64)
     return np.where(indices < shift, indices, first + (indices - shift) % BUCKETS)
 
-# %% ../nbs/05_sparse_encoder.ipynb #f30bc06d
+# %% ../nbs/05_sparse_encoder.ipynb #51506d5c
 class MiniCOILModule(InputModule):
     "The module of a `SparseEncoder` that is all of a miniCOIL model; `model` is a `MiniCOIL`"
     forward_kwargs = {"task"}
@@ -58,7 +58,8 @@ class MiniCOILModule(InputModule):
         columns = [fold(v.indices, self.model.shift, self.first) for v in vectors]
         values = [v.values * self.idf[c] if task == "query" and self.idf is not None else v.values for v, c in zip(vectors, columns)]
         at = np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
-        made = torch.sparse_coo_tensor(at, np.concatenate(values), (len(rows), self.get_embedding_dimension()), device=features["input_ids"].device)
+        made = torch.sparse_coo_tensor(at, np.concatenate(values), (len(rows), self.get_embedding_dimension()),
+                                       device=features["input_ids"].device, check_invariants=False)
         return {**features, "sentence_embedding": made.coalesce()}
 
     def fit_idf(self, texts):
