@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
-           'batch_pass', 'window_pass', 'batched', 'passes', 'call_by_name', 'start_embedder', 'embed_window',
-           'explain_match', 'find_directory', 'load_encoders', 'load_parts', 'open_session', 'MiniCOIL']
+           'batch_pass', 'forwards', 'window_pass', 'batched', 'passes', 'call_by_name', 'start_embedder',
+           'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts', 'open_session', 'MiniCOIL']
 
-# %% ../nbs/04_serving.ipynb #7fceaae7
+# %% ../nbs/04_serving.ipynb #ad84f463
 import os
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from .run import UserError, load_json, one_of
 from .sparse import Int8Encoders, Reader, bm25_weight, document_vectors, encode_words, query_vectors, unknown_shift, whole_readings, word_vectors
 from .vocabulary import WordPieces, load_vocabulary
 
-# %% ../nbs/04_serving.ipynb #619c8d62
-CPU_TOKENS = 2048  # in a batch, padding included
+# %% ../nbs/04_serving.ipynb #960e9724
+CPU_TOKENS = 1024  # in a batch, padding included
 
 
 def token_batches(lengths, batch_size, most_tokens=None):
@@ -33,7 +34,7 @@ def token_batches(lengths, batch_size, most_tokens=None):
     if batch:
         yield batch
 
-# %% ../nbs/04_serving.ipynb #89eb4661
+# %% ../nbs/04_serving.ipynb #f9382e32
 def feed(model, rows):
     "The graph's inputs for rows of token ids, padded to the longest"
     ids = np.full((len(rows), max(map(len, rows))), model.pad_id, np.int64)
@@ -44,29 +45,44 @@ def feed(model, rows):
     return {name: inputs[name] for name in model.inputs}
 
 
-def forward(model, rows):
+def forward(model, rows, session=None):
     "(token embeddings (b, longest, hidden_size), sentence embeddings (b, d)) of rows of token ids"
-    return model.session.run(None, feed(model, rows))[:2]
+    return (session or model.session).run(None, feed(model, rows))[:2]
 
 
-def batch_pass(model, rows, assemble):
-    "(sentence embeddings (b, d), what `assemble(model, readings, word vectors)` makes of it) of a batch of rows of token ids"
-    tokens, sentences = forward(model, rows)
+def batch_pass(model, rows, embedded, assemble):
+    "(sentence embeddings (b, d), what `assemble(model, readings, word vectors)` makes of it) of a batch of rows of token ids and their `forward`"
+    tokens, sentences = embedded
     readings = [model.read(row) for row in rows]
     vectors = encode_words(tokens, [known for known, _ in readings], model.weights)
     return sentences, assemble(model, readings, vectors)
+
+# %% ../nbs/04_serving.ipynb #b090b86f
+def forwards(model, batches):
+    "Yields `forward` of each batch of rows, in order"
+    if model.lanes == 1 or len(batches) < 2 * model.lanes:
+        yield from (forward(model, rows) for rows in batches)
+        return
+    session, waiting = model.lane_session(), deque()
+    with ThreadPoolExecutor(model.lanes) as pool:
+        for rows in batches:
+            waiting.append(pool.submit(forward, model, rows, session))
+            if len(waiting) > 2 * model.lanes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def window_pass(model, window, batch_size, assemble):
     "[(sentence embedding (d,), assembled result)] of one window of texts, in order"
     rows = [e.ids for e in model.tokenizer.encode_batch(window)]
-    results = [None] * len(rows)
-    for batch in token_batches([len(row) for row in rows], batch_size, model.most_tokens):
-        for i, sentence, made in zip(batch, *batch_pass(model, [rows[i] for i in batch], assemble)):
+    batches, results = list(token_batches([len(row) for row in rows], batch_size, model.most_tokens)), [None] * len(rows)
+    for batch, embedded in zip(batches, forwards(model, [[rows[i] for i in batch] for batch in batches])):
+        for i, sentence, made in zip(batch, *batch_pass(model, [rows[i] for i in batch], embedded, assemble)):
             results[i] = sentence.copy(), made  # a view would keep the whole batch in memory
     return results
 
-# %% ../nbs/04_serving.ipynb #de1d24f4
+# %% ../nbs/04_serving.ipynb #3a4b7322
 WINDOW = 32  # batches in a window
 
 
@@ -90,7 +106,6 @@ def passes(model, texts, batch_size, parallel, assemble):
             yield from window_pass(model, window, batch_size, assemble)
         return
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
     n, waiting = parallel or os.cpu_count(), deque()
     with ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), call_by_name, ("start_embedder", str(model.folder), model.loaded_with)) as pool:
         for window in windows:
@@ -192,9 +207,10 @@ def open_session(path, threads=None, providers=None):
     except Exception as e:
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({' '.join(str(e).split())[:150]})") from None
 
-# %% ../nbs/04_serving.ipynb #c8632ae8
+# %% ../nbs/04_serving.ipynb #12734983
 class MiniCOIL:
     "A finished model, opened by `load`: `embed`, `query_embed`, `embed_words`, `embed_both`, `explain`"
+    lanes, lane = 1, None
 
     def __init__(self, folder, session, tokenizer, vocabulary, weights, info, k=1.2, b=0.75, avg_len=150.0):
         self.folder, self.session, self.tokenizer, self.vocabulary, self.weights, self.info = folder, session, tokenizer, vocabulary, weights, info
@@ -212,7 +228,14 @@ class MiniCOIL:
         info, tokenizer, vocabulary, weights = load_parts(folder, precision)
         model = cls(folder, open_session(folder / MODEL_FILES[precision], threads, providers), tokenizer, vocabulary, weights, info, k, b, avg_len)
         model.loaded_with = dict(threads=1, providers=providers, precision=precision, k=k, b=b, avg_len=avg_len)
+        model.lanes = (threads or len(os.sched_getaffinity(0))) if model.most_tokens else 1
         return model
+
+    def lane_session(self):
+        "A session of one thread on the same graph, opened when first needed"
+        if self.lane is None:
+            self.lane = open_session(self.folder / MODEL_FILES[self.loaded_with["precision"]], 1, self.loaded_with["providers"])
+        return self.lane
 
     def embed(self, texts, batch_size=32, parallel=None):
         "Sparse vectors of documents, an iterator in input order. `parallel`: that many processes of one thread each; 0 means all cores."

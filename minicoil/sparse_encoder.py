@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUCKETS', 'IDF_FILE', 'fold', 'MiniCOILModule', 'copy_model', 'load_sparse_encoder']
 
-# %% ../nbs/05_sparse_encoder.ipynb #b84aa07c
+# %% ../nbs/05_sparse_encoder.ipynb #d2fcb6b5
 import shutil
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import InputModule
 
 from .run import save_npy
-from .serving import MiniCOIL, batch_pass, batched
+from .serving import MiniCOIL, batch_pass, batched, forward
 from .sparse import document_vectors, query_vectors
 
 # %% ../nbs/05_sparse_encoder.ipynb #a6932c6b
@@ -28,7 +28,7 @@ def fold(indices, shift, first):
     indices = np.asarray(indices, np.int64)
     return np.where(indices < shift, indices, first + (indices - shift) % BUCKETS)
 
-# %% ../nbs/05_sparse_encoder.ipynb #51506d5c
+# %% ../nbs/05_sparse_encoder.ipynb #589e94ba
 class MiniCOILModule(InputModule):
     "The module of a `SparseEncoder` that is all of a miniCOIL model; `model` is a `MiniCOIL`"
     forward_kwargs = {"task"}
@@ -54,7 +54,7 @@ class MiniCOILModule(InputModule):
     def forward(self, features, task=None, **kwargs):
         "Adds `sentence_embedding` (b, width), a sparse tensor; any task but 'query' is a document's"
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(features["input_ids"].cpu(), features["attention_mask"].cpu())]
-        _, vectors = batch_pass(self.model, rows, query_vectors if task == "query" else document_vectors)
+        _, vectors = batch_pass(self.model, rows, forward(self.model, rows), query_vectors if task == "query" else document_vectors)
         columns = [fold(v.indices, self.model.shift, self.first) for v in vectors]
         values = [v.values * self.idf[c] if task == "query" and self.idf is not None else v.values for v, c in zip(vectors, columns)]
         at = np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,13 +96,14 @@ def largest_difference(ours, theirs):
 
 def documents(model, rival, texts, rounds):
     """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
-    bare = prepared_batches(model, texts)
-    run = lambda outputs: [model.session.run(outputs, inputs) for inputs in bare]
+    bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), model.lane_session()
+    run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
+    run(None)  # opens and warms what the first call would have to
     trial = by_turns({b: (lambda b=b: list(rival.embed(texts, batch_size=b))) for b in BATCHES}, 1)
     best = min(trial, key=lambda b: trial[b][0])
     seconds = by_turns({
         "minicoil": lambda: list(model.embed(texts)), "fastembed_default": lambda: list(rival.embed(texts)), "fastembed_best": lambda: list(rival.embed(texts, batch_size=best)),
-        "bare_forward": lambda: run(None), "tokenizer": lambda: model.tokenizer.encode_batch(texts), "both": lambda: model.embed_both(texts),
+        "bare_forward": lambda: run(None), "bare_forward_in_turn": lambda: [model.session.run(None, inputs) for inputs in bare], "tokenizer": lambda: model.tokenizer.encode_batch(texts), "both": lambda: model.embed_both(texts),
         "dense_alone": lambda: (model.tokenizer.encode_batch(texts), run(["sentence_embedding"]))}, rounds)
     pair = lambda name: np.array(seconds["dense_alone"]) + np.array(seconds[name])
     separately = {name: round(float(np.median(pair(name) / np.array(seconds["both"]))), 3) for name in ("fastembed_default", "fastembed_best")}
