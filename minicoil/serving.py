@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
-           'batch_pass', 'forwards', 'window_pass', 'batched', 'passes', 'call_by_name', 'start_embedder',
-           'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts', 'open_session', 'MiniCOIL']
+           'batch_pass', 'forwards', 'lane_session', 'window_pass', 'batched', 'passes', 'call_by_name',
+           'start_embedder', 'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts',
+           'open_session', 'MiniCOIL']
 
 # %% ../nbs/04_serving.ipynb #ad84f463
 import os
@@ -34,15 +35,15 @@ def token_batches(lengths, batch_size, most_tokens=None):
     if batch:
         yield batch
 
-# %% ../nbs/04_serving.ipynb #f9382e32
-def feed(model, rows):
-    "The graph's inputs for rows of token ids, padded to the longest"
+# %% ../nbs/04_serving.ipynb #32e44c76
+def feed(model, rows, all_inputs=False):
+    "The inputs that the graph has (or all there can be) for rows of token ids, padded to the longest"
     ids = np.full((len(rows), max(map(len, rows))), model.pad_id, np.int64)
     mask = np.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, 1
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    return {name: inputs[name] for name in model.inputs}
+    return inputs if all_inputs else {name: inputs[name] for name in model.inputs}
 
 
 def forward(model, rows, session=None):
@@ -57,13 +58,13 @@ def batch_pass(model, rows, embedded, assemble):
     vectors = encode_words(tokens, [known for known, _ in readings], model.weights)
     return sentences, assemble(model, readings, vectors)
 
-# %% ../nbs/04_serving.ipynb #b090b86f
+# %% ../nbs/04_serving.ipynb #7cf5da3b
 def forwards(model, batches):
     "Yields `forward` of each batch of rows, in order"
     if model.lanes == 1 or len(batches) < 2 * model.lanes:
         yield from (forward(model, rows) for rows in batches)
         return
-    session, waiting = model.lane_session(), deque()
+    session, waiting = lane_session(model), deque()
     with ThreadPoolExecutor(model.lanes) as pool:
         for rows in batches:
             waiting.append(pool.submit(forward, model, rows, session))
@@ -71,6 +72,13 @@ def forwards(model, batches):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def lane_session(model):
+    "The session of one thread that all lanes use, on the model's own graph; opened when first needed"
+    if model.lane is None:
+        model.lane = open_session(model.folder / MODEL_FILES[model.loaded_with["precision"]], 1, model.loaded_with["providers"])
+    return model.lane
 
 
 def window_pass(model, window, batch_size, assemble):
@@ -82,7 +90,7 @@ def window_pass(model, window, batch_size, assemble):
             results[i] = sentence.copy(), made  # a view would keep the whole batch in memory
     return results
 
-# %% ../nbs/04_serving.ipynb #3a4b7322
+# %% ../nbs/04_serving.ipynb #6bc09ec5
 WINDOW = 32  # batches in a window
 
 
@@ -115,7 +123,7 @@ def passes(model, texts, batch_size, parallel, assemble):
         while waiting:
             yield from waiting.popleft().result()
 
-
+# %% ../nbs/04_serving.ipynb #6e1b2896
 def call_by_name(function, *arguments):
     "Call a function of the exported module: one defined in a notebook cell is unknown to another process"
     from minicoil import serving
@@ -145,7 +153,7 @@ def explain_match(model, query, text, idf=None):
         rows.append(dict(word=word, known=known, bm25=bm25, similarity=similarity, contribution=bm25 * similarity * (idf or {}).get(word, 1.0)))
     return sorted(rows, key=lambda row: -row["contribution"])
 
-# %% ../nbs/04_serving.ipynb #108e74c8
+# %% ../nbs/04_serving.ipynb #a1cf5b82
 ENCODERS_FILE = "minicoil.triplet.model.npy"
 INT8_FILE, SCALES_FILE = "minicoil.int8.npy", "minicoil.int8.scales.npy"
 MODEL_FILES = {"float32": "onnx/model.onnx", "int8_head": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
@@ -163,7 +171,7 @@ def find_directory(path, precision="float32"):
             raise UserError(f"{path} is no folder here, and the hub has no such model or cannot be reached") from None
     raise UserError(f"{path} is no folder: give a model directory, e.g. outputs/demo/23_model")
 
-
+# %% ../nbs/04_serving.ipynb #56971322
 def load_encoders(folder, precision):
     "Encoders (words + 1, hidden_size, dim), read from disk as they are needed: a float32 array or `Int8Encoders`"
     read = lambda name: np.load(folder / name, mmap_mode="r", allow_pickle=False)
@@ -207,10 +215,10 @@ def open_session(path, threads=None, providers=None):
     except Exception as e:
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({' '.join(str(e).split())[:150]})") from None
 
-# %% ../nbs/04_serving.ipynb #12734983
+# %% ../nbs/04_serving.ipynb #6d3aecef
 class MiniCOIL:
     "A finished model, opened by `load`: `embed`, `query_embed`, `embed_words`, `embed_both`, `explain`"
-    lanes, lane = 1, None
+    lanes, lane = 1, None  # threads that take a batch each, and their session
 
     def __init__(self, folder, session, tokenizer, vocabulary, weights, info, k=1.2, b=0.75, avg_len=150.0):
         self.folder, self.session, self.tokenizer, self.vocabulary, self.weights, self.info = folder, session, tokenizer, vocabulary, weights, info
@@ -230,12 +238,6 @@ class MiniCOIL:
         model.loaded_with = dict(threads=1, providers=providers, precision=precision, k=k, b=b, avg_len=avg_len)
         model.lanes = (threads or len(os.sched_getaffinity(0))) if model.most_tokens else 1
         return model
-
-    def lane_session(self):
-        "A session of one thread on the same graph, opened when first needed"
-        if self.lane is None:
-            self.lane = open_session(self.folder / MODEL_FILES[self.loaded_with["precision"]], 1, self.loaded_with["providers"])
-        return self.lane
 
     def embed(self, texts, batch_size=32, parallel=None):
         "Sparse vectors of documents, an iterator in input order. `parallel`: that many processes of one thread each; 0 means all cores."

@@ -96,7 +96,8 @@ def largest_difference(ours, theirs):
 
 def documents(model, rival, texts, rounds):
     """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
-    bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), model.lane_session()
+    from minicoil.serving import lane_session
+    bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), lane_session(model)
     run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
     run(None)  # opens and warms what the first call would have to
     trial = by_turns({b: (lambda b=b: list(rival.embed(texts, batch_size=b))) for b in BATCHES}, 1)
@@ -141,7 +142,7 @@ print(n, int(peak.split()[1]) // 1024)
 
 
 def peak_memory(model_folder, sentences, few, many):
-    """Peak resident megabytes of a fresh process that embeds `few` and one that embeds `many` short lines (two to five words)."""
+    """Peak resident megabytes of a fresh process that embeds `few` and one that embeds `many` short lines (one or two words)."""
     words, rng, peaks = " ".join(sentences).split(), random.Random(2), {}
     with tempfile.TemporaryDirectory() as folder:
         for n in (few, many):
@@ -149,12 +150,12 @@ def peak_memory(model_folder, sentences, few, many):
             with open(file, "w", encoding="utf-8") as f:
                 for _ in range(n):
                     at = rng.randrange(len(words) - 5)
-                    print(*words[at : at + rng.randint(2, 5)], file=f)
+                    print(*words[at : at + rng.randint(1, 2)], file=f)
             done = subprocess.run([sys.executable, "-c", EMBED_LINES, str(model_folder), str(file)], capture_output=True, text=True, check=True)
             lines, peak = map(int, done.stdout.split())
             assert lines == n
             peaks[str(n)] = peak
-    return {"lines": "two to five words each", "megabytes": peaks, "many_over_few": round(peaks[str(many)] / peaks[str(few)], 3)}
+    return {"lines": "one or two words each", "megabytes": peaks, "many_over_few": round(peaks[str(many)] / peaks[str(few)], 3)}
 
 
 def main():
