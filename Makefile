@@ -30,6 +30,8 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
+	$(BIN)/python tests/bench_forms.py --model outputs/demo/23_model --static
+	$(BIN)/python tests/bench_serving.py --model outputs/demo/23_model
 
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb

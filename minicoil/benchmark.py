@@ -8,7 +8,7 @@ __all__ = ['MEASURES', 'SYSTEMS', 'ROW_NAMES', 'area_under_curve', 'unit_rows', 
            'ranking', 'read_judgements', 'benchmark_retrieval', 'measure', 'other_objectives', 'benchmark_run',
            'results_table']
 
-# %% ../nbs/33_benchmark.ipynb #3b3709b4
+# %% ../nbs/33_benchmark.ipynb #b0613af9
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, numbered_lines, read_senses
-from .model import MiniCOIL, bm25_weight, encode_words, forward
+from .serving import MiniCOIL, forward
+from .sparse import bm25_weight, encode_words
 from .run import OBJECTIVES, UserError, load_json, load_npy, one_of, open_run, progress, save_json, write_bytes
 from .search import beir_file, inverse_document_frequencies, read_beir_rows, read_collection
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EXAMPLE_QUERIES', 'beir_file', 'read_beir_rows', 'read_collection', 'open_collection', 'add_documents', 'Hit',
-           'search', 'inverse_document_frequencies', 'describe', 'search_documents', 'try_search']
+           'search', 'inverse_document_frequencies', 'describe', 'search_documents', 'try_search', 'draw_explanation']
 
-# %% ../nbs/32_search.ipynb #54519f5d
+# %% ../nbs/32_search.ipynb #e63a38ea
 import json, math, tempfile
 from collections import Counter
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, find_files, numbered_lines, read_documents
-from .model import MiniCOIL, batched
+from .serving import MiniCOIL, batched
 from .run import UserError, load_json, open_run, progress, save_json
 
 # %% ../nbs/32_search.ipynb #637f68f1
@@ -152,3 +152,24 @@ def try_search(run):
                                                  for query, hits in zip(EXAMPLE_QUERIES, found)])
         stage.finish(documents=len(documents), queries=len(EXAMPLE_QUERIES))
     return run.stage("search").manifest
+
+# %% ../nbs/32_search.ipynb #f5648a53
+def draw_explanation(rows, title=""):
+    "A matplotlib figure of `MiniCOIL.explain`'s rows: per shared word BM25's weight as an outline and the contribution as a bar, similarity beside it"
+    from minicoil.run import PALETTE, plot_style
+    fig, ax = plot_style().subplots(figsize=(6.5, 0.9 + 0.45 * max(len(rows), 1)))
+    reach = max([1.0, *(row["bm25"] for row in rows), *(abs(row["contribution"]) for row in rows)])
+    for i, row in enumerate(rows):
+        color = "0.6" if not row["known"] else PALETTE[2] if row["contribution"] > 0 else PALETTE[5]
+        ax.barh(i, row["contribution"], color=color, height=0.6)
+        ax.barh(i, row["bm25"], fill=False, edgecolor="black", height=0.6)
+        note = f"meaning {row['similarity']:+.2f}" if row["known"] else "plain BM25"
+        ax.text(1.05 * reach, i, f"{row['contribution']:+.2f}  {note}", va="center")
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(rows)), [row["word"] for row in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(min(0.0, *(1.1 * row["contribution"] for row in rows), 0.0), 1.55 * reach)
+    ax.set_xlabel("outline: BM25 weight, bar: contribution")
+    ax.grid(axis="y", visible=False)
+    ax.set_title(title or f"shared words: {len(rows)}, score {sum(row['contribution'] for row in rows):+.2f}", loc="left")
+    return fig

@@ -142,7 +142,7 @@ def draw_from_index(postings_files, forms, samples, seed):
             drawn[i] = smallest_keys(ids, random_keys(seed, ids), samples)
     return drawn
 
-# %% ../nbs/11_sentences.ipynb #9738bf42
+# %% ../nbs/11_sentences.ipynb #9d784eb6
 LEAST = 5
 DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
 

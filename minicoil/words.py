@@ -7,7 +7,7 @@ __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'new_words',
            'earlier_run', 'link_documents', 'grown_vocabulary', 'grow', 'origin', 'copy_synced', 'grown_card', 'swap',
            'put_in_place', 'workshop', 'documents_with', 'write_list', 'add_words', 'report']
 
-# %% ../nbs/34_words.ipynb #3c4a7db0
+# %% ../nbs/34_words.ipynb #f7e25922
 import contextlib, ctypes, dataclasses, json, os, re, shutil, time
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from .corpus import find_files
 from . import MiniCOIL
-from .model import ENCODERS_FILE, weakest_rows, words_added
+from .model import weakest_rows, words_added
 from .run import UserError, atomic, load_json, locked, open_run, progress, save_json, save_npy, write_bytes
 from .sentences import split_sentences, trained_words
 from .training import train_words
 from .transformer import load_transformer, locate_model
+from .serving import ENCODERS_FILE
 from .vocabulary import Vocabulary, WordPieces, make_vocabulary, positions, read_words, save_vocabulary
 
 # %% ../nbs/34_words.ipynb #a1cc4b15

@@ -16,7 +16,7 @@ import numpy as np
 from record import save_record
 
 from minicoil.benchmark import area_under_curve, measure, ranking, read_judgements
-from minicoil.model import Reader, bm25_weight
+from minicoil.sparse import Reader, bm25_weight
 from minicoil.objectives import apply, train_group
 from minicoil.run import load_npy, open_run, progress
 from minicoil.search import beir_file, read_beir_rows, read_collection

@@ -14,7 +14,7 @@ import pytest
 from chains import TO_MODEL, digests, end_all, small_corpus, start, tiny_transformer, work
 from conftest import minicoil
 from minicoil import MiniCOIL
-from minicoil.model import ENCODERS_FILE
+from minicoil.serving import ENCODERS_FILE
 from minicoil.run import UserError, load_json, open_run
 from minicoil.words import add_words, report
 

@@ -1,15 +1,21 @@
 """A finished model directory serves: in FastEmbed as in `MiniCOIL`, light, in order, and in full view."""
+import itertools
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minicoil.corpus import bundled_sentences
 from minicoil.export import probe_texts
-from minicoil.model import WINDOW, MiniCOIL
+from minicoil.run import load_json, open_run
+from minicoil.serving import WINDOW, MiniCOIL, forward
+from minicoil.sparse import encode_words, head_arrays
 
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "transformers", "matplotlib")
 TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "zstandard", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",
@@ -101,7 +107,7 @@ def test_fastembed_queries(queries, fastembed):
 LOADED = "\nimport json, sys\nprint(json.dumps([m for m in %r if m in sys.modules]))" % (HEAVY,)
 EMBED = """
 import sys
-from minicoil.model import MiniCOIL
+from minicoil.serving import MiniCOIL
 model = MiniCOIL.load(sys.argv[1])
 assert len(list(model.embed(["a bat in a cave"]))[0].indices)
 assert len(list(model.query_embed(["bat"]))[0].indices)
@@ -121,9 +127,10 @@ def test_light_where_training_is_not_installed(model_folder):
 
 
 def test_same_class():
-    """`from minicoil import MiniCOIL` is the class of minicoil.model."""
+    """`from minicoil import MiniCOIL` is the class of minicoil.serving, which minicoil.model knows too."""
     from minicoil import MiniCOIL as lazy
-    assert lazy is MiniCOIL
+    from minicoil.model import MiniCOIL as older
+    assert lazy is MiniCOIL is older
 
 
 def test_order_in_parallel(model, texts, documents):
@@ -191,6 +198,172 @@ def test_no_pickle(model_folder):
         if f.suffix in (".json", ".vocab"):
             json.loads(f.read_text(encoding="utf-8"))
         elif f.suffix == ".npy":
-            assert np.load(f, allow_pickle=False).dtype == np.float32
+            assert np.load(f, allow_pickle=False).dtype in (np.float32, np.int8)
         elif f.suffix in (".md", ".txt"):
             f.read_text(encoding="utf-8")
+
+
+# One pass, streams
+
+def test_both_in_one_pass(model, texts, documents):
+    """`embed_both` gives sentence-transformers' dense embeddings, to 1e-4, and `embed`'s sparse ones."""
+    from minicoil.transformer import load_transformer
+    dense, sparse = model.embed_both(texts[::3])
+    assert np.abs(dense - load_transformer(model.info["input_model"]).model.encode(texts[::3])).max() < 1e-4
+    compare(sparse, documents[::3])
+
+
+def test_endless_stream(model, documents, texts):
+    """Texts are taken as they are needed: the first vectors of an endless stream come, one window is read for them."""
+    taken = []
+    endless = (taken.append(text) or text for text in itertools.cycle(texts[:40]))
+    compare(itertools.islice(model.embed(endless, batch_size=2), 3), documents[:3])
+    assert len(taken) == 2 * WINDOW
+
+
+def test_memory_of_words_is_bounded(model):
+    """What the reader remembers does not grow with the stream."""
+    for n in range(40_000):
+        model.read([1000 + n % 20_000, 2000 + n // 20_000, 5])
+        model.read([1000 + n % 20_000] if n % 2 else [2000 + n % 20_000])
+    known = model.read.lookup.cache_info()
+    assert known.currsize <= known.maxsize <= 100_000 and len(model.vocabulary.known) < 100
+
+
+def test_threads(model_folder, texts, documents):
+    """Any number of threads gives the same vectors."""
+    compare(MiniCOIL.load(model_folder, threads=1).embed(texts[::10]), documents[::10])
+
+
+# The head as a graph, and int8
+
+@pytest.mark.parametrize("precision, file", [("float32", "minicoil_head.onnx"), ("int8_head", "minicoil_head_int8.onnx")])
+def test_head_graph(model_folder, texts, precision, file):
+    """The head's graph gives the word vectors that `encode_words` gives, to 1e-6, and none for a batch without known words."""
+    import onnxruntime
+    loaded, head = MiniCOIL.load(model_folder, precision=precision), onnxruntime.InferenceSession(str(model_folder / file))
+    rows = [e.ids for e in loaded.tokenizer.encode_batch(texts[60:160])]
+    tokens, words = forward(loaded, rows)[0], 0
+    for known in ([loaded.read(row)[0] for row in rows], [{} for _ in rows]):
+        ids, positions, sizes = head_arrays(known, tokens.shape[1])
+        found = head.run(None, {"token_embeddings": tokens, "word_ids": ids, "positions": positions, "owners": np.repeat(np.arange(len(ids)), sizes)})[0]
+        expected = encode_words(tokens, known, loaded.weights)
+        assert found.shape == expected.shape and np.abs(found - expected).max(initial=0) < 1e-6
+        words += len(ids)
+    assert words > 20
+
+
+def test_head_graph_is_small(model_folder):
+    """The head's graphs hold no weights: they point into the arrays beside them."""
+    assert all((model_folder / file).stat().st_size < 4000 for file in ("minicoil_head.onnx", "minicoil_head_int8.onnx"))
+
+
+@pytest.mark.parametrize("precision, least", [("int8_head", 0.9999), ("int8", 0.97)])
+def test_int8(model, model_folder, texts, precision, least):
+    """The int8 forms have the same indexes, and their word vectors point the same way."""
+    small = MiniCOIL.load(model_folder, precision=precision)
+    cosines = [float(a[w] @ b[w]) for a, b in zip(model.embed_words(texts), small.embed_words(texts)) for w in a]
+    assert len(cosines) > 40 and least < np.mean(cosines) < 1.00001
+    assert all(np.array_equal(a.indices, b.indices) for a, b in zip(model.embed(texts[::5]), small.embed(texts[::5])))
+
+
+# sentence-transformers
+
+@pytest.fixture(scope="module")
+def encoder(model_folder):
+    from minicoil import load_sparse_encoder
+    return load_sparse_encoder(model_folder)
+
+
+def test_sparse_encoder(encoder, model, texts, documents, queries):
+    """A SparseEncoder's scores of documents and queries are the products of our sparse vectors."""
+    some, asked = range(0, len(texts), 15), range(7, len(texts), 30)
+    scores = encoder.similarity(encoder.encode_query([texts[i] for i in asked]), encoder.encode_document([texts[i] for i in some])).numpy()
+    expected = np.array([[dot(queries[q], documents[d]) for d in some] for q in asked])
+    assert np.count_nonzero(expected) > 20 and np.abs(scores - expected).max() < 1e-4
+
+
+def test_sparse_encoder_is_a_directory(model_folder, texts, encoder):
+    """sentence-transformers itself opens the model directory."""
+    from sentence_transformers import SparseEncoder
+    opened = SparseEncoder(str(model_folder), trust_remote_code=True)
+    assert opened.encode_document(texts[50:60]).to_dense().equal(encoder.encode_document(texts[50:60]).to_dense())
+    assert opened.similarity_fn_name == "dot"
+
+
+def test_sparse_encoder_saved(model_folder, tmp_path, texts):
+    """A saved SparseEncoder opens as it was, IDF included, and the saved folder serves as a model directory."""
+    from minicoil import load_sparse_encoder
+    weighted = load_sparse_encoder(model_folder, documents=texts)
+    weighted.save_pretrained(str(tmp_path / "saved"))
+    again = load_sparse_encoder(tmp_path / "saved")
+    for call in ("encode_document", "encode_query"):
+        assert getattr(again, call)(texts[50:80]).to_dense().equal(getattr(weighted, call)(texts[50:80]).to_dense())
+    assert not weighted.encode_query(texts[50:80]).to_dense().equal(weighted.encode(texts[50:80]).to_dense())
+    compare(MiniCOIL.load(tmp_path / "saved").embed(texts[50:60]), MiniCOIL.load(model_folder).embed(texts[50:60]))
+
+
+def test_sparse_encoder_evaluator(encoder):
+    """The information retrieval evaluator of sentence-transformers runs and finds the texts that share a word."""
+    from sentence_transformers.sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
+    corpus, asked = {"a": "At dusk the bats left their cave.", "b": "Trains stop at the station."}, {"1": "a bat cave", "2": "train station"}
+    evaluator = SparseInformationRetrievalEvaluator(asked, corpus, {"1": {"a"}, "2": {"b"}}, mrr_at_k=[1], ndcg_at_k=[1], accuracy_at_k=[1], precision_recall_at_k=[1], map_at_k=[1])
+    assert evaluator(encoder)["dot_mrr@1"] == 1.0
+
+
+# As published
+
+def card(folder):
+    """The model card: (its head as a dict of lines, its text)."""
+    _, head, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return dict(line.split(": ", 1) for line in head.splitlines()), text
+
+
+def test_card_head(model_folder, run_folder):
+    """The card has the metadata that the hub reads, and no path of this machine."""
+    head, text = card(model_folder)
+    assert head["license"] == "apache-2.0" and head["language"] == "en" and head["base_model"] == "sentence-transformers/all-MiniLM-L6-v2" and "sparse-encoder" in head["tags"]
+    assert "| int8_head |" in text and "sha256" in text
+    assert str(Path.home()) + "/" not in text and str(run_folder) not in text
+
+
+def test_card_snippets(model_folder):
+    """Each snippet of the card, one for each library, runs as printed, and all give the same document."""
+    blocks, made = re.findall(r"```python\n(.*?)```", card(model_folder)[1], re.S), []
+    assert len(blocks) == 3 and "fastembed" in blocks[1]
+    for block in blocks:
+        names = {}
+        exec(block.replace("path/of/this/directory", str(model_folder)), names)
+        made.append(names)
+    compare([made[0]["document"], made[0]["query"]], [made[1]["document"], made[1]["query"]])
+    assert made[2]["scores"].shape == (1, 2) and float(made[2]["scores"][0, 0]) == pytest.approx(dot(made[0]["query"], made[0]["document"]), abs=1e-4)
+
+
+HUB = """
+import sys
+from minicoil import MiniCOIL
+print(next(MiniCOIL.load("someone/some-model").embed("a bat in a cave")).values.tolist())
+"""
+
+
+def test_hub_name(model_folder, model, tmp_path):
+    """A model in the hub's local cache opens by its name, offline."""
+    repository = tmp_path / "hub" / "models--someone--some-model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(model_folder, repository / "snapshots" / ("0" * 40), ignore=shutil.ignore_patterns("model_int8.onnx"))
+    done = subprocess.run([sys.executable, "-c", HUB], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == next(model.embed("a bat in a cave")).values.tolist()
+
+
+def test_fifteen_lines(run_folder):
+    """The notebook's search service has at most fifteen lines, imports nothing of ours, and finds a bat."""
+    pytest.importorskip("fastembed")
+    notebook = Path(__file__).parents[1] / "nbs" / "32_search.ipynb"
+    code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "QdrantClient" in "".join(c["source"]))
+    from minicoil.search import read_collection
+    names = {"run": open_run(run_folder), "demo": read_collection("demo"), "examples": load_json(run_folder / "32_search" / "examples.json")}
+    exec(code, names)
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 15 and "minicoil." not in code
+    assert len(names["served"]) == 3 and all(re.search(r"\b(bats?|caves?)\b", hit.payload["text"].lower()) for hit in names["served"])

@@ -1,0 +1,187 @@
+"""How fast a model serves, beside FastEmbed on the same ONNX file, texts and threads; writes results/serving.json.
+
+    python tests/bench_serving.py --model outputs/demo/23_model [--corpus enwiki.txt.gz --beir scifact/]
+
+Everything that is compared is timed by turns in one process, and medians are reported: a busy machine slows all alike.
+Without a corpus the texts are bundled sentences, every fifth of them twelve at once."""
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PACKAGES = ("onnxruntime", "fastembed", "tokenizers", "numpy", "py_rust_stemmers", "qdrant-edge-py")
+
+
+def machine():
+    """What the figures were taken on, and how busy it was."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return {"cpu": cpu, "cores": os.cpu_count(), "load_at_start": round(os.getloadavg()[0], 1)}
+
+
+def provenance():
+    """Date, machine, commit and versions of a record."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit or "unknown", "versions": {p: version(p) for p in PACKAGES}}
+
+
+def by_turns(functions, rounds):
+    """{name: seconds of each round} of functions called one after the other, in another order each round."""
+    seconds, names = {name: [] for name in functions}, list(functions)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            begin = time.perf_counter()
+            functions[name]()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(seconds, slow, fast):
+    """Median over rounds of how many times longer `slow` took than `fast`."""
+    return round(float(np.median(np.array(seconds[slow]) / np.array(seconds[fast]))), 3)
+
+
+def plain_sentences(corpus):
+    """Sentences of a text file with a document a line, or of the bundle; shuffled."""
+    from minicoil.corpus import bundled_sentences, read_documents
+    if corpus:
+        documents = [text for text, _ in zip(read_documents(corpus), range(2000))]
+        found = [s for text in documents for s in re.split(r"(?<=[.!?]) +", text) if 15 < len(s) < 400]
+    else:
+        found = list(dict.fromkeys(row["sentence"] for row in bundled_sentences()))
+    random.Random(0).shuffle(found)
+    return found
+
+
+def mixed_texts(corpus, beir, n):
+    """`n` texts of mixed length: four fifths sentences, one fifth abstracts (or twelve sentences at once), shuffled."""
+    from minicoil.search import read_collection
+    sentences, few = plain_sentences(corpus), n // 5
+    long = [text for _, text in read_collection(beir)[:few]] if beir else [" ".join(sentences[i * 12 : i * 12 + 12]) for i in range(few)]
+    texts = sentences[: n - few] + long
+    random.Random(1).shuffle(texts)
+    return texts
+
+
+def prepared_batches(model, texts):
+    """The inputs of the sorted batches that `embed` would run, ready for the graph."""
+    from minicoil.serving import feed, token_batches
+    rows = [e.ids for e in model.tokenizer.encode_batch(texts)]
+    return [feed(model, [rows[i] for i in batch]) for batch in token_batches([len(r) for r in rows], 32, model.most_tokens)]
+
+
+def largest_difference(ours, theirs):
+    """Largest difference of values; indexes must be the same."""
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        i, j = np.argsort(a.indices), np.argsort(b.indices)
+        assert np.array_equal(a.indices[i], b.indices[j])
+        worst = max(worst, float(np.abs(a.values[i] - b.values[j]).max(initial=0)))
+    return worst
+
+
+def documents(model, rival, texts, rounds):
+    """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
+    from minicoil.serving import lane_session
+    bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), lane_session(model)
+    run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
+    run(None)  # opens and warms what the first call would have to
+    trial = by_turns({b: (lambda b=b: list(rival.embed(texts, batch_size=b))) for b in BATCHES}, 1)
+    best = min(trial, key=lambda b: trial[b][0])
+    seconds = by_turns({
+        "minicoil": lambda: list(model.embed(texts)), "fastembed_default": lambda: list(rival.embed(texts)), "fastembed_best": lambda: list(rival.embed(texts, batch_size=best)),
+        "bare_forward": lambda: run(None), "bare_forward_in_turn": lambda: [model.session.run(None, inputs) for inputs in bare], "tokenizer": lambda: model.tokenizer.encode_batch(texts), "both": lambda: model.embed_both(texts),
+        "dense_alone": lambda: (model.tokenizer.encode_batch(texts), run(["sentence_embedding"]))}, rounds)
+    pair = lambda name: np.array(seconds["dense_alone"]) + np.array(seconds[name])
+    separately = {name: round(float(np.median(pair(name) / np.array(seconds["both"]))), 3) for name in ("fastembed_default", "fastembed_best")}
+    lengths = [len(e.ids) for e in model.tokenizer.encode_batch(texts)]
+    return {"texts": len(texts), "tokens": {"mean": round(float(np.mean(lengths)), 1), "median": float(np.median(lengths)), "longest": max(lengths)},
+            "documents_per_second": {name: round(len(texts) / float(np.median(s)), 1) for name, s in seconds.items()},
+            "fastembed_trial": {str(b): round(len(texts) / s[0], 1) for b, s in trial.items()}, "fastembed_best_batch": best,
+            "times_faster_than_default": ratio(seconds, "fastembed_default", "minicoil"), "times_faster_than_best": ratio(seconds, "fastembed_best", "minicoil"),
+            "over_bare_forward": ratio(seconds, "minicoil", "bare_forward"), "both_over_dense_alone": ratio(seconds, "both", "dense_alone"),
+            "dense_and_fastembed_over_both": separately, "largest_difference": largest_difference(model.embed(texts), rival.embed(texts, batch_size=best))}
+
+
+def query_latency(model, rival, queries):
+    """Median milliseconds of a single query in both, one after the other query by query, and whether the values agree."""
+    functions = {"minicoil": lambda q: next(iter(model.query_embed(q))), "fastembed": lambda q: next(iter(rival.query_embed(q)))}
+    seconds = {name: [] for name in functions}
+    for i, query in enumerate(queries):
+        for name in list(functions)[:: 1 if i % 2 else -1]:
+            begin = time.perf_counter()
+            functions[name](query)
+            seconds[name].append(time.perf_counter() - begin)
+    pairs = np.array(seconds["fastembed"]) / np.array(seconds["minicoil"])
+    return {"queries": len(queries), "milliseconds": {name: round(1000 * float(np.median(s)), 2) for name, s in seconds.items()},
+            "fastembed_over_minicoil": round(float(np.median(pairs)), 3), "largest_difference": largest_difference(model.query_embed(queries), rival.query_embed(queries))}
+
+
+EMBED_LINES = """
+import sys
+from minicoil import MiniCOIL
+model = MiniCOIL.load(sys.argv[1], threads=2)
+n = sum(1 for _ in model.embed(line for line in open(sys.argv[2], encoding="utf-8")))
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # getrusage would tell the parent's
+print(n, int(peak.split()[1]) // 1024)
+"""
+
+
+def peak_memory(model_folder, sentences, few, many):
+    """Peak resident megabytes of a fresh process that embeds `few` and one that embeds `many` short lines (one or two words)."""
+    words, rng, peaks = " ".join(sentences).split(), random.Random(2), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in (few, many):
+            file = Path(folder) / f"{n}.txt"
+            with open(file, "w", encoding="utf-8") as f:
+                for _ in range(n):
+                    at = rng.randrange(len(words) - 5)
+                    print(*words[at : at + rng.randint(1, 2)], file=f)
+            done = subprocess.run([sys.executable, "-c", EMBED_LINES, str(model_folder), str(file)], capture_output=True, text=True, check=True)
+            lines, peak = map(int, done.stdout.split())
+            assert lines == n
+            peaks[str(n)] = peak
+    return {"lines": "one or two words each", "megabytes": peaks, "many_over_few": round(peaks[str(many)] / peaks[str(few)], 3)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--corpus")
+    parser.add_argument("--beir")
+    parser.add_argument("--texts", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--lines", type=int, nargs=2, default=(20_000, 200_000))
+    parser.add_argument("--out", default=ROOT / "results" / "serving.json", type=Path)
+    given = parser.parse_args()
+    from fastembed import SparseTextEmbedding
+    from minicoil import MiniCOIL
+    from minicoil.run import save_json
+    record, sentences = provenance(), plain_sentences(given.corpus)
+    model = MiniCOIL.load(given.model, threads=2)
+    rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)
+    record |= {"threads": 2, "rounds": given.rounds, "source": "enwiki sentences and abstracts" if given.corpus and given.beir else "bundled sentences, every fifth text twelve of them"}
+    record["documents"] = documents(model, rival, mixed_texts(given.corpus, given.beir, given.texts), given.rounds)
+    record["queries"] = query_latency(model, rival, [" ".join(s.split()[:6]) for s in sentences[-200:]])
+    record["memory"] = peak_memory(given.model, sentences, *given.lines)
+    record["load_at_end"] = round(os.getloadavg()[0], 1)
+    save_json(given.out, record)
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
