@@ -8,7 +8,7 @@ __all__ = ['MEASURES', 'SYSTEMS', 'ROW_NAMES', 'area_under_curve', 'unit_rows', 
            'ranking', 'read_judgements', 'benchmark_retrieval', 'measure', 'other_objectives', 'benchmark_run',
            'results_table']
 
-# %% ../nbs/33_benchmark.ipynb #b0613af9
+# %% ../nbs/33_benchmark.ipynb #7f1fd5fa
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, numbered_lines, read_senses
+from .model import write_card
 from .serving import MiniCOIL, forward
 from .sparse import bm25_weight, encode_words
 from .run import OBJECTIVES, UserError, load_json, load_npy, one_of, open_run, progress, save_json, write_bytes
@@ -235,7 +236,7 @@ def measure(runs, judged):
             gain[system] = [float(difference.mean()), *bootstrap(difference)]
     return {"results": results, "gain": gain, "per_query": {s: v["ndcg@10"] for s, v in per_query.items()}}
 
-# %% ../nbs/33_benchmark.ipynb #8df612b6
+# %% ../nbs/33_benchmark.ipynb #ab6fe591
 def other_objectives(run, objectives=OBJECTIVES):
     "{`objective` : {word: W}} of the run's words under each objective that is not the run's own, from its own sentences"
     from minicoil.senses import cosine_distances, umap_layout, word_senses
@@ -268,6 +269,7 @@ def benchmark_run(run, most_words=24):
         save_json(stage.path / "results.json", results)
         write_bytes(stage.path / "results.md", results_table(results).encode())
         stage.finish(labelled_words=len(labelled))
+    write_card(run)
     return run.stage("benchmark").manifest
 
 # %% ../nbs/33_benchmark.ipynb #1011072d

@@ -17,7 +17,7 @@ from .run import load_json, open_run, save_json, save_npy, write_bytes
 from .serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_vocabulary
 
-# %% ../nbs/23_model.ipynb #46bf4fdd
+# %% ../nbs/23_model.ipynb #42f3e324
 def export_onnx(transformer, path):
     "Write the transformer as ONNX: inputs (batch, length) int64, outputs token embeddings and sentence embedding"
     import logging, warnings
@@ -25,7 +25,7 @@ def export_onnx(transformer, path):
 
     class Graph(torch.nn.Module):
         def forward(self, *inputs):
-            sentence, tokens = transformer.outputs(dict(zip(names, inputs)))
+            sentence, tokens, _ = transformer.outputs(dict(zip(names, inputs)))
             return tokens, sentence
 
     example = transformer.features([[transformer.pad_id] * 7] * 2)

@@ -184,7 +184,7 @@ def serving_matrices(x, mean, directions, constants):
     size = (((x.double() @ meaning) ** 2).sum((1, 2)) / real.sum(1)).sqrt().clamp(min=1e-12)
     return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
-# %% ../nbs/06_objectives.ipynb #f6deac06
+# %% ../nbs/06_objectives.ipynb #23bb0070
 def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, seed=0, device="cpu"):
     "W (words, h, dim) float32 from lists, a word each: x (n, h), near (n, k), for `umap` layout (n, dim), for `triplet` targets (n, t) and snippets (n, h)"
     import torch
@@ -193,7 +193,7 @@ def train_group(objective, dim, x, near=None, layout=None, targets=None, snippet
     none = torch.zeros(len(x), dim, device=device, dtype=torch.float64)
     if objective == "fit":
         w = fit_projection(x, dim)
-        return (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float().cpu().numpy()
+        return np.ascontiguousarray((0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float().cpu().numpy())
     if objective == "umap":
         parts = (*regress(x, rows(layout)), none)
     elif objective == "triplet":
@@ -206,7 +206,7 @@ def train_group(objective, dim, x, near=None, layout=None, targets=None, snippet
         near = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=-1) for a in near]
         none[:, -1] = CONSTANT
         parts = (*graph_projection(x, adjacency(rows(near, -1)), dim, torch.as_tensor(pooled).to(device) if pooled is not None else None), none)
-    return serving_matrices(x, *parts).cpu().numpy()
+    return np.ascontiguousarray(serving_matrices(x, *parts).cpu().numpy())
 
 
 def apply(x, w):

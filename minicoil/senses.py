@@ -40,7 +40,7 @@ def word_targets(run, index, ids):
     pairs = np.stack([np.full(len(ids), index + 1, np.int64), ids], axis=1)
     return sense_targets(*(gather_pairs(run, pairs, kind).astype(np.float32) for kind in ("contexts", "tokens")))
 
-# %% ../nbs/20_senses.ipynb #2eca1ef5
+# %% ../nbs/20_senses.ipynb #503540c4
 NEIGHBOURS = 30
 
 
@@ -56,7 +56,9 @@ def nearest(distances, k=NEIGHBOURS):
     "(n, k) indices of each row's nearest others, nearest first; k is at most a third of n"
     k = max(1, min(k, len(distances) // 3))
     others = distances + np.diag(np.full(len(distances), np.inf, distances.dtype))
-    return np.argsort(others, axis=1, kind="stable")[:, :k].astype(np.int32)
+    found = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)  # in order of rows, so that equal distances keep it
+    order = np.argsort(np.take_along_axis(others, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1).astype(np.int32)
 
 # %% ../nbs/20_senses.ipynb #f5b2c11f
 RESOLUTION, APART, CLUSTER_NEIGHBOURS = 0.6, 0.5, 60

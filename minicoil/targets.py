@@ -55,7 +55,7 @@ def word_contexts(tokens, places, width=CONTEXT_WIDTH):
         found.append(weight @ tokens / weight.sum() if weight.sum() else tokens.mean(0))
     return np.stack(found)
 
-# %% ../nbs/12_targets.ipynb #3cdb8c3d
+# %% ../nbs/12_targets.ipynb #b6b5055f
 def encode_shard(shard, run):
     "Encode one shard (number, sentence ids): `ids-`, `pairs-`, `tokens-`, `contexts-` and `part-*.npy`"
     number, ids = shard
@@ -66,13 +66,13 @@ def encode_shard(shard, run):
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
     vectors, tokens, contexts = np.empty((len(ids), model.dim), np.float16), {}, {}
-    for batch, sentence, token in encode_rows(model, rows):
+    for batch, sentence, token, last in encode_rows(model, rows, last=True):
         vectors[batch] = sentence
-        for i, t in zip(batch, token):
+        for i, t, l in zip(batch, token, last):
             if i in wanted:
                 found = positions(rows[i], pieces, vocabulary)
                 places = [found.get(w, []) for w in wanted[i]]
-                tokens[i], contexts[i] = word_embeddings(t, places).astype(np.float16), word_contexts(t, places).astype(np.float16)
+                tokens[i], contexts[i] = word_embeddings(t, places).astype(np.float16), word_contexts(l, places).astype(np.float16)
     together = lambda rows: np.concatenate([rows[i] for i in sorted(wanted)] or [np.empty((0, model.hidden_size), np.float16)])
     save_npy(out / f"ids-{name}", ids)
     save_npy(out / f"pairs-{name}", np.array([(w, ids[i]) for i in sorted(wanted) for w in wanted[i]], np.int64).reshape(-1, 2))

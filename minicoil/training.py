@@ -93,7 +93,7 @@ def word_quality(x, w, clusters):
     "{sentences, senses, separation} of a word with token embeddings x (n, h), encoder w (h, dim) and clusters (n,)"
     return {"sentences": len(x), "senses": len(set(clusters.tolist())), "separation": round(separation(apply(x, w), clusters), 4)}
 
-# %% ../nbs/22_training.ipynb #ed65205d
+# %% ../nbs/22_training.ipynb #dbe54ad6
 def train_words(run):
     "Stage `training`: `encoders.safetensors` (words, hidden_size, dim) float32 and `quality.json`"
     if run.stage("training").done:
@@ -111,7 +111,7 @@ def train_words(run):
         if not np.isfinite(encoders).all():
             raise RuntimeError(f"encoders of {[w for w, e in zip(words, encoders) if not np.isfinite(e).all()][:5]} are not finite")
         with atomic(stage.path / "encoders.safetensors") as temporary:
-            save_file({"encoders": encoders}, temporary)
+            save_file({"encoders": np.ascontiguousarray(encoders)}, temporary)  # safetensors writes memory as it lies
         save_json(stage.path / "quality.json", quality)
         stage.finish(words=words, objective=run.params.objective, dim=run.params.dim, seconds=round(time.perf_counter() - begin, 3))
     return run.stage("training").manifest

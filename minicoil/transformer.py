@@ -76,7 +76,7 @@ def hub_answers(name, seconds=10):
         return urllib.request.urlopen(request, timeout=seconds).status < 400
     return False
 
-# %% ../nbs/02_transformer.ipynb #5a64f915
+# %% ../nbs/02_transformer.ipynb #a715c2a9
 @functools.cache
 def load_transformer(name):
     "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
@@ -132,15 +132,18 @@ class Transformer:
 
     def forward(self, rows):
         "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)), float32, of rows of token ids"
+        return self.forward_all(rows)[:2]
+
+    def forward_all(self, rows):
+        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside their mean over layers"
         import torch
         with torch.inference_mode():
-            sentence, tokens = self.outputs(self.features(rows))
-        return sentence.float().cpu().numpy(), tokens.float().cpu().numpy()
+            return tuple(t.float().cpu().numpy() for t in self.outputs(self.features(rows)))
 
     def outputs(self, features):
-        "(sentence embeddings, token embeddings) as tensors: what both the forward pass and the exported graph compute"
+        "(sentence embeddings, token embeddings, the last layer's) as tensors: what the forward pass and the exported graph compute"
         out = self.model(features)
-        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"])
+        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"]), out["token_embeddings"]
 
 # %% ../nbs/02_transformer.ipynb #af86292a
 LAYERS = 4
@@ -170,7 +173,7 @@ def load_tokenizer(model):
     tokenizer.enable_truncation(longest)
     return tokenizer
 
-# %% ../nbs/02_transformer.ipynb #7050bea2
+# %% ../nbs/02_transformer.ipynb #4e7e6b65
 def equal_length_batches(rows, most_tokens=4096):
     "Lists of indices into `rows`, each of rows of one length, at most `most_tokens` tokens a batch; shortest first"
     by_length = {}
@@ -181,7 +184,7 @@ def equal_length_batches(rows, most_tokens=4096):
         yield from (same[a : a + step] for a in range(0, len(same), step))
 
 
-def encode(transformer, rows, most_tokens=4096):
-    "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size))"
+def encode(transformer, rows, most_tokens=4096, last=False):
+    "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size)); with `last` the last layer's too"
     for batch in equal_length_batches(rows, most_tokens):
-        yield batch, *transformer.forward([rows[i] for i in batch])
+        yield batch, *(transformer.forward_all if last else transformer.forward)([rows[i] for i in batch])

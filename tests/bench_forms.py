@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_serving import ROOT, provenance
+from bench_serving import ROOT
+from record import circumstances
 
 POINTS = 40_000  # so many, filled up with repeated documents, that the engine builds the compressed index
 
@@ -148,7 +149,7 @@ def main():
     given = parser.parse_args()
     from minicoil.corpus import DATA
     from minicoil.run import save_json
-    record = {**provenance(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
+    record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
     record["forms"] = forms(given.model, given.senses or DATA / "sentences.jsonl", given.beir, given.static)
     record["qdrant"] = qdrant(given.model, given.beir)
     save_json(given.out, record)

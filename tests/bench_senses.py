@@ -22,12 +22,12 @@ from minicoil.corpus import read_senses
 from minicoil.run import one_thread, progress
 from minicoil.targets import word_contexts, word_embeddings
 from minicoil.tokens import SNIPPET, snippet
-from minicoil.transformer import equal_length_batches, layer_mean, load_transformer
+from minicoil.transformer import equal_length_batches, load_transformer
 from minicoil.vocabulary import WordPieces, make_vocabulary, positions
 
 DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,
                power=O.POWER, steps=O.TWO_STEPS, constant=O.CONSTANT, pool=O.POOLED_WEIGHT, samples=1000)
-SWEEPS = dict(dim=[8, 16], target=["sentence", "contexts_last", "both"], weight=[0.0, 0.2, 0.3, 0.6, 1.0], tokens=["last"], neighbours=[10, 15, 60, 100], ridge=[0.03, 0.1, 1.0, 3.0],
+SWEEPS = dict(dim=[8, 16], target=["sentence", "contexts_mean", "both"], weight=[0.0, 0.2, 0.3, 0.6, 1.0], tokens=["last"], neighbours=[10, 15, 60, 100], ridge=[0.03, 0.1, 1.0, 3.0],
               power=[0, 1, 3], steps=[0.0, 1.0], constant=[0.0, 0.5, 1.5], pool=[0], samples=[50, 100, 250, 500], objective=["fit", "umap", "umap_original", "triplet"])
 
 
@@ -42,19 +42,19 @@ def encode(data, name, quick):
     wanted = collections.defaultdict(list)
     for k, r in enumerate(rows):
         wanted[number[r["sentence"]]].append(k)
-    views, asked = {v: [None] * len(rows) for v in ("mean", "last", "contexts", "contexts_last", "sentence", "snippets")}, []
+    views, asked = {v: [None] * len(rows) for v in ("mean", "last", "contexts", "contexts_mean", "sentence", "snippets")}, []
     for batch in progress(list(equal_length_batches(ids)), f"encode {Path(data).name}"):
-        for i, (mean, last, sentence) in zip(batch, passes(model, [ids[i] for i in batch])):
+        for i, sentence, mean, last in zip(batch, *model.forward_all([ids[i] for i in batch])):
             found = positions(ids[i], pieces, vocabulary)
             for k in wanted[i]:
                 at = found.get(vocabulary.ids[rows[k]["word"]])
                 if at:
                     views["mean"][k], views["last"][k] = word_embeddings(mean, [at])[0], word_embeddings(last, [at])[0]
-                    views["contexts"][k], views["contexts_last"][k], views["sentence"][k] = word_contexts(mean, [at])[0], word_contexts(last, [at])[0], sentence
+                    views["contexts"][k], views["contexts_mean"][k], views["sentence"][k] = word_contexts(last, [at])[0], word_contexts(mean, [at])[0], sentence
                     asked.append((k, *snippet(ids[i], at, SNIPPET)))
     short = [row for _, row, _ in asked]
     for batch in progress(list(equal_length_batches(short)), "snippets"):
-        for i, (mean, _, _) in zip(batch, passes(model, [short[i] for i in batch])):
+        for i, mean in zip(batch, model.forward([short[i] for i in batch])[1]):
             views["snippets"][asked[i][0]] = word_embeddings(mean, [asked[i][2]])[0]
     out = {}
     for word in sorted({r["word"] for r in rows}):
@@ -65,15 +65,6 @@ def encode(data, name, quick):
     return out
 
 
-
-
-def passes(model, rows):
-    """(mean of layers, last layer, sentence embedding) of each row."""
-    import torch
-    with torch.inference_mode():
-        out = model.model(model.features(rows))
-    mean = layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"])
-    return zip(mean.float().numpy(), out["token_embeddings"].float().numpy(), out["sentence_embedding"].float().numpy())
 
 
 def usable(words, least):

@@ -5,10 +5,8 @@
 Everything that is compared is timed by turns in one process, and medians are reported: a busy machine slows all alike.
 Without a corpus the texts are bundled sentences, every fifth of them twelve at once."""
 import argparse
-import datetime
 import json
 import os
-import platform
 import random
 import re
 import subprocess
@@ -16,27 +14,13 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from record import circumstances
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PACKAGES = ("onnxruntime", "fastembed", "tokenizers", "numpy", "py_rust_stemmers", "qdrant-edge-py")
-
-
-def machine():
-    """What the figures were taken on, and how busy it was."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"cpu": cpu, "cores": os.cpu_count(), "load_at_start": round(os.getloadavg()[0], 1)}
-
-
-def provenance():
-    """Date, machine, commit and versions of a record."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit or "unknown", "versions": {p: version(p) for p in PACKAGES}}
 
 
 def by_turns(functions, rounds):
@@ -171,7 +155,7 @@ def main():
     from fastembed import SparseTextEmbedding
     from minicoil import MiniCOIL
     from minicoil.run import save_json
-    record, sentences = provenance(), plain_sentences(given.corpus)
+    record, sentences = circumstances(), plain_sentences(given.corpus)
     model = MiniCOIL.load(given.model, threads=2)
     rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)
     record |= {"threads": 2, "rounds": given.rounds, "source": "enwiki sentences and abstracts" if given.corpus and given.beir else "bundled sentences, every fifth text twelve of them"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minicoil.run import save_json
 
-PACKAGES = ("numpy", "torch", "onnxruntime", "fastembed", "umap-learn", "sentence-transformers", "scikit-learn")
+PACKAGES = ("numpy", "torch", "onnxruntime", "fastembed", "umap-learn", "sentence-transformers", "scikit-learn", "tokenizers", "qdrant-edge-py")
 
 
 def machine():
@@ -24,8 +24,13 @@ def commit():
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+def circumstances():
+    """Date, machine and its load, commit, versions and command of a measurement."""
+    command = " ".join(["python", *(Path(a).name if "/" in a and not a.startswith(("tests/", "results/", "outputs/")) else a for a in sys.argv)])
+    return {"date": datetime.date.today().isoformat(), "machine": machine(), "load": round(os.getloadavg()[0], 1), "commit": commit(),
+            "python": platform.python_version(), "versions": {p: version(p) for p in PACKAGES}, "command": command}
+
+
 def save_record(path, results):
     """Write results with their circumstances."""
-    command = " ".join(["python", *(Path(a).name if "/" in a and not a.startswith("tests") and not a.startswith("results") else a for a in sys.argv)])
-    save_json(path, {"date": datetime.date.today().isoformat(), "machine": machine(), "commit": commit(), "python": platform.python_version(),
-                     "versions": {p: version(p) for p in PACKAGES}, "command": command, "results": results})
+    save_json(path, {**circumstances(), "results": results})
