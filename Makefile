@@ -27,11 +27,17 @@ test: $(READY)
 test-slow: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
+# Figures go to results/. Data is never bundled; with it, more is measured:
+#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
 	$(BIN)/python tests/bench_forms.py --model outputs/demo/23_model --static
 	$(BIN)/python tests/bench_serving.py --model outputs/demo/23_model
+	$(BIN)/python tests/bench_training.py $(addprefix --data ,$(firstword $(SENSES)))
+	$(if $(SENSES),$(BIN)/python tests/bench_senses.py $(addprefix --data ,$(SENSES)))
+	$(if $(CORPUS),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
+	$(if $(CORPUS),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
 
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb

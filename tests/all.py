@@ -41,7 +41,7 @@ def main():
         words = "bat,bank,bass,spring/sprang/sprung,cell,pitch,seal,crane,mouse/mice,current,club,vector"
         step("the chain", BIN / "minicoil", "run", "--words", words, "--pictures", 3, "--out", run)
         environment = {**os.environ, "MINICOIL_TEST_RUN": str(run), "HF_HUB_OFFLINE": "1"}
-        step("tests", BIN / "python", "-m", "pytest", "-q", "-rs", "--durations=8", "-p", "no:cacheprovider", ROOT / "tests", env=environment)
+        step("tests", BIN / "python", "-m", "pytest", "-q", "-rs", "--durations=12", "-n", 2, "--dist", "loadfile", "-p", "no:cacheprovider", ROOT / "tests", env=environment)
 
 
 if __name__ == "__main__":
