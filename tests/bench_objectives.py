@@ -30,14 +30,26 @@ from minicoil.vocabulary import WordPieces, make_vocabulary
 WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
 
 
-def train_all(run):
-    """{way: W (words + 1, h, dim)}, row 0 for no word."""
+def asked_words(model, read, args):
+    """Ids of the words that the pairs are about or the queries hold: no other encoder can change a score."""
+    texts, found = [], set()
+    for folder in args.beir:
+        texts += [r["text"] for r in read_beir_rows(beir_file(Path(folder), "queries.jsonl"), ("_id", "text"))]
+    if args.wic:
+        found |= {read.vocabulary.id_of(json.loads(line)["word"]) for line in gzip.open(args.wic, "rt", encoding="utf-8")}
+    return (found | {w for ids in model.tokenize(texts) for w in read(ids)[0]}) - {0}
+
+
+def train_all(run, needed):
+    """{way: W (words + 1, h, dim)}, zeros for no word (row 0) and for words that are not `needed`."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in WAYS}
     for shard in progress(range(len(run.stage("tokens").manifest["shards"])), "train"):
-        x, near = [x for *_, x in word_tokens(run, shard)], [s["neighbours"] for _, s in word_senses(run, shard)]
+        x, near, first = [x for *_, x in word_tokens(run, shard)], [s["neighbours"] for _, s in word_senses(run, shard)], run.stage("tokens").manifest["shards"][shard]["first_word"]
+        mine = [i for i in range(len(x)) if i + first in needed]
         for way, (objective, dim) in WAYS.items():
-            w = np.empty((len(x), x[0].shape[1], dim), np.float32)
-            for group in group_words([len(a) for a in x], x[0].shape[1], dim, objective):
+            w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
+            for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
+                group = [mine[k] for k in group]
                 w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
@@ -63,14 +75,14 @@ def unit(x):
 
 def wic(model, read, vocabulary, ways, file):
     """AUC of the cosine for pairs whose word the vocabulary covers, by way; the interval is over words."""
-    rows = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+    rows = [r for line in gzip.open(file, "rt", encoding="utf-8") if vocabulary.id_of((r := json.loads(line))["word"])]
     side = lambda n: [r[f"sentence{n}"] for r in rows]
     first, second = (read_texts(model, read, side(n), "pairs") for n in (1, 2))
     kept = []
     for r, a, b in zip(rows, first, second):
-        w = vocabulary.ids.get(r.get("lemma", r.get("word")), vocabulary.id_of(r.get("lemma", r.get("word"))))
+        w = vocabulary.id_of(r["word"])
         if w and w in a[0] and w in b[0]:
-            kept.append((w, str(r.get("label", r.get("tag"))).lower() in ("1", "t", "true"), a[0][w][1].astype(np.float32), b[0][w][1].astype(np.float32), float(a[2] @ b[2])))
+            kept.append((w, bool(r["label"]), a[0][w][1].astype(np.float32), b[0][w][1].astype(np.float32), float(a[2] @ b[2])))
     same, words = np.array([k[1] for k in kept]), np.array([k[0] for k in kept])
     scores = {way: np.array([float(np.sum(apply(a[None], w[k]) * apply(b[None], w[k]))) for k, _, a, b, _ in kept]) for way, w in ways.items()}
     scores |= {"full": np.array([float(unit(a) @ unit(b)) for _, _, a, b, _ in kept]), "sentence": np.array([k[4] for k in kept])}
@@ -79,7 +91,7 @@ def wic(model, read, vocabulary, ways, file):
         at = {w: np.flatnonzero(words == w) for w in names}
         draws = [np.concatenate([at[w] for w in rng.choice(names, len(names))]) for _ in range(500)]
         return [float(v) for v in np.percentile([area_under_curve(s[d], same[d]) for d in draws], [2.5, 97.5])]
-    return {"pairs": len(kept), "of": len(rows), "words": len(set(words.tolist())), "auc": {n: [area_under_curve(s, same), *interval(s)] for n, s in scores.items()}}
+    return {"pairs": len(kept), "words": len(set(words.tolist())), "auc": {n: [area_under_curve(s, same), *interval(s)] for n, s in scores.items()}}
 
 
 def search(model, read, ways, folder):
@@ -131,10 +143,12 @@ def main():
     parser.add_argument("--out", default="results/objectives.json")
     args = parser.parse_args()
     run = open_run(args.run)
-    ways, forms, model = train_all(run), trained_words(run), load_transformer(run.params.input_model)
+    forms, model = trained_words(run), load_transformer(run.params.input_model)
     vocabulary = make_vocabulary(forms, run.params.language)
     read = Reader(WordPieces(model.tokenizer), vocabulary)
-    found = {"words": len(forms), "samples": run.params.samples}
+    needed = asked_words(model, read, args)
+    ways = train_all(run, needed)
+    found = {"words": len(forms), "asked": len(needed), "samples": run.params.samples}
     if args.wic:
         found["wic"] = wic(model, read, vocabulary, ways, args.wic)
         print(found["wic"], file=sys.stderr, flush=True)
