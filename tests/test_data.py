@@ -204,7 +204,7 @@ def embed_words(model):
     """(n, hidden_size): the full token embedding of each labelled row's word."""
     from minicoil.targets import word_embeddings
     from minicoil.transformer import encode
-    from minicoil.vocabulary import WordPieces, make_vocabulary
+    from minicoil.vocabulary import WordPieces, make_vocabulary, positions
     vocabulary = make_vocabulary({word: [word, *(form for form, w in IRREGULAR.items() if w == word)] for word in WORDS})
     wanted = defaultdict(list)
     for i, row in enumerate(LABELLED):
@@ -213,7 +213,8 @@ def embed_words(model):
     found, pieces_of = np.zeros((len(LABELLED), model.hidden_size), np.float32), WordPieces(model.tokenizer)
     for batch, _, tokens in encode(model, ids):
         for i, t in zip(batch, tokens):
-            found[mine[i]] = word_embeddings(ids[i], t, [vocabulary.ids[LABELLED[r]["word"]] for r in mine[i]], pieces_of, vocabulary)
+            places = positions(ids[i], pieces_of, vocabulary)
+            found[mine[i]] = word_embeddings(t, [places[vocabulary.ids[LABELLED[r]["word"]]] for r in mine[i]])
     return found
 
 
