@@ -5,6 +5,7 @@
 Without `--data` the words are made of random numbers: the costs are the same, only their content is not.
 """
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -94,7 +95,7 @@ def costs(words):
 
 def stored_run(folder, words, each):
     """A run folder whose stages up to `tokens` stand, with made-up embeddings: what stage 22 starts from."""
-    run = open_run(str(folder), words=["bat"])
+    run = open_run(str(folder), words=["bat"], jobs=os.cpu_count())
     names = [f"w{i}" for i in range(words)]
     facts = {"corpus": {}, "sentences": {}, "targets": {}, "store": {}}
     rng = np.random.default_rng(0)
