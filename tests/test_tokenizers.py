@@ -212,8 +212,8 @@ def test_languages(multilingual, tmp_path, language, accents):
         assert list(next(loaded.embed_words([sentence]))) == [word], sentence
         assert loaded.vocabulary.id_of(form) == 1
     assert list(next(loaded.embed_words([without]))) == []
-    stops = sorted(stop_words(language), key=len)[-20:]
-    assert [len(v.indices) for v in loaded.query_embed([" ".join(stops)])] == [0]
+    stops = sorted(stop_words(language))  # one a query: twenty in one are longer than the model reads, and a word cut in half is no stop word
+    assert [w for w, v in zip(stops, loaded.query_embed(stops)) if len(v.indices)] == []
     stems = {stemmer(language).stem_word(w) for w in loaded.vocabulary.words}
     assert stems <= set(loaded.vocabulary.stem_mapping) and f"not in {language}" in (folder / "README.md").read_text(encoding="utf-8")
 
