@@ -22,7 +22,7 @@ WORDS = "pitch,bat,bank,mouse/mice"
 
 
 def fingerprint(*files):
-    """A hash of files, names and contents; white space apart, so that a notebook saved anew is the same."""
+    """A hash of files, names and contents."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.name}\0".encode() + file.read_bytes())
