@@ -67,9 +67,15 @@ def environment():
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+def beneath(name):
+    """The modules that a notebook can use: those of notebooks up to its own number, as imports only point to lower ones; the index uses any."""
+    homes = {p: re.search(r"File to edit: \.\./nbs/(\w+)\.ipynb", p.read_text(encoding="utf-8")) for p in (ROOT / "minicoil").glob("*.py")}
+    return [p for p, home in homes.items() if p.name != "_modidx.py" and (not home or home[1] <= name)]
+
+
 def executed(path):
-    """The notebook at `path` executed, from the cache where neither it nor the package nor the results have changed."""
-    key = fingerprint(path, *(ROOT / "minicoil").glob("*.py"), *(ROOT / "results").glob("*.json"))
+    """The notebook at `path` executed, from the cache where neither it nor what it stands on nor the results have changed."""
+    key = fingerprint(path, *beneath(path.stem), *(ROOT / "results").glob("*.json"))
     cached, stamp = BUILD / "executed" / path.name, BUILD / "executed" / f"{path.stem}.key"
     if not (stamp.exists() and stamp.read_text() == key):
         print(f"docs: executing {path.stem}", flush=True)

@@ -21,8 +21,9 @@ def comments(source, node):
 def asked(default):
     """(default as source, help) of an option of the command line, or None."""
     if isinstance(default, ast.Call) and DEFAULT.match(ast.unparse(default.func)):
-        said = [ast.unparse(k.value) for k in default.keywords if k.arg == "help"]
-        return ast.unparse(default.args[0]) if default.args else "...", ast.literal_eval(said[0]) if said and said[0][0] in "'\"" else ""
+        said = [k.value.value if isinstance(k.value, ast.Constant) else ast.unparse(k.value) for k in default.keywords if k.arg == "help"]
+        return ast.unparse(default.args[0]) if default.args else "...", said[0] if said else ""
+    return None
 
 
 def signature(node, skip_first=False):

@@ -66,7 +66,7 @@ def explore_page(model, text="", pages=None):
     form = FORM.format(examples=examples, longest=LONGEST, text="\n" + escaped(text), atlas=atlas)
     return page("Explore – miniCOIL", form + (answer(found_words(model, text), text, pages, model.dim) if text.strip() else ""))
 
-# %% ../nbs/36_explore.ipynb #e40666ff
+# %% ../nbs/36_explore.ipynb #1da25663
 FILES = re.compile(r"/atlas/(index\.html|words/word-\d{5}\.(?:html|png|svg))")
 KINDS = {"html": "text/html; charset=utf-8", "png": "image/png", "svg": "image/svg+xml", "json": "application/json"}
 
@@ -77,7 +77,7 @@ class Explorer(BaseHTTPRequestHandler):
 
     def reply(self, body, kind="html", status=200):
         self.send_response(status)
-        headers = {"Content-Type": KINDS[kind], "Content-Length": len(body), "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        headers = {"Content-Type": KINDS[kind], "Content-Length": len(body), "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
         for name, value in headers.items():
             self.send_header(name, str(value))
         if status >= 400:

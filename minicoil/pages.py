@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .run import PALETTE
 
-# %% ../nbs/07_pages.ipynb #787f9f2b
-OVERRIDES = dict.fromkeys([*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)], "�")
+# %% ../nbs/07_pages.ipynb #cdc5f3cf
+OVERRIDES = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)], "�")
 
 
 def escaped(text):
@@ -59,7 +59,7 @@ def embedded(name, data):
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
-# %% ../nbs/07_pages.ipynb #63dd5552
+# %% ../nbs/07_pages.ipynb #9fa55028
 def data_text(name):
     "A text file of the package's data, such as pages.css"
     return (Path(__import__("minicoil").__file__).parent / "data" / name).read_text(encoding="utf-8")
@@ -73,6 +73,7 @@ def page(title, body, script=""):
     script = f"<script>\n{data_text(script)}</script>\n" if script else ""
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+            f'<link rel="icon" href="data:,">\n'
             f"<title>{escaped(title)}</title>\n<style>{data_text('pages.css')}</style>\n</head>\n<body>\n{body}{script}</body>\n</html>\n")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from .pages import counted, escaped, page, sense_colour
 from .run import STAGES, load_json, write_bytes
 
-# %% ../nbs/37_report.ipynb #926ec850
+# %% ../nbs/37_report.ipynb #f44e674d
 class Html(str):
     "Text that is HTML already"
 
@@ -27,10 +27,12 @@ def cell(value):
 
 
 def table(head, rows):
-    "An HTML table; numbers stand on the right"
-    number = lambda v: ' class="number"' if isinstance(v, (int, float)) else ""
-    line = lambda row: "<tr>" + f'<th scope="row">{cell(row[0])}</th>' + "".join(f"<td{number(v)}>{cell(v)}</td>" for v in row[1:]) + "</tr>"
-    return f'<div class="scroll"><table><thead><tr>{"".join(f"""<th scope="col">{cell(h)}</th>""" for h in head)}</tr></thead><tbody>{"".join(map(line, rows))}</tbody></table></div>\n'
+    "An HTML table; columns of numbers stand on the right"
+    numeric = [all(re.fullmatch(r"[+-]?[\d,.]*( ?%)?", str(row[i])) for row in rows) for i in range(len(head))]
+    tags = [' class="number"' if n and i else "" for i, n in enumerate(numeric)]
+    line = lambda row: "<tr>" + f'<th scope="row">{cell(row[0])}</th>' + "".join(f"<td{tag}>{cell(v)}</td>" for v, tag in zip(row[1:], tags[1:])) + "</tr>"
+    titles = "".join(f'<th scope="col"{tag}>{cell(h)}</th>' for h, tag in zip(head, tags))
+    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(map(line, rows))}</tbody></table></div>\n'
 
 
 def from_markdown(text):
@@ -38,12 +40,11 @@ def from_markdown(text):
     out, rows = [], []
     for line in [*text.split("\n"), ""]:
         if line.startswith("|"):
-            rows.append([c.strip().strip("*") for c in line.strip("| ").split("|")] if not re.fullmatch(r"[|\s:-]+", line) else None)
+            if not re.fullmatch(r"[|\s:-]+", line):
+                rows.append([c.strip().strip("*") for c in line.strip()[1:].removesuffix("|").split("|")])
             continue
         if rows:
-            width = max(len(r) for r in rows if r)
-            full = [[*r, *[""] * (width - len(r))] for r in rows if r]
-            out.append(table([""] * (width - len(full[0])) + full[0], full[1:]))
+            out.append(table(rows[0], rows[1:]))
             rows = []
         if line.strip():
             out.append(f"<h3>{escaped(line.lstrip('# '))}</h3>\n" if line.startswith("#") else f"<p>{escaped(line)}</p>\n")
@@ -139,7 +140,7 @@ def pictures_html(run):
             parts.append(f"<h3>{escaped(name)}</h3>\n{as_image(png, said)}<p><small>{escaped(said)}</small></p>\n")
     return "".join(parts)
 
-# %% ../nbs/37_report.ipynb #14f57e3a
+# %% ../nbs/37_report.ipynb #89d946f3
 def stage_rows(run, seconds):
     "[stage, time, facts] of every stage that is done"
     rows = []
@@ -159,7 +160,7 @@ def words_html(run):
     rows, buffer = kept_senses(run), io.BytesIO()
     quality_figure(run, rows).savefig(buffer, format="png", metadata={"Software": None})
     named = lambda some: table(["word", "sentences", "senses", "separation", "by chance"], [[w, n, k, f"{s:.0%}", f"{c:.0%}"] for w, n, k, s, c in some])
-    tables = f"<h3>Kept best</h3>\n{named(rows[:10])}" + (f"<h3>Kept worst</h3>\n{named(rows[-10:][::-1])}" if len(rows) > 10 else "") if rows else ""
+    tables = f"<h3>Kept best</h3>\n{named(rows[:10])}" + (f"<h3>Kept worst</h3>\n{named(rows[-10:][::-1])}" if len(rows) > 20 else "") if rows else ""
     link = '<p><a href="30_atlas/index.html">The atlas</a> has a page for every word.</p>\n' if run.stage("atlas").done else ""
     return f"<h2>Words</h2>\n{link}{as_image(buffer.getvalue(), f'Histogram of sentences a word, and separation against chance for {len(rows)} words of several senses')}{tables}"
 
