@@ -3,6 +3,8 @@
 Everything is made in docs/_build. Notebooks are executed once for what they and the package are now; the stage notebooks come
 from a finished run: outputs/demo if it fits, else a small run of its own. Nothing is fetched. A warning of Sphinx is an error."""
 import hashlib
+import html
+import json
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT, BUILD = DOCS.parent, DOCS / "_build"
 SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
+HOWTO = ["own-words", "own-corpus", "own-transformer", "serving", "qdrant-server", "adding-words", "cluster"]   # in this order, others after them
 
 
 def fingerprint(*files):
@@ -120,12 +123,12 @@ def shown_code(source):
     return "\n".join(lines).strip("\n"), "hide" in marks or not "".join(lines).strip(), "export" in marks
 
 
-def live_plot(data):
+def live_plot(data, said):
     """HTML of a plotly output, drawn by the site's own copy of plotly."""
     import plotly.io as pio
-    figure = pio.from_json(__import__("json").dumps({k: v for k, v in data.items() if k in ("data", "layout")}))
+    figure = pio.from_json(json.dumps({k: v for k, v in data.items() if k in ("data", "layout")}))
     inside = pio.to_html(figure, full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    return f'<script src="_static/plotly.min.js"></script><div class="plotly-live">{inside}</div><noscript>This plot needs JavaScript.</noscript>'
+    return f'<script src="_static/plotly.min.js"></script><div class="plotly-live" role="img" aria-label="{html.escape(said)}">{inside}</div><noscript>This plot needs JavaScript.</noscript>'
 
 
 def outputs_of(cell, secret):
@@ -140,7 +143,7 @@ def outputs_of(cell, secret):
             continue
         data = {k: secret(v) if isinstance(v, str) and k.startswith("text/") else v for k, v in output.data.items()}
         plot = data.pop("application/vnd.plotly.v1+json", None)
-        kept.append({**output, "data": {"text/html": live_plot(plot)} if plot else data})
+        kept.append({**output, "data": {"text/html": live_plot(plot, data.get("text/plain", "A plot"))} if plot else data})
     return [nbformat.from_dict(o) for o in kept]
 
 
@@ -193,7 +196,7 @@ def write_chapters(paths, run):
 
 def contents(paths):
     """The site's table of contents, at the end of its first page."""
-    howto = [f"howto/{p.stem}" for p in sorted((DOCS / "howto").glob("*.md"))]
+    howto = [f"howto/{name}" for name in sorted((p.stem for p in (DOCS / "howto").glob("*.md")), key=lambda n: HOWTO.index(n) if n in HOWTO else len(HOWTO))]
     parts = {"How to": howto, "The book": [n for n in paths if n != "index"], "Reference": ["reference/index", "benchmarks", "changelog"]}
     return "\n\n".join(f":::{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(names) + "\n:::" for title, names in parts.items())
 

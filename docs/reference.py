@@ -73,9 +73,13 @@ def class_entry(source, node, prefix):
 
 def value_entry(node, name, prefix):
     """A constant, its value cut short."""
-    value = " ".join(ast.unparse(node.value).split())
-    value = value if len(value) <= 160 else value[:157] + "…"
-    return entry("data", f"{prefix}.{name}", [f"`` {value} ``" if "`" in value else f"`{value}`"])
+    value = node.value
+    for target in getattr(node, "targets", []):   # a, b = 1, 2
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            value = value.elts[[t.id for t in target.elts].index(name)]
+    text = " ".join(ast.unparse(value).split())
+    text = text if len(text) <= 160 else text[:157] + "…"
+    return entry("data", f"{prefix}.{name}", [f"`` {text} ``" if "`" in text else f"`{text}`"])
 
 
 def module_page(path):
