@@ -43,6 +43,7 @@ def test_the_commands_in_the_how_to_pages_exist():
     assert len(lines) > 10
 
 
+@pytest.mark.slow
 def test_hostile_output_is_text_in_a_chapter(browser, tmp_path):
     """A notebook whose outputs hold markup, braces and 10,000 characters becomes a page that shows them as text."""
     pytest.importorskip("myst_nb", reason="the site's packages are not installed: make docs does that")
