@@ -5,10 +5,11 @@ READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYTHONWARNINGS = ignore::SyntaxWarning
 
-.PHONY: run test test-slow bench lab readme clean-notebooks help
+.PHONY: run test test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "make test   everything that should hold"
+	@echo "make docs   the documentation site, in docs/_build/html"
 	@echo "make lab    JupyterLab with the notebooks"
 
 $(READY): settings.ini setup.py constraints.txt
@@ -24,7 +25,7 @@ run: $(READY)
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py
 
-test-slow: $(READY)
+test-slow: $(BIN)/docs-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
@@ -38,6 +39,14 @@ bench: $(READY)
 	$(if $(SENSES),$(BIN)/python tests/bench_senses.py $(addprefix --data ,$(SENSES)))
 	$(if $(CORPUS),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
 	$(if $(CORPUS),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
+
+$(BIN)/docs-ready: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
+	@touch $(BIN)/docs-ready
+
+# From executed notebooks: those of outputs/demo, if it is of today's notebooks; the others are executed once and kept.
+docs: $(BIN)/docs-ready
+	$(BIN)/python docs/build.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb

@@ -7,11 +7,12 @@ __all__ = ['NO_ROOM', 'FIGURES', 'app', 'notebook_path', 'declared_parameters', 
            'executed_path', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters',
            'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
 
-# %% ../nbs/40_pipeline.ipynb #97524b26
+# %% ../nbs/40_pipeline.ipynb #5f9d001f
 import contextlib, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
+from .report import write_report
 from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from, throw_away_folder
 
 # %% ../nbs/40_pipeline.ipynb #f80de4dc
@@ -109,7 +110,7 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #4b085d65
+# %% ../nbs/40_pipeline.ipynb #7a668b2e
 def run_chain(out, from_stage=None, until=None, jobs=0, **given):
     "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
     from tqdm import tqdm
@@ -130,6 +131,7 @@ def run_chain(out, from_stage=None, until=None, jobs=0, **given):
                 if stage != "corpus" or until == "corpus":  # whether there are words to train shows one stage later: until then an error is the only line
                     tqdm.write("\n".join(lines), file=sys.stderr)
                     lines = []
+        write_report(run)
     return run
 
 
@@ -166,7 +168,7 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #fb81731e
+# %% ../nbs/40_pipeline.ipynb #a958d821
 FIGURES = dict(
     corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
@@ -189,6 +191,7 @@ def where_to_look(run):
     at = lambda stage, file="": os.path.relpath(run.stage(stage).path / file)
     words = load_json(run.stage("training").path / "manifest.json")["words"] if run.stage("training").done else ["bat"]
     lines = [f"the run       {os.path.relpath(run.dir)}  (notebooks as executed: {os.path.relpath(run.dir / 'notebooks')})"]
+    lines += [f"the report    {os.path.relpath(run.dir / 'report.html')}"] if (run.dir / "report.html").exists() else []
     lines += [f"{name:13} {at(stage, file)}" for name, stage, file in (("the model", "model", ""), ("the pictures", "atlas", "index.html"), ("the numbers", "benchmark", "results.md")) if run.stage(stage).done]
     if run.stage("model").done:
         query = "bat in a cave" if "bat" in words else words[0]
@@ -196,15 +199,17 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #c5c1ec33
+# %% ../nbs/40_pipeline.ipynb #e79c2efd
 import typer
 
 from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
+from .explore import command_explore
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Train and use miniCOIL models: tiny per-word meaning vectors for keyword search.")
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.command("explore")(command_explore)
 app.add_typer(benchmarks, name="benchmark")
 
 

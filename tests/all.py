@@ -32,7 +32,7 @@ def exports_match(copy):
 def main():
     with tempfile.TemporaryDirectory(prefix="minicoil-test-") as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "outputs", "__pycache__", "*.egg-info", "_build"))
         exports_match(copy)
         step("notebooks are clean", BIN / "nbstripout", "--verify", "--keep-id", *sorted((ROOT / "nbs").glob("*.ipynb")))
         single = {**os.environ, "OMP_NUM_THREADS": "1"}  # two processes on two cores: more threads only get in each other's way

@@ -55,3 +55,17 @@ def tiny_run(tmp_path_factory):
     model = str(tiny_transformer(folder / "transformer", 64, seed=5))
     corpus = small_corpus(folder / "corpus.txt", ("bat", "bank", "seal", "crane"), each=40)
     return undisturbed(folder / "run", words=["bat", "bank"], corpus=[str(corpus)], dim=3, samples=30, pictures=0, input_model=model, target_model=model)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. A module's own, because playwright's loop would stand in the way of tests that run notebooks."""
+    from browsing import FLAGS, find_chromium
+    path = find_chromium()
+    if path is None:
+        pytest.skip("NO BROWSER: chromium is not installed, and apt-get could not install it")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()

@@ -1,0 +1,87 @@
+"""JupyterLab, driven as a person drives it: every numbered notebook of a clean copy is opened and run to its end."""
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from browsing import watched
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+STATE = """() => { const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length);
+    return {cells: cells.length, done: cells.filter(c => c.execution_count).length, errors: cells.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)}; }"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """(address, token, folder) of a JupyterLab on a copy of the tree, without outputs of earlier runs."""
+    folder, token = tmp_path_factory.mktemp("lab") / "clone", secrets.token_hex(8)
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "*.egg-info", ".pytest_cache"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "jupyter", "lab", "--allow-root", "--no-browser", f"--IdentityProvider.token={token}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+               "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.root_dir=."]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    with open(folder / "lab.log", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    for _ in range(120):
+        if "http://127.0.0.1" in (folder / "lab.log").read_text() or process.poll() is not None:
+            break
+        time.sleep(0.5)
+    assert process.poll() is None, (folder / "lab.log").read_text()
+    yield f"http://127.0.0.1:{port}", token, folder
+    process.terminate()
+    process.wait(20)
+
+
+def run_all(page, address, token, name, limit=600):
+    """Open a notebook, run all its cells, wait for the last; returns the final state."""
+    page.goto(f"{address}/lab/tree/nbs/{name}.ipynb?token={token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000)
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    end = time.time() + limit
+    while time.time() < end:
+        state = page.evaluate(STATE)
+        if state["errors"] or state["done"] == state["cells"]:
+            break
+        time.sleep(1)
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_in_jupyterlab(browser, lab, name):
+    """Opened and Run All: every cell runs, none shows an error, no request leaves the machine; the kernel is closed."""
+    address, token, _ = lab
+    with watched(browser) as page:
+        state = run_all(page, address, token, name)
+        page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        assert state["errors"] == [] and state["done"] == state["cells"] > 0
+        assert page.left == []
+
+
+@pytest.mark.slow
+def test_hostile_output_is_text_in_jupyterlab(browser, lab):
+    """A printed and a plotted hostile sentence are text in JupyterLab."""
+    address, token, folder = lab
+    code = ["hostile = \"</pre><script>document.title='hacked'</script><img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\nprint(hostile)",
+            "from minicoil.views import WordView, turning_figure\nimport numpy as np\nfrom IPython.display import display\n"
+            "view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None, np.eye(6, 4), 1.0)\ndisplay(turning_figure(view), raw=True)"]
+    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": c, "outputs": [], "execution_count": None} for i, c in enumerate(code)]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    (folder / "nbs" / "hostile.ipynb").write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    with watched(browser) as page:
+        state = run_all(page, address, token, "hostile")
+        assert state["errors"] == [] and state["done"] == 2
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+        assert "hacked" not in page.title() and page.locator("img[src=x]").count() == 0
+        assert page.locator(".jp-OutputArea pre").filter(has_text="</pre><script>").count() >= 1
+        assert page.left == [] and not [f for f in page.faults if f.startswith("dialog")]
