@@ -7,7 +7,7 @@ __all__ = ['LEXICAL', 'DEPTH', 'RRF_K', 'beir_file', 'read_beir_rows', 'read_col
            'terms_of', 'term_vectors', 'Index', 'build_index', 'factors', 'score_all', 'ranking', 'fuse', 'mix',
            'best_of', 'bootstrap', 'measure', 'gain_over']
 
-# %% ../nbs/25_retrieval.ipynb #aac50d08
+# %% ../nbs/25_retrieval.ipynb #2bbceed1
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import DATA, find_files, numbered_lines, read_documents
+from .objectives import apply
 from .run import UserError
 from .sparse import bm25_weight
-from .windows import encode_means, unit_rows
+from .windows import unit_rows
 
 # %% ../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):
@@ -125,7 +126,7 @@ def build_index(forms, vocabulary):
             lengths[i] += count
     return Index(postings, lengths, forms)
 
-# %% ../nbs/25_retrieval.ipynb #2ab08825
+# %% ../nbs/25_retrieval.ipynb #a3cc5e76
 LEXICAL = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp")
 
 
@@ -135,14 +136,13 @@ def factors(model, index, term, asked, rng, more=None):
     cosine = unit_rows(asked) @ unit_rows(full).T
     found = {"token_full": cosine, "token_full_sharp": np.maximum(cosine, 0) ** 2}
     if isinstance(term, int):
-        encode = lambda x: encode_means(x, [term] * len(x), model.weights)
-        theirs, mine = encode(full), encode(asked)
-        centre = theirs.mean(0)
-        found["minicoil"] = mine @ theirs.T
-        found["bm25_cosine"] = unit_rows(mine - centre) @ unit_rows(theirs - centre).T
-        found["minicoil_shuffled"] = theirs[rng.integers(0, len(theirs), len(mine))] @ theirs.T
-        for name, weights in (more or {}).items():
-            found[name] = encode_means(asked, [term] * len(asked), weights) @ encode_means(full, [term] * len(full), weights).T
+        for name, encoders in {"minicoil": model.weights, **(more or {})}.items():
+            w = encoders[np.array([term])][0]
+            theirs, mine = apply(full, w), apply(asked, w)
+            found[name] = mine @ theirs.T
+            if name == "minicoil":
+                found["bm25_cosine"] = unit_rows(mine - theirs.mean(0)) @ unit_rows(theirs - theirs.mean(0)).T
+                found["minicoil_shuffled"] = theirs[rng.integers(0, len(theirs), len(mine))] @ theirs.T
     return found
 
 
