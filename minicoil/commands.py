@@ -123,7 +123,7 @@ def command_embed(
         (write_npz if format == "npz" else write_jsonl)(vectors, out)
     report_faults(faults)
 
-# %% ../nbs/35_commands.ipynb #e58616cc
+# %% ../nbs/35_commands.ipynb #831faea8
 def command_add_words(
     model: str = typer.Option(..., help="Model directory; it is replaced in one step unless --out is given"),
     words: Optional[str] = typer.Option(None, help="Words to add, separated by commas; mouse/mice adds an irregular form"),
@@ -132,14 +132,15 @@ def command_add_words(
     run: str = typer.Option("", help="Or: an earlier run's folder, whose documents are learned from"),
     out: Optional[Path] = typer.Option(None, help="New directory to write; the old one stays as it is"),
     list_file: Optional[Path] = typer.Option(None, "--list", help="Write the numbers of the documents that have the new words, a JSON line each"),
+    index: Optional[List[str]] = typer.Option(None, help="The documents of your index, a file or folder in its order, to count and list instead of those learned from; may be repeated"),
     text_field: str = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text"),
     on_bad_input: str = typer.Option("fail", help="fail or skip"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
 ):
     "Train new words into a finished model; the others stay as they are"
     from minicoil.words import add_words, listed, report
-    given = {} if run else dict(text_field=text_field, on_bad_input=on_bad_input)
-    facts = add_words(model, word_list(words, words_file) or [], tuple(absolute(corpus) or ()), run, out, list_file, jobs or os.cpu_count() or 1, **given)
+    given = dict(text_field=text_field, on_bad_input=on_bad_input)
+    facts = add_words(model, word_list(words, words_file) or [], tuple(absolute(corpus) or ()), run, out, list_file, tuple(absolute(index) or ()), jobs or os.cpu_count() or 1, **given)
     if facts["left_out"]:
         print(f"warning: {len(facts['left_out'])} words left out ({listed(facts['left_out'], 10)})", file=sys.stderr)
     print("\n".join(report(facts)))

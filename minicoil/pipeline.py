@@ -249,7 +249,7 @@ def command_run(
                  language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, start_from=start_from, corpus=absolute(corpus), words=word_list(words, words_file))
     print(where_to_look(run_chain(out, from_stage, until, jobs, **{k: v for k, v in given.items() if v is not None})))
 
-# %% ../nbs/40_pipeline.ipynb #2727254d
+# %% ../nbs/40_pipeline.ipynb #c450b6f8
 def main(arguments=None):
     "The command line: 0 done, 2 the user can mend it (one line), 1 a fault of ours"
     try:
@@ -268,7 +268,8 @@ def main(arguments=None):
             raise
         message, code = f"minicoil: cannot write {e.filename or ''}: {e.strerror}; make room or choose another folder, then run the same command again", 2
     except (KeyboardInterrupt, typer.Abort):
-        message, code = "minicoil: stopped; the same command goes on where it was", 130
+        again = "goes on where it was" if "run" in (arguments or sys.argv[1:])[:1] else "begins again, and nothing was left half-written"
+        message, code = f"minicoil: stopped; the same command {again}", 130
     except Exception as e:
         if not hasattr(e, "format_message"):  # what typer says of wrong options; anything else is ours
             raise

@@ -55,7 +55,7 @@ def word_contexts(tokens, places, width=CONTEXT_WIDTH):
         found.append(weight @ tokens / weight.sum() if weight.sum() else tokens.mean(0))
     return np.stack(found)
 
-# %% ../nbs/12_targets.ipynb #b6b5055f
+# %% ../nbs/12_targets.ipynb #a51da019
 def encode_shard(shard, run):
     "Encode one shard (number, sentence ids): `ids-`, `pairs-`, `tokens-`, `contexts-` and `part-*.npy`"
     number, ids = shard
@@ -66,7 +66,7 @@ def encode_shard(shard, run):
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
     vectors, tokens, contexts = np.empty((len(ids), model.dim), np.float16), {}, {}
-    for batch, sentence, token, last in encode_rows(model, rows, last=True):
+    for batch, sentence, token, last in encode_rows(model, rows, last=True, fast=True):
         vectors[batch] = sentence
         for i, t, l in zip(batch, token, last):
             if i in wanted:

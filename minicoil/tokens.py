@@ -25,7 +25,7 @@ def load_sentences(run):
     word, ids, _ = read_draw(run.stage("store").path / "drawn.parquet")
     return word.astype(np.int64) + 1, ids
 
-# %% ../nbs/21_tokens.ipynb #ebf68577
+# %% ../nbs/21_tokens.ipynb #eccb9ad2
 def encode_pairs(shard, run, cut=None):
     "Token embeddings of one shard: (number, pairs (n, 2) of word id and sentence id, ordered by sentence) into `cut*-*.tmp.npy`; `cut`: of snippets of that width"
     number, pairs = shard
@@ -42,7 +42,7 @@ def encode_pairs(shard, run, cut=None):
         asked, places = zip(*(snippet(rows[i], p, cut) for i, p in zip(at.tolist(), places)))
         of = np.arange(len(pairs))
     wanted, found = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(asked)))[:-1]), np.empty((len(pairs), model.hidden_size), np.float16)
-    for batch, _, tokens in encode_rows(model, asked):
+    for batch, _, tokens in encode_rows(model, asked, fast=True):
         for i, t in zip(batch, tokens):
             found[wanted[i]] = word_embeddings(t, [places[k] for k in wanted[i]])
     save_npy(path, found)
@@ -67,7 +67,7 @@ def snippet(row, places, width=SNIPPET):
     first, last = max(1, places[0] - width), min(len(row) - 2, places[end] + width)
     return [row[0], *row[first : last + 1], row[-1]], [p - first + 1 for p in places[: end + 1]]
 
-# %% ../nbs/21_tokens.ipynb #1758a5e0
+# %% ../nbs/21_tokens.ipynb #f5ca880f
 POOL_SENTENCES, POOL_LEAST = 1000, 3
 
 
@@ -80,7 +80,7 @@ def pooled_covariance(run):
     model = load_transformer(run.params.input_model)
     pieces, stops, forms = WordPieces(model.tokenizer), stop_words(run.params.language), {}
     rows = model.tokenize(table["text"].take(drawn).to_pylist())
-    for batch, _, tokens in encode_rows(model, rows):
+    for batch, _, tokens in encode_rows(model, rows, fast=True):
         for i, t in zip(batch, tokens):
             ends = pieces.spans(rows[i]).tolist()
             for a, b in zip(ends[:-1], ends[1:]):

@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'starting_parameters', 'new_words', 'why_known', 'listed',
            'train_new', 'earlier_run', 'link_documents', 'grown_vocabulary', 'grow', 'origin', 'copy_synced',
-           'grown_card', 'swap', 'put_in_place', 'workshop', 'documents_with', 'write_list', 'add_words', 'report']
+           'grown_card', 'swap', 'put_in_place', 'workshop', 'learned_documents', 'documents_with', 'write_list',
+           'add_words', 'report']
 
-# %% ../nbs/34_words.ipynb #f7e25922
+# %% ../nbs/34_words.ipynb #8ae58808
 import contextlib, ctypes, dataclasses, json, os, re, shutil, time
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from .corpus import find_files
+from .corpus import documents, find_files
 from . import MiniCOIL
 from .model import weakest_rows, words_added
 from .run import UserError, atomic, load_json, locked, open_run, progress, save_json, save_npy, write_bytes
@@ -218,17 +221,24 @@ def workshop(target):
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-# %% ../nbs/34_words.ipynb #48c69ffb
-def documents_with(run, model, first_id):
-    "(document number, [new words]) of the run's documents that have a word with an id from `first_id` on, as the model reads them"
+# %% ../nbs/34_words.ipynb #49af8d97
+def learned_documents(run):
+    "The texts of a run's documents, in their order"
     import pyarrow.parquet as pq
-    pieces = WordPieces(model.tokenizer)
-    for part in progress(run.stage("corpus").parts("parquet"), "documents with new words"):
+    for part in run.stage("corpus").parts("parquet"):
         for batch in pq.ParquetFile(part).iter_batches(1000):
-            for number, e in zip(batch["doc_id"].to_pylist(), model.tokenizer.encode_batch(batch["text"].to_pylist())):
-                found = sorted(w for w in positions(e.ids, pieces, model.vocabulary) if w >= first_id)
-                if found:
-                    yield number, [model.words[w - 1] for w in found]
+            yield from batch["text"].to_pylist()
+
+
+def documents_with(texts, model, first_id, seen=None):
+    "(number, [new words]) of the texts that have a word with an id from `first_id` on, as the model reads them; `seen` counts all texts"
+    pieces, seen, texts = WordPieces(model.tokenizer), Counter() if seen is None else seen, iter(progress(texts, "documents with new words"))
+    while batch := list(islice(texts, 1000)):
+        for e in model.tokenizer.encode_batch(batch):
+            found = sorted(w for w in positions(e.ids, pieces, model.vocabulary) if w >= first_id)
+            if found:
+                yield seen["documents"], [model.words[w - 1] for w in found]
+            seen["documents"] += 1
 
 
 def write_list(path, found):
@@ -236,9 +246,9 @@ def write_list(path, found):
     with atomic(path) if path else contextlib.nullcontext(os.devnull) as temporary, open(temporary, "w", encoding="utf-8") as f:
         return sum(1 for number, words in found if f.write(json.dumps({"document": number, "words": words}, ensure_ascii=False) + "\n"))
 
-# %% ../nbs/34_words.ipynb #a13a8208
-def add_words(model, words, corpus=(), run="", out=None, list_file=None, jobs=1, **given):
-    "Train new `words` into the model directory `model`, or into a copy `out`; returns what changed, see `report`. `given`: text_field, on_bad_input."
+# %% ../nbs/34_words.ipynb #4c3b0925
+def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(), jobs=1, **given):
+    "Train new `words` into the model directory `model`, or into a copy `out`; returns what changed, see `report`. `index`: files of the documents to look through, else those learned from. `given`: text_field, on_bad_input."
     if bool(corpus) == bool(run):
         raise UserError("new words need text to learn from: name --corpus, or --run for the documents of an earlier run" if not run else "name --corpus or --run, not both")
     target = Path(out or model).resolve()
@@ -246,7 +256,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, jobs=1,
         raise UserError(f"{model} is no folder: give a model directory, or with --out a model on the hub")
     if out is not None and target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
-    find_files(corpus)
+    find_files([*corpus, *index])
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(workshop(target))
         if (target.parent / "run.json").exists():
@@ -259,8 +269,9 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, jobs=1,
         hidden = train_new(work / "run", old, usable, corpus, run, jobs, **given)
         grow(old, hidden, work / "model", left_out)
         new = MiniCOIL.load(work / "model")
-        touched = write_list(list_file, documents_with(hidden, new, len(old.words) + 1))
-        facts = {**new.info["added"][-1], "first_id": len(old.words) + 1, "touched": touched, "shift": [old.shift, new.shift], "list": str(list_file or "")}
+        seen, texts = Counter(), documents(index, **given) if index else learned_documents(hidden)
+        touched = write_list(list_file, documents_with(texts, new, len(old.words) + 1, seen))
+        facts = {**new.info["added"][-1], "first_id": len(old.words) + 1, "touched": touched, "looked_through": seen["documents"], "indexed": bool(index), "shift": [old.shift, new.shift], "list": str(list_file or "")}
         put_in_place(work / "model", target, work / "old")
     return facts
 
@@ -270,7 +281,7 @@ def report(facts):
     words, before, after = facts["words"], *facts["shift"]
     lines = [f"added: {', '.join(f'{word} (id {i})' for i, word in enumerate(words, facts['first_id']))}"]
     where = f"listed in {facts['list']}" if facts["list"] else "--list FILE writes their numbers"
-    lines += [f"embed again: documents that have {' or '.join(words)} in any form; {facts['touched']:,} of the {facts['documents']:,} documents learned from ({where})"]
+    lines += [f"embed again: documents that have {' or '.join(words)} in any form; {facts['touched']:,} of the {facts['looked_through']:,} documents {'named' if facts['indexed'] else 'learned from'} ({where})"]
     if before == after:
         return [*lines, "all others stay as they are: old words and unknown words keep their indexes"]
     return [*lines, f"MOVED: the indexes of unknown words now begin at {after:,} instead of {before:,}: embed every document again"]

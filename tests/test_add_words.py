@@ -137,7 +137,7 @@ def test_run_stays_valid(tiny_run, tmp_path):
 
 def test_moved_indexes_are_said(tmp_path):
     """When unknown words' indexes move, the report says so plainly and asks for all documents."""
-    facts = dict(words=["w"], first_id=8000, touched=3, documents=10, shift=[64_000, 96_000], list="")
+    facts = dict(words=["w"], first_id=8000, touched=3, documents=10, looked_through=10, indexed=False, shift=[64_000, 96_000], list="")
     assert "MOVED" in report(facts)[-1] and "every document" in report(facts)[-1] and "96,000" in report(facts)[-1]
     assert "MOVED" not in "".join(report({**facts, "shift": [64_000, 64_000]}))
 
@@ -320,3 +320,33 @@ def test_one_at_a_time(tiny_run, trained, tmp_path):
         with pytest.raises(UserError, match=str(os.getpid())):
             add_words(model, ["seal"], run=tiny_run)
     assert digests(model) == trained[1]
+
+
+def test_listed_documents_of_an_index(tiny_run, tmp_path):
+    """With --index the documents of somebody's own index are listed, by their number over all its files, not those learned from."""
+    copy_of(tiny_run, tmp_path / "model")
+    (tmp_path / "a.txt").write_text("A bat.\nTwo seals on the ice.\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"body": "nothing"}\n{"body": "The SEAL barked."}\n', encoding="utf-8")
+    done = minicoil("add-words", "--model", "model", "--words", "seal", "--run", str(tiny_run), "--index", "a.txt", "--index", "b.jsonl", "--text-field", "body", "--list", "list.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
+    assert [(row["document"], row["words"]) for row in rows] == [(1, ["seal"]), (3, ["seal"])]
+    assert "2 of the 4 documents named" in done.stdout
+
+
+def test_every_form_learns_the_word(run_folder, tmp_path):
+    """In a model with int8 and head graphs, an added word is in all of them, and the old words' int8 rows are the same bytes."""
+    import onnxruntime as ort
+    from minicoil.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
+    from minicoil.serving import INT8_FILE, SCALES_FILE
+    model = shutil.copytree(run_folder / "23_model", tmp_path / "model")
+    add_words(model, ["river"], corpus=["demo"])
+    for name in (ENCODERS_FILE, INT8_FILE, SCALES_FILE):
+        a, b = np.load(run_folder / "23_model" / name), np.load(model / name)
+        assert len(b) == len(a) + 1 and b[: len(a)].tobytes() == a.tobytes() and np.abs(b[-1].astype(float)).max() > 0, name
+    text = "The river rose above the bank while bats flew."
+    for precision, head in (("float32", HEAD_FILE), ("int8_head", INT8_HEAD_FILE), ("int8", INT8_HEAD_FILE)):
+        loaded = MiniCOIL.load(model, precision=precision)
+        assert "river" in next(loaded.embed_words([text])), precision
+        if precision != "int8":
+            assert head_parity(loaded, ort.InferenceSession(str(model / head)), [text]) < 1e-5
