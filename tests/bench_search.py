@@ -27,7 +27,7 @@ from minicoil.training import group_words
 from minicoil.windows import read_forms
 
 ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
-WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
+WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "fit to the mean of layers, 4": ("fit", 4), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
 SYSTEMS = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp", "dense", "hybrid_bm25", "hybrid_minicoil", "mix_bm25", "mix_minicoil", "fastembed_bm25", "bm25s")
 
 
@@ -38,8 +38,16 @@ def read(model, folder, cache):
     return documents, queries, judged, forms, asked
 
 
-def train_ways(run, needed, ways=WAYS):
-    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`."""
+def towards_of(run):
+    """The map to the last layer of a run, made if its objective did not need it."""
+    from minicoil.training import last_layer_map
+    path = run.stage("training").path / "towards.npy"
+    return load_npy(path) if path.exists() else last_layer_map(run)
+
+
+def train_ways(run, needed, ways=WAYS, towards=None):
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`; `towards` the map of the `fit` ways."""
+    towards = towards_of(run) if towards is None else towards
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
     for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
         x, near = [x for *_, x in word_tokens(run, number)], [s["neighbours"] for _, s in word_senses(run, number)]
@@ -48,7 +56,7 @@ def train_ways(run, needed, ways=WAYS):
             w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
             for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
                 group = [mine[k] for k in group]
-                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled)
+                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, towards=None if "layers" in way else towards)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 
@@ -188,7 +196,7 @@ def adapted_ways(model, run, ways, documents, cache):
     own.need("senses", "tokens")
     vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
     enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
-    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways})
+    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways}, towards_of(run))
     found = {}
     for way, base in ways.items():
         found[f"{way}, adapted"] = base.copy()
@@ -219,6 +227,41 @@ def within_word(model, ways, collection):
     return {"queries": len(next(iter(scores.values()), [])), "auc": {n: float(np.nanmean(v)) for n, v in scores.items()}}
 
 
+def last_layer(model, texts, forms, cache):
+    """The last layer's token embeddings (rows of forms, h): what the mean of layers in `forms` is made of."""
+    from minicoil.run import save_npy
+    from minicoil.transformer import encode, load_transformer
+    from minicoil.windows import forms_key, window_rows
+    path = Path(cache) / forms_key(model, texts) / "last.npy"
+    if not path.exists():
+        flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
+        at = {(t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))}
+        total, pieces = np.zeros(forms.vectors.shape, np.float32), model.read.pieces
+        for batch, _, _, last in encode(load_transformer(model.info["input_model"]), [row for _, row in flat], last=True, fast=True):
+            for k, token in zip(batch, last):
+                i, row = flat[k]
+                ends = pieces.spans(row).tolist()
+                for a, b in zip(ends[:-1], ends[1:]):
+                    if (i, form := pieces.glue(row[a:b])) in at:
+                        total[at[i, form]] += token[a:b].sum(0)
+        save_npy(path, (total / forms.pieces[:, None]).astype(np.float16))
+    return load_npy(path, "r")
+
+
+def layers(model, towards, collection, cache):
+    """Gains of the full token embedding by what it is made of: the mean of layers, the last layer, and the map from one to the other."""
+    import dataclasses
+    documents, queries, judged, forms, asked = collection
+    last = [last_layer(model, [t for _, t in some], f, cache) for some, f in ((documents, forms), (queries, asked))]
+    mapped = [np.asarray(f.vectors, np.float32) @ towards for f in (forms, asked)]
+    runs = {}
+    for name, views in {"mean of layers": (forms.vectors, asked.vectors), "last layer": last, "mapped": mapped}.items():
+        a, b = (dataclasses.replace(f, vectors=v) for f, v in zip((forms, asked), views))
+        scores = score_all(model, build_index(a, model.vocabulary), b, ("bm25", "token_full", "token_full_sharp"))
+        runs |= {"bm25": scores["bm25"], f"{name}, cosine": scores["token_full"], f"{name}, cosine²": scores["token_full_sharp"]}
+    return measure(rankings(runs, list(runs), [n for n, _ in documents], [q for q, _ in queries]), judged)
+
+
 def brief(found):
     """What is recorded of one collection: all but the single queries."""
     return {k: v for k, v in found.items() if k != "per_query"}
@@ -231,7 +274,7 @@ def main():
     parser.add_argument("--senses", action="append", default=[])
     parser.add_argument("--cache", required=True)
     parser.add_argument("--out", default="results/search.json")
-    parser.add_argument("--skip", action="append", default=[], choices=("collections", "senses", "adapted", "parity", "costs"))
+    parser.add_argument("--skip", action="append", default=[], choices=("collections", "layers", "senses", "adapted", "parity", "costs"))
     args = parser.parse_args()
     run = open_run(args.run)
     model = MiniCOIL.load(run.stage("model").path, threads=2)
@@ -254,12 +297,16 @@ def main():
         out["hybrid"] = {s: gain_over(ordinary, s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in systems if s.startswith(("hybrid", "mix"))}
         out["halves"] = {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)}
         out["gains"] = {n: {w: sorted((f["per_query"][w][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]), reverse=True) for w in ("fit, 4", "fit, 8")} for n, f in found.items()}
+    if "layers" not in args.skip and collections:
+        found = {n: layers(model, towards_of(run), c, args.cache) for n, c in collections.items()}
+        ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
+        out["layers"] = {"collections": {n: f["gain"] for n, f in found.items()}, "macro": {s: gain_over(ordinary, s) for s in ordinary[0]}}
     if args.senses and "senses" not in args.skip:
-        adapted, n = adapted_ways(model, run, ways, senses[0], args.cache) if "adapted" not in args.skip else ({}, 0)
+        adapted, n = adapted_ways(model, run, {w: ways[w] for w in ("fit, 4", "fit, 8")}, senses[0], args.cache) if "adapted" not in args.skip else ({}, 0)
         found = every_way(model, {**ways, **adapted}, senses, outside=False)
         out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
                          "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
-                         "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if adapted},
+                         "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if f"{w}, adapted" in adapted},
                          "hybrid": {s: gain_over([found["per_query"]], s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in found["per_query"] if s.startswith(("hybrid", "mix"))},
                          "within": within_word(model, {**ways, **adapted}, senses)}
     if "parity" not in args.skip and collections:
