@@ -5,9 +5,10 @@ READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYTHONWARNINGS = ignore::SyntaxWarning
 
-.PHONY: run test test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en test test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
+	@echo "make model-en CORPUS=PATH   an English model of 5,000 words, for search"
 	@echo "make test   everything that should hold"
 	@echo "make docs   the documentation site, in docs/_build/html"
 	@echo "make lab    JupyterLab with the notebooks"
@@ -21,6 +22,11 @@ $(READY): settings.ini setup.py constraints.txt
 
 run: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
+
+# An English model of every word with a hundred sentences, made for search. CORPUS is text of yours, e.g. a sample of Wikipedia; without it OpenWebText is used.
+CORPUS ?= openwebtext
+model-en: $(READY)
+	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),5000) --samples $(or $(SAMPLES),200) --objective fit --dim $(or $(DIM),4) --pictures 24 --out outputs/en
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py
@@ -37,8 +43,9 @@ bench: $(READY)
 	$(BIN)/python tests/bench_serving.py --model outputs/demo/23_model
 	$(BIN)/python tests/bench_training.py $(addprefix --data ,$(firstword $(SENSES)))
 	$(if $(SENSES),$(BIN)/python tests/bench_senses.py $(addprefix --data ,$(SENSES)))
-	$(if $(CORPUS),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
-	$(if $(CORPUS),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench_search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'

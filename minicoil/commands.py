@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST_LINE', 'benchmarks', 'COMMANDS', 'lines_of', 'decoded', 'report_faults', 'windows', 'ReaderGone',
            'write_jsonl', 'write_npz', 'command_embed', 'command_add_words', 'word_list', 'absolute', 'command_search',
-           'one_line', 'command_senses', 'command_retrieval', 'positive']
+           'one_line', 'command_senses', 'command_retrieval', 'command_make_collection', 'length_option', 'positive']
 
 # %% ../nbs/35_commands.ipynb #c6166cbb
 import contextlib, io, json, os, shutil, sys, tempfile, zipfile
@@ -166,24 +166,28 @@ def absolute(corpus):
     "Corpus paths made absolute, because kernels run elsewhere; names of known corpora stay"
     return [c if c in ("demo", "openwebtext") else str(Path(c).absolute()) for c in corpus] if corpus else None
 
-# %% ../nbs/35_commands.ipynb #bcd811ce
+# %% ../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: str = typer.Argument(..., help="What to look for"),
     model: Path = typer.Option(..., help="Model directory"),
     documents: str = typer.Option("demo", help="demo, a file, a folder of files, or a BEIR folder"),
     limit: int = typer.Option(5, help="Hits to show"),
-    using: str = typer.Option("minicoil", help="minicoil or dense"),
+    using: str = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"),
+    explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
+    avg_len: str = typer.Option("auto", help="Average document length for BM25: auto measures it"),
+    collection: str = typer.Option("", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call embeds only what has changed"),
 ):
     "Search documents, and say why each one was found"
     from minicoil import MiniCOIL
-    from minicoil.search import describe, read_collection, search_documents
-    one_of("using", using, ("minicoil", "dense"))
+    from minicoil.retrieval import read_collection
+    from minicoil.search import WAYS, describe, search_documents
+    one_of("using", using, WAYS)
     if limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
     loaded, found = MiniCOIL.load(model), read_collection(documents)
-    hits = search_documents(loaded, found, [query], limit, using)[0]
+    hits = search_documents(loaded, found, [query], limit, using, collection, length_option(avg_len), explain)[0]
     for rank, (hit, rows) in enumerate(hits, 1):
-        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{hit.id}]\n   {'; '.join(map(describe, rows)) or 'no word in common'}")
+        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{hit.id}]" + (f"\n   {'; '.join(map(describe, rows)) or 'no word in common'}" if explain else ""))
     if not hits:
         print(f"none of the {len(found):,} documents has a word of the query")
 
@@ -193,7 +197,7 @@ def one_line(text, width=200):
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
-# %% ../nbs/35_commands.ipynb #b0aaac9a
+# %% ../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Measure a model; the last line on stdout is one JSON object.")
 
 
@@ -208,17 +212,37 @@ def command_senses(model: Path = typer.Option(..., help="Model directory"), data
 @benchmarks.command("retrieval")
 def command_retrieval(
     model: Path = typer.Option(..., help="Model directory"),
-    data: Path = typer.Option(..., help="A BEIR folder, or demo"),
+    data: List[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
     systems: Optional[str] = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = typer.Option("auto", help="Average document length for BM25: auto measures it"),
+    out: Optional[Path] = typer.Option(None, help="Folder for results.json, results.md with the best and worst queries explained, and gain.png"),
+    splade: str = typer.Option("", help="A SPLADE model to compare with, as sentence-transformers opens it"),
+    cache: Optional[Path] = typer.Option(None, help="Folder that keeps what the transformer said, for the next model"),
 ):
-    "nDCG@10, recall@100 and MRR@10 on a judged collection"
-    from minicoil.benchmark import SYSTEMS, benchmark_retrieval
+    "nDCG@10, recall@100 and MRR@10 on judged collections, one or several"
+    from minicoil.benchmark import SYSTEMS, benchmark_collections
     from minicoil import MiniCOIL
-    if avg_len != "auto" and not positive(avg_len):
-        raise UserError(f"avg-len is {avg_len!r}; it can be auto or a number above 0")
-    result = benchmark_retrieval(MiniCOIL.load(model), data, tuple(systems.split(",")) if systems else SYSTEMS, avg_len)
-    print(json.dumps({k: v for k, v in result.items() if k != "per_query"}))
+    given = dict(systems=tuple(systems.split(",")) if systems else SYSTEMS, avg_len=length_option(avg_len), splade=splade, cache=cache)
+    print(json.dumps(benchmark_collections(MiniCOIL.load(model), data, out, **given)))
+
+
+@benchmarks.command("make-collection")
+def command_make_collection(
+    data: List[Path] = typer.Option(..., help="Sense-labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
+    out: Path = typer.Option(..., help="New BEIR folder to write"),
+    most: int = typer.Option(40, help="Documents taken of each word and sense, at most"),
+    seed: int = typer.Option(0, help="Seed of the draw"),
+):
+    "A search collection from sentences labelled with senses: relevant is what has the query's word in the query's sense"
+    from minicoil.sense_collection import make_collection
+    print(json.dumps(make_collection(data, out, most=most, seed=seed)))
+
+
+def length_option(text):
+    "The option --avg-len: `auto`, or a number above 0"
+    if text != "auto" and not positive(text):
+        raise UserError(f"avg-len is {text!r}; it can be auto or a number above 0")
+    return text if text == "auto" else float(text)
 
 
 def positive(text):

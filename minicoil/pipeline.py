@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'FIGURES', 'app', 'notebook_path', 'declared_parameters', 'check_first', 'StageFailed', 'execute',
-           'executed_path', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters',
-           'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
+           'executed_path', 'environment', 'as_parameters', 'run_chain', 'from_model', 'new_folder',
+           'recorded_parameters', 'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
 
 # %% ../nbs/40_pipeline.ipynb #5f9d001f
 import contextlib, os, shutil, sys, time
@@ -110,13 +110,14 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #7a668b2e
+# %% ../nbs/40_pipeline.ipynb #89dc0635
 def run_chain(out, from_stage=None, until=None, jobs=0, **given):
     "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
     from tqdm import tqdm
     from minicoil.corpus import check_inputs
     one_of("stage", from_stage or "corpus", list(STAGES))
     wanted = list(STAGES)[: list(STAGES).index(one_of("stage", until or list(STAGES)[-1], list(STAGES))) + 1]
+    given = from_model(given) if given.get("start_from") else given
     params = check_parameters({**recorded_parameters(out), **given})
     check_first(params)
     with new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"):
@@ -133,6 +134,18 @@ def run_chain(out, from_stage=None, until=None, jobs=0, **given):
                     lines = []
         write_report(run)
     return run
+
+
+def from_model(given):
+    "The parameters given, with what a run has to take over from the model it starts from"
+    from minicoil.words import starting_parameters
+    own = starting_parameters(given["start_from"], given.get("words", ()))
+    for name, value in own.items():
+        if name in given and name not in ("words", "start_from") and given[name] != value:
+            raise UserError(f"{name} is {given[name]!r}, but the model {given['start_from']} was made with {value!r}: leave it away")
+    if given.get("top_words"):
+        raise UserError("a run that starts from a model trains that model's words: leave --top-words away, and use minicoil add-words for new ones")
+    return {**given, **own}
 
 
 @contextlib.contextmanager
@@ -168,7 +181,7 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #a958d821
+# %% ../nbs/40_pipeline.ipynb #69aa6a50
 FIGURES = dict(
     corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
@@ -180,7 +193,7 @@ def summary(run, stage, seconds):
     facts = run.stage(stage).manifest
     figures = ", ".join(f"{facts[k]:,} {k.replace('_', ' ')}" for k in FIGURES[stage] if facts.get(k))
     line = f"{STAGES[stage][0]:14} {'done before' if not seconds else f'{seconds:6.1f} s'}   {figures}"
-    if facts.get("left_out"):
+    if facts.get("left_out") and not run.params.start_from:  # a model's words that the corpus lacks stay as they are
         named = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(facts["left_out"].items())[:10])
         line += f"\nwarning: {len(facts['left_out'])} words left out ({named}{'; …' if len(facts['left_out']) > 10 else ''})"
     return line
@@ -199,7 +212,7 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #e79c2efd
+# %% ../nbs/40_pipeline.ipynb #94d52283
 import typer
 
 from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
@@ -234,10 +247,11 @@ def command_run(
     pictures: Optional[int] = typer.Option(None, help="Words that get a picture"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
     on_bad_input: Optional[str] = typer.Option(None, help="fail or skip"),
+    start_from: Optional[str] = typer.Option(None, help="A model: train its words again where the corpus has enough of them, keep the others"),
 ):
     "Train a model: all stages, from text to a directory that serves"
     given = dict(top_words=top_words, text_field=text_field, target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,
-                 language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, corpus=absolute(corpus), words=word_list(words, words_file))
+                 language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, start_from=start_from, corpus=absolute(corpus), words=word_list(words, words_file))
     print(where_to_look(run_chain(out, from_stage, until, jobs, **{k: v for k, v in given.items() if v is not None})))
 
 # %% ../nbs/40_pipeline.ipynb #c450b6f8

@@ -88,7 +88,7 @@ def throw_away_folder():
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
     return Path(folder)
 
-# %% ../nbs/00_run.ipynb #19dba2eb
+# %% ../nbs/00_run.ipynb #d7f783c2
 OBJECTIVES = ("graph", "fit", "umap", "triplet")
 
 
@@ -109,12 +109,13 @@ class Parameters:
     encode: str = "cover"                   # encode the drawn sentences only, or `all`
     pictures: int = 24                      # how many words get a picture
     on_bad_input: str = "fail"              # or `skip`: leave out unreadable files and lines
+    start_from: str = ""                    # a model whose words are trained again where the corpus has enough of them
 
-# %% ../nbs/00_run.ipynb #7a44e7e9
+# %% ../nbs/00_run.ipynb #bee88c47
 FIRST_USE = dict(
     corpus="corpus", text_field="corpus", on_bad_input="corpus",
     words="sentences", top_words="sentences", language="sentences", input_model="sentences", samples="sentences", seed="sentences",
-    target_model="targets", encode="targets", objective="senses", dim="senses", pictures="senses",
+    target_model="targets", encode="targets", objective="senses", dim="senses", pictures="senses", start_from="sentences",
 )
 
 
@@ -137,10 +138,10 @@ def check_parameters(given):
         raise UserError(f"dim {params.dim} is larger than the {params.samples} samples a word: lower dim or raise samples")
     return params
 
-# %% ../nbs/00_run.ipynb #d36c2178
+# %% ../nbs/00_run.ipynb #d9d0c069
 def from_here(name, value):
     "`value` with existing relative paths made absolute, for the parameters that may hold paths"
-    if name in ("target_model", "input_model"):
+    if name in ("target_model", "input_model", "start_from"):
         return str(Path(value).absolute()) if value and Path(value).is_dir() else value
     if name == "corpus":
         return tuple(v if v in ("demo", "openwebtext") or not Path(v).exists() else str(Path(v).absolute()) for v in value)

@@ -64,13 +64,13 @@ def static_model(folder, texts, target):
 
 def int8_vectors(model):
     """The model with unit vectors rounded to int8: dim bytes and the BM25 weight as the scale, for each word of a document."""
-    from minicoil import benchmark, sparse
+    from minicoil import sparse, windows
     plain = sparse.encode_words
-    benchmark.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
+    windows.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
     try:
         yield model
     finally:
-        benchmark.encode_words = plain
+        windows.encode_words = plain
 
 
 def forms(folder, senses, beir, static):
@@ -98,7 +98,7 @@ def forms(folder, senses, beir, static):
 def qdrant_scores(folder, vectors, queries, names, judged, kind):
     """nDCG@10 of the embedded engine with sparse vectors of one datatype, its seconds a query, and its scores (queries, 10)."""
     import qdrant_edge as q
-    from minicoil.benchmark import measure
+    from minicoil.retrieval import measure
     sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf, datatype=getattr(q.VectorStorageDatatype, kind))
     shard = q.EdgeShard.create(str(folder), q.EdgeConfig(vectors={}, sparse_vectors={"m": sparse}, wal_enabled=True, optimizers=q.EdgeOptimizersConfig(indexing_threshold=1)))
     as_query = lambda v: q.SparseVector(v.indices.tolist(), v.values.tolist())
@@ -122,9 +122,8 @@ def qdrant_scores(folder, vectors, queries, names, judged, kind):
 def qdrant(folder, beir):
     """{datatype: scores} of Qdrant's datatypes for sparse vectors, in the embedded engine."""
     from minicoil import MiniCOIL
-    from minicoil.benchmark import read_judgements
     from minicoil.corpus import DATA
-    from minicoil.search import beir_file, read_beir_rows, read_collection
+    from minicoil.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
     at = DATA / "beir" if beir == "demo" else Path(beir)
     model, judged, documents = MiniCOIL.load(folder, threads=2), read_judgements(at), read_collection(at)
     queries = {r["_id"]: r["text"] for r in read_beir_rows(beir_file(at, "queries.jsonl"), ("_id", "text")) if r["_id"] in judged}

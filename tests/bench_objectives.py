@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil.benchmark import area_under_curve, measure, ranking, read_judgements
+from minicoil.benchmark import area_under_curve
 from minicoil.sparse import Reader, bm25_weight
 from minicoil.objectives import apply, train_group
+from minicoil.retrieval import beir_file, measure, ranking, read_beir_rows, read_collection, read_judgements
 from minicoil.run import load_npy, open_run, progress
-from minicoil.search import beir_file, read_beir_rows, read_collection
 from minicoil.senses import word_senses
 from minicoil.sentences import trained_words
 from minicoil.tokens import word_tokens

@@ -17,8 +17,9 @@ from record import save_record
 
 from minicoil import objectives as O
 from minicoil import senses as S
-from minicoil.benchmark import MEASURES, bootstrap, reductions, sense_scores
+from minicoil.benchmark import MEASURES, reductions, sense_scores
 from minicoil.corpus import read_senses
+from minicoil.retrieval import bootstrap
 from minicoil.run import one_thread, progress
 from minicoil.targets import word_contexts, word_embeddings
 from minicoil.tokens import SNIPPET, snippet

@@ -1,0 +1,322 @@
+"""Does it help a search? Every figure of the research chapter on search, on judged collections and on one made of labelled senses.
+
+    python tests/bench_search.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --beir ir/cacm \\
+                                 --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz --cache outputs/cache --out results/search.json
+
+RUN is a finished run with a broad vocabulary (`make model-en CORPUS=…`). Other objectives and numbers of dimensions are trained from its
+stored token embeddings, for the words that queries ask. What the transformer says of a collection is kept in CACHE. A part can be
+left out with --skip; its old figures in OUT stay.
+"""
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from record import save_record
+
+from minicoil import MiniCOIL
+from minicoil.benchmark import rankings
+from minicoil.objectives import train_group
+from minicoil.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
+from minicoil.rivals import outside_scores
+from minicoil.run import load_json, load_npy, open_run, progress
+from minicoil.senses import word_senses
+from minicoil.tokens import word_tokens
+from minicoil.training import group_words
+from minicoil.windows import read_forms
+
+ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
+WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "fit to the mean of layers, 4": ("fit", 4), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
+SYSTEMS = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp", "dense", "hybrid_bm25", "hybrid_minicoil", "mix_bm25", "mix_minicoil", "fastembed_bm25", "bm25s")
+
+
+def read(model, folder, cache):
+    """A judged collection with its forms: documents, queries, judged, forms, asked."""
+    documents, queries, judged = read_judged(folder)
+    forms, asked = (read_forms(model, [t for _, t in some], cache) for some in (documents, queries))
+    return documents, queries, judged, forms, asked
+
+
+def towards_of(run):
+    """The map to the last layer of a run, made if its objective did not need it."""
+    from minicoil.training import last_layer_map
+    path = run.stage("training").path / "towards.npy"
+    return load_npy(path) if path.exists() else last_layer_map(run)
+
+
+def train_ways(run, needed, ways=WAYS, towards=None):
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`; `towards` the map of the `fit` ways."""
+    towards = towards_of(run) if towards is None else towards
+    pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
+    for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
+        x, near = [x for *_, x in word_tokens(run, number)], [s["neighbours"] for _, s in word_senses(run, number)]
+        mine = [i for i in range(len(x)) if i + shard["first_word"] in needed]
+        for way, (objective, dim) in ways.items():
+            w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
+            for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
+                group = [mine[k] for k in group]
+                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, towards=None if "layers" in way else towards)
+            found[way].append(w)
+    return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
+
+
+def every_way(model, ways, collection, outside=True):
+    """All systems and all ways on one collection: {results, gain, per_query}, ways in hybrids too."""
+    documents, queries, judged, forms, asked = collection
+    index = build_index(forms, model.vocabulary)
+    scores = score_all(model, index, asked, (*LEXICAL, *ways), more=ways)
+    scores["dense"] = asked.dense @ forms.dense.T
+    if outside:
+        more, _ = outside_scores(model, [t for _, t in documents], [t for _, t in queries], SYSTEMS, float(index.lengths.mean()))
+        scores |= more
+    names, ids = [n for n, _ in documents], [q for q, _ in queries]
+    runs = rankings(scores, [s for s in (*SYSTEMS, *ways) if s in scores or s.startswith(("hybrid", "mix"))], names, ids)
+    for way in ways:
+        mixed = rankings({"dense": scores["dense"], "minicoil": scores[way]}, ("hybrid_minicoil", "mix_minicoil"), names, ids)
+        runs |= {f"{kind.split('_')[0]}, {way}": r for kind, r in mixed.items()}
+    known = np.mean([isinstance(t, int) for terms in terms_of(asked, model.vocabulary) for t in terms])
+    return {"queries": len(queries), "documents": len(documents), "known": float(known), "avg_len": float(index.lengths.mean()), **measure(runs, judged)}
+
+
+def halves(found, ways):
+    """The best way by macro gain on one half of the queries, and its gain on the other, both ways round."""
+    parts = []
+    for h in (0, 1):
+        half = lambda keep: [{s: {q: v for k, (q, v) in enumerate(sorted(f["per_query"][s].items())) if k % 2 == keep} for s in ("bm25", *ways)} for n, f in found.items() if n in ORDINARY]
+        best = max(ways, key=lambda w: gain_over(half(h), w)[0])
+        parts.append({"chosen": best, "gain": gain_over(half(1 - h), best)})
+    return parts
+
+
+def by_kind(found, judged_kind):
+    """Gains of the sense collection's queries of one kind (sentence or window)."""
+    per_query = {s: {q: v for q, v in scores.items() if q.startswith(judged_kind)} for s, scores in found["per_query"].items()}
+    return {s: {"ndcg@10": float(np.mean(list(v.values()))), "gain": gain_over([per_query], s)} for s, v in per_query.items()}
+
+
+def qdrant_parity(model, documents, queries, forms, asked, depth=10):
+    """Do Qdrant's embedded engine and the benchmark's numpy rank alike? Ties are compared as sets."""
+    from minicoil.search import build_collection, dense_width, open_collection, search
+    index = build_index(forms, model.vocabulary)
+    expected = score_all(model, index, asked, ("minicoil",), avg_len=round(float(index.lengths.mean()), 2))["minicoil"]
+    names, same = {n: i for i, (n, _) in enumerate(documents)}, 0
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        build_collection(folder, model, documents)
+        seconds = time.perf_counter() - begin
+        with open_collection(folder, dense_width(model)) as home:
+            for q, (_, text) in enumerate(queries):
+                hits = search(home, model, text, depth)
+                same += agrees([(names[h.id], h.score) for h in hits], expected[q], depth)
+    return {"queries": len(queries), "same": int(same), "documents": len(documents), "seconds_to_build": round(seconds, 1)}
+
+
+def agrees(hits, scores, depth, close=2e-2):
+    """Whether [(document, score)] are a best `depth` of `scores`: each score is right, and nothing left out is clearly better."""
+    finite = np.flatnonzero(np.isfinite(scores))
+    if len(hits) != min(depth, len(finite)):
+        return False
+    right = all(abs(scores[i] - s) < close for i, s in hits)
+    rest = np.setdiff1d(finite, [i for i, _ in hits])
+    ordered = all(a >= b - close for a, b in zip([scores[i] for i, _ in hits], [scores[i] for i, _ in hits][1:]))
+    return right and ordered and (not len(rest) or scores[rest].max() <= min(scores[i] for i, _ in hits) + close)
+
+
+def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
+    """Bytes on disk and milliseconds a query in Qdrant Edge: BM25 sparse, sparse with 4 and 8 numbers, dense with HNSW.
+
+    Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random unit vectors, which cost the same."""
+    import pyarrow.parquet as pq
+    from minicoil.sparse import SparseEmbedding, bm25_weight, unknown_index, unknown_shift
+    targets, texts = run.stage("targets"), {}
+    for part in run.stage("sentences").parts("parquet"):
+        table = pq.read_table(part, columns=["sentence_id", "text"])
+        texts |= dict(zip(table["sentence_id"].to_pylist(), table["text"].to_pylist()))
+    ids = np.concatenate([load_npy(targets.path / s["ids"]) for s in targets.manifest["shards"]])[:n]
+    dense = np.concatenate([load_npy(targets.path / s["file"]) for s in targets.manifest["shards"]])[:n].astype(np.float32)
+    readings = [model.read(e.ids) for a in range(0, len(ids), 5000) for e in model.tokenizer.encode_batch([texts[i] for i in ids[a : a + 5000].tolist()])]
+    rng, lengths = np.random.default_rng(0), [sum(c for c, _ in k.values()) + sum(u.values()) for k, u in readings]
+    average = float(np.mean(lengths))
+    def vectors(dim, some, query=False):
+        shift, made = unknown_shift(len(model.words), max(dim, 1)), []
+        for (known, unknown), length in some:
+            weigh = lambda c: 1.0 if query else bm25_weight(c, length, avg_len=average)
+            meaning = rng.normal(size=(len(known), max(dim, 1))) + np.eye(max(dim, 1))[0] * 3
+            meaning = meaning / np.linalg.norm(meaning, axis=1, keepdims=True) if dim else np.ones((len(known), 1))
+            at = [w * max(dim, 1) + j for w in known for j in range(max(dim, 1))] + [unknown_index(s, shift) for s in unknown]
+            values = np.concatenate([(meaning * np.array([weigh(c) for c, _ in known.values()]).reshape(-1, 1)).ravel(), [weigh(c) for c in unknown.values()]])
+            made.append(SparseEmbedding(np.array(at, np.int32), values.astype(np.float32)))
+        return made
+    some = list(zip(readings, lengths))
+    queries = [({w: known[w] for w in list(known)[:3]}, {s: unknown[s] for s in list(unknown)[:2]}) for known, unknown in readings[:n_queries]]
+    found = {f"sparse {dim}" if dim else "BM25 sparse": engine_costs(vectors(dim, some), vectors(dim, [(q, 5) for q in queries], query=True)) for dim in (0, *dims)}
+    noise = dense[:n_queries] + 0.03 * rng.normal(size=dense[:n_queries].shape).astype(np.float32)
+    return {"points": len(ids), "words_a_query": 5, "numbers_a_point": {k: v.pop("numbers") for k, v in found.items()}, **found, "dense HNSW": engine_costs(list(dense), list(noise), dense=True)}
+
+
+def engine_costs(vectors, queries, dense=False, rounds=5):
+    """MB on disk, seconds to build, median and 95 % milliseconds a query of one index in the embedded engine."""
+    import qdrant_edge as q
+    with tempfile.TemporaryDirectory() as folder:
+        config = dict(vectors={"v": q.EdgeVectorParams(size=len(vectors[0]), distance=q.Distance.Cosine)} if dense else {},
+                      sparse_vectors={} if dense else {"v": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)})
+        shard = q.EdgeShard.create(folder, q.EdgeConfig(**config, wal_enabled=False, optimizers=q.EdgeOptimizersConfig(indexing_threshold=1000, default_segment_number=1)))
+        wrap = lambda v: v.tolist() if dense else q.SparseVector(v.indices.tolist(), v.values.tolist())
+        begin = time.perf_counter()
+        for a in range(0, len(vectors), 5000):
+            shard.update(q.UpdateOperation.upsert_points([q.Point(id=a + i, payload={}, vector={"v": wrap(v)}) for i, v in enumerate(vectors[a : a + 5000])]))
+        shard.flush()
+        shard.optimize()
+        built, took = time.perf_counter() - begin, []
+        asked = [q.QueryRequest(limit=10, query=q.Query.Nearest(wrap(v), using="v")) for v in queries]
+        for _ in range(rounds):
+            for request in asked:
+                begin = time.perf_counter()
+                shard.query(request)
+                took.append(1000 * (time.perf_counter() - begin))
+        shard.flush()
+        shard.close()
+        size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file() and "wal" not in f.parts)
+        kept = sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*") if f.is_file() and "wal" not in f.parts)
+    numbers = {} if dense else {"numbers": round(float(np.mean([len(v.indices) for v in vectors])), 1)}
+    return {"MB": round(size / 1e6, 1), "MB_on_disk": round(kept / 1e6, 1), "seconds_to_build": round(built, 1), "ms": round(float(np.median(took)), 3), "ms_95": round(float(np.percentile(took, 95)), 3), **numbers}
+
+
+def adapted_ways(model, run, ways, documents, cache):
+    """The ways trained on the collection's own sentences, for words with enough of them; the others stay. And how many were trained again."""
+    from minicoil.model import ADAPT_LEAST
+    from minicoil.pipeline import from_model
+    import dataclasses
+    folder = Path(cache) / "adapted"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "documents.txt").write_text("\n".join(" ".join(t.split()) for _, t in documents), encoding="utf-8")
+    given = from_model({"start_from": str(model.folder), "corpus": [str(folder / "documents.txt")], "samples": run.params.samples, "pictures": 0})
+    own = dataclasses.replace(open_run(folder / "run", jobs=2, **given), throw_away=True)
+    own.need("senses", "tokens")
+    vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
+    enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
+    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways}, towards_of(run))
+    found = {}
+    for way, base in ways.items():
+        found[f"{way}, adapted"] = base.copy()
+        found[f"{way}, adapted"][list(enough.values())] = trained[way][list(enough)]
+    return found, len(enough)
+
+
+def within_word(model, ways, collection):
+    """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
+    from minicoil.benchmark import area_under_curve
+    from minicoil.retrieval import term_vectors
+    from minicoil.windows import encode_means, unit_rows
+    documents, queries, judged, forms, asked = collection
+    index, names, scores = build_index(forms, model.vocabulary), {n: i for i, (n, _) in enumerate(documents)}, {}
+    numbers = {q: i for i, (q, _) in enumerate(queries)}
+    for q, terms in zip(numbers, terms_of(asked, model.vocabulary)):
+        wanted = {names[d] for d in judged[q]}
+        shared = [(len(wanted & {i for i, *_ in index.postings[t]}), t) for t in terms if t in index.postings]
+        best, term = max(shared, key=lambda s: s[0], default=(0, None))
+        if best < 0.9 * len(wanted) or not isinstance(term, int):
+            continue
+        at, _, rows = zip(*index.postings[term])
+        positive, full, mine = np.array([i in wanted for i in at]), term_vectors(forms, rows), term_vectors(asked, [terms[term][1]])
+        views = {"token_full": (unit_rows(mine) @ unit_rows(full).T)[0], "dense": forms.dense[list(at)] @ asked.dense[numbers[q]]}
+        views |= {way: (encode_means(mine, [term], w) @ encode_means(full, [term] * len(full), w).T)[0] for way, w in ways.items()}
+        for name, s in views.items():
+            scores.setdefault(name, []).append(area_under_curve(s, positive))
+    return {"queries": len(next(iter(scores.values()), [])), "auc": {n: float(np.nanmean(v)) for n, v in scores.items()}}
+
+
+def last_layer(model, texts, forms, cache):
+    """The last layer's token embeddings (rows of forms, h): what the mean of layers in `forms` is made of."""
+    from minicoil.run import save_npy
+    from minicoil.transformer import encode, load_transformer
+    from minicoil.windows import forms_key, window_rows
+    path = Path(cache) / forms_key(model, texts) / "last.npy"
+    if not path.exists():
+        flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
+        at = {(t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))}
+        total, pieces = np.zeros(forms.vectors.shape, np.float32), model.read.pieces
+        for batch, _, _, last in encode(load_transformer(model.info["input_model"]), [row for _, row in flat], last=True, fast=True):
+            for k, token in zip(batch, last):
+                i, row = flat[k]
+                ends = pieces.spans(row).tolist()
+                for a, b in zip(ends[:-1], ends[1:]):
+                    if (i, form := pieces.glue(row[a:b])) in at:
+                        total[at[i, form]] += token[a:b].sum(0)
+        save_npy(path, (total / forms.pieces[:, None]).astype(np.float16))
+    return load_npy(path, "r")
+
+
+def layers(model, towards, collection, cache):
+    """Gains of the full token embedding by what it is made of: the mean of layers, the last layer, and the map from one to the other."""
+    import dataclasses
+    documents, queries, judged, forms, asked = collection
+    last = [last_layer(model, [t for _, t in some], f, cache) for some, f in ((documents, forms), (queries, asked))]
+    mapped = [np.asarray(f.vectors, np.float32) @ towards for f in (forms, asked)]
+    runs = {}
+    for name, views in {"mean of layers": (forms.vectors, asked.vectors), "last layer": last, "mapped": mapped}.items():
+        a, b = (dataclasses.replace(f, vectors=v) for f, v in zip((forms, asked), views))
+        scores = score_all(model, build_index(a, model.vocabulary), b, ("bm25", "token_full", "token_full_sharp"))
+        runs |= {"bm25": scores["bm25"], f"{name}, cosine": scores["token_full"], f"{name}, cosine²": scores["token_full_sharp"]}
+    return measure(rankings(runs, list(runs), [n for n, _ in documents], [q for q, _ in queries]), judged)
+
+
+def brief(found):
+    """What is recorded of one collection: all but the single queries."""
+    return {k: v for k, v in found.items() if k != "per_query"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--beir", action="append", default=[])
+    parser.add_argument("--senses", action="append", default=[])
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--out", default="results/search.json")
+    parser.add_argument("--skip", action="append", default=[], choices=("collections", "layers", "senses", "adapted", "parity", "costs"))
+    args = parser.parse_args()
+    run = open_run(args.run)
+    model = MiniCOIL.load(run.stage("model").path, threads=2)
+    out = load_json(args.out)["results"] if Path(args.out).exists() else {}
+    collections = {Path(f).name: read(model, f, args.cache) for f in args.beir}
+    if args.senses:
+        folder = Path(args.cache) / "senses"
+        if not folder.exists():
+            from minicoil.sense_collection import make_collection
+            make_collection(args.senses, folder)
+        senses = read(model, folder, args.cache)
+    needed = {t for c in [*collections.values(), *([senses] if args.senses else [])] for terms in terms_of(c[4], model.vocabulary) for t in terms if isinstance(t, int)}
+    ways = train_ways(run, needed) if {"collections", "senses"} - set(args.skip) else {}
+    out |= {"words": len(model.words), "asked": len(needed), "samples": run.params.samples, "objective": run.params.objective}
+    if "collections" not in args.skip:
+        found = {name: every_way(model, ways, c) for name, c in collections.items()}
+        systems = list(next(iter(found.values()))["per_query"])
+        ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
+        out["collections"], out["macro"] = {n: brief(f) for n, f in found.items()}, {s: gain_over(ordinary, s) for s in systems}
+        out["hybrid"] = {s: gain_over(ordinary, s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in systems if s.startswith(("hybrid", "mix"))}
+        out["halves"] = {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)}
+        out["gains"] = {n: {w: sorted((f["per_query"][w][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]), reverse=True) for w in ("fit, 4", "fit, 8")} for n, f in found.items()}
+    if "layers" not in args.skip and collections:
+        found = {n: layers(model, towards_of(run), c, args.cache) for n, c in collections.items()}
+        ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
+        out["layers"] = {"collections": {n: f["gain"] for n, f in found.items()}, "macro": {s: gain_over(ordinary, s) for s in ordinary[0]}}
+    if args.senses and "senses" not in args.skip:
+        adapted, n = adapted_ways(model, run, {w: ways[w] for w in ("fit, 4", "fit, 8")}, senses[0], args.cache) if "adapted" not in args.skip else ({}, 0)
+        found = every_way(model, {**ways, **adapted}, senses, outside=False)
+        out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
+                         "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
+                         "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if f"{w}, adapted" in adapted},
+                         "hybrid": {s: gain_over([found["per_query"]], s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in found["per_query"] if s.startswith(("hybrid", "mix"))},
+                         "within": within_word(model, {**ways, **adapted}, senses)}
+    if "parity" not in args.skip and collections:
+        name = min(collections, key=lambda n: len(collections[n][0]) if len(collections[n][1]) >= 200 else 1e9)
+        documents, queries, _, forms, asked = collections[name]
+        out["parity"] = {"collection": name, **qdrant_parity(model, documents, queries, forms, asked)}
+    if "costs" not in args.skip:
+        out["costs"] = index_costs(run, model)
+    save_record(args.out, out)
+
+
+if __name__ == "__main__":
+    main()

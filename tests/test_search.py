@@ -1,0 +1,198 @@
+"""Search: Qdrant ranks as the benchmark's numpy does, a collection is resumed, mixes are what they say, and a model can be started from."""
+import json
+import random
+
+import numpy as np
+import pytest
+
+from chains import TO_MODEL, digests, small_corpus, work
+from conftest import minicoil
+from minicoil import MiniCOIL
+from minicoil.benchmark import benchmark_collections
+from minicoil.model import ADAPT_LEAST
+from minicoil.pipeline import from_model
+from minicoil.retrieval import build_index, fuse, mix, score_all
+from minicoil.run import UserError, load_json, open_run
+from minicoil.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
+from minicoil.serving import ENCODERS_FILE
+from minicoil.windows import read_forms, window_rows
+
+CLOSE = 2e-2  # the table of forms is float16
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return MiniCOIL.load(tiny_run / "23_model", threads=1)
+
+
+@pytest.fixture(scope="module")
+def documents(tiny_run):
+    """A generated collection: sentences of the run's corpus joined at random, some longer than the transformer reads."""
+    lines = [line for f in load_json(tiny_run / "run.json")["parameters"]["corpus"] for line in open(f, encoding="utf-8").read().splitlines() if line]
+    draw = random.Random(3)
+    return [(f"d{i}", " ".join(draw.choices(lines, k=40 if i % 25 == 0 else draw.randint(1, 3)))) for i in range(250)]
+
+
+@pytest.fixture(scope="module")
+def queries(documents):
+    """200 queries of one to four words of a document, most with a word that the model knows."""
+    draw = random.Random(4)
+    return [" ".join(draw.sample(text.split(), k=min(len(text.split()), draw.randint(1, 3))) + ([draw.choice(["bat", "bank"])] if i % 3 else [])) for i, (_, text) in enumerate(draw.choices(documents, k=200))]
+
+
+@pytest.fixture(scope="module")
+def collection(model, documents, tmp_path_factory):
+    """(folder, facts) of the documents in the embedded engine."""
+    folder = tmp_path_factory.mktemp("collection") / "c"
+    return folder, build_collection(folder, model, documents)
+
+
+def agrees(hits, scores, depth):
+    """Whether [(document number, score)] are a best `depth` of `scores` (-inf: no match), in falling order; ties may come in any order."""
+    finite = np.flatnonzero(np.isfinite(scores))
+    mine = np.array([scores[i] for i, _ in hits])
+    rest = np.setdiff1d(finite, [i for i, _ in hits])
+    return (len(hits) == min(depth, len(finite)) and all(abs(scores[i] - s) < CLOSE for i, s in hits) and (np.diff(mine) < CLOSE).all()
+            and (not len(rest) or scores[rest].max() <= mine.min() + CLOSE))
+
+
+def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
+    """On 200 queries the embedded engine's best ten, by sparse vectors and IDF, are numpy's best ten with the same scores; ties as sets."""
+    index = build_index(read_forms(model, [t for _, t in documents]), model.vocabulary)
+    assert sum(len(w) > 1 for w in window_rows(model, [t for _, t in documents])) >= 5
+    expected = score_all(model, index, read_forms(model, queries), ("minicoil", "bm25"), avg_len=model.avg_len)
+    number, differ = {n: i for i, (n, _) in enumerate(documents)}, 0
+    with open_collection(collection[0]) as home:
+        for q, query in enumerate(queries):
+            hits = [(number[h.id], h.score) for h in search(home, model, query, 10)]
+            assert agrees(hits, expected["minicoil"][q], 10), (query, hits)
+            differ += not agrees(hits, expected["bm25"][q], 10)
+    assert differ > 20  # the test would notice a ranking by BM25
+
+
+def test_average_length_is_measured(model, documents, collection):
+    """`avg_len` auto is the mean number of words that are no stop words, over documents of any length."""
+    lengths = build_index(read_forms(model, [t for _, t in documents]), model.vocabulary).lengths
+    assert collection[1]["avg_len"] == pytest.approx(lengths.mean(), abs=0.01) and model.avg_len == collection[1]["avg_len"]
+
+
+def test_resume(model, documents, tmp_path):
+    """A collection that was left half-made is completed, what changed is embedded again, what is gone goes."""
+    with open_collection(tmp_path / "c", dense_width(model)) as home:
+        assert add_documents(home, model, documents[:100]) == 100
+    with open_collection(tmp_path / "c") as home:
+        assert add_documents(home, model, documents) == 150
+        changed = [("d0", "A bat."), *documents[1:200]]
+        assert add_documents(home, model, changed) == 1 and len(home.digests()) == 200
+        assert add_documents(home, model, changed[::-1]) == 0
+
+
+def test_hybrid_and_mix(model, documents, queries, collection):
+    """`hybrid` is the reciprocal rank fusion of the dense and the sparse list, `mix` half of each stretched score."""
+    with open_collection(collection[0]) as home:
+        for query in queries[:20]:
+            lists = [{h.id: h.score for h in search(home, model, query, 100, using)} for using in ("dense", "minicoil")]
+            for using, expected in (("hybrid", fuse(lists)), ("mix", mix(lists))):
+                hits, best = search(home, model, query, 5, using), sorted(expected.values(), reverse=True)[:5]
+                assert [h.score for h in hits] == pytest.approx(best, abs=1e-4), (query, using)
+
+
+def test_explanations_add_up(model, documents, queries, collection):
+    """The words of a hit, long documents included, add up to the engine's score."""
+    idf = inverse_document_frequencies(model, [t for _, t in documents])
+    with open_collection(collection[0]) as home:
+        for query in queries[:15]:
+            for hit in search(home, model, query, 3):
+                assert sum(row["contribution"] for row in explain_hit(model, query, hit.text, idf)) == pytest.approx(hit.score, abs=1e-2)
+
+
+def write_beir(folder, documents, queries, judged):
+    """A BEIR folder. Returns it."""
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": i, "title": "", "text": t}) + "\n" for i, t in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in queries))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{q}\t{d}\t1\n" for q, d in judged))
+    return folder
+
+
+def test_several_collections(model, documents, queries, tmp_path):
+    """Several collections give a macro gain, and with `out` a table, every query's gain as a picture, and the extreme queries explained."""
+    asked = [(f"q{i}", text) for i, text in enumerate(queries[:12])]
+    data = [write_beir(tmp_path / name, documents, asked, [(q, d) for k, (q, _) in enumerate(asked) for d, _ in documents[k :: 12 + shift]]) for shift, name in enumerate("ab")]
+    found = benchmark_collections(model, data, tmp_path / "out", systems=("bm25", "minicoil", "dense", "hybrid_minicoil"), cache=tmp_path / "cache")
+    assert list(found["collections"]) == ["a", "b"]
+    each = [found["collections"][n]["gain"]["minicoil"][0] for n in "ab"]
+    assert found["macro"]["minicoil"][0] == pytest.approx(np.mean(each)) and found["macro"]["bm25"] == [0, 0, 0]
+    full, text = load_json(tmp_path / "out" / "results.json"), (tmp_path / "out" / "results.md").read_text()
+    assert len(full["collections"]["a"]["per_query"]["minicoil"]) == 12 and full["collections"]["a"]["explained"] and "from rank" in text and "All collections" in text
+    assert (tmp_path / "out" / "gain.png").read_bytes().startswith(b"\x89PNG")
+    again = benchmark_collections(model, data, systems=("bm25", "minicoil"), cache=tmp_path / "cache")
+    assert again["macro"]["minicoil"] == found["macro"]["minicoil"]
+
+
+def test_control_row(model, documents, queries):
+    """The control takes a query word's numbers from another text that has the word: cosines of the collection's own occurrences, not of the query's."""
+    forms = read_forms(model, [t for _, t in documents])
+    index = build_index(forms, model.vocabulary)
+    scores = score_all(model, index, read_forms(model, ["the bat"] * 4), ("minicoil", "minicoil_shuffled"))
+    shared = np.isfinite(scores["minicoil"][0])
+    assert np.ptp(scores["minicoil"][:, shared], axis=0).max() < 1e-5
+    assert np.ptp(scores["minicoil_shuffled"][:, shared], axis=0).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def started(tiny_run, tmp_path_factory):
+    """(old model folder, new model folder): trained again on a corpus that has bats enough and too few banks."""
+    folder, draw = tmp_path_factory.mktemp("started"), random.Random(5)
+    lines = small_corpus(folder / "all.txt", ("bat", "bank"), each=60).read_text().splitlines()
+    banks = [line for line in lines if "bank" in line.lower()]
+    bats = [line for line in lines if "bat" in line.lower() and line not in banks]
+    (folder / "own.txt").write_text("\n".join(draw.sample(bats, len(bats)) + banks[: ADAPT_LEAST - 1]))
+    given = from_model({"start_from": str(tiny_run / "23_model"), "corpus": [str(folder / "own.txt")], "samples": 40, "pictures": 0})
+    work(open_run(folder / "run", **given), *TO_MODEL)
+    return tiny_run / "23_model", folder / "run" / "23_model"
+
+
+def test_start_from(started):
+    """A run that starts from a model trains the words with enough sentences again; the other words, vocabulary and ids stay to the byte."""
+    old, new = (np.load(folder / ENCODERS_FILE) for folder in started)
+    words = MiniCOIL.load(started[1]).words
+    assert words == MiniCOIL.load(started[0]).words == ["bat", "bank"] and old.shape == new.shape
+    assert old[2].tobytes() == new[2].tobytes() and np.abs(old[1] - new[1]).max() > 1e-3
+    assert load_json(started[1] / "minicoil.json")["adapted"]["words"] == ["bat"]
+    assert digests(started[0])["minicoil.triplet.model.vocab"] == digests(started[1])["minicoil.triplet.model.vocab"]
+    assert "## Started from another model" in (started[1] / "README.md").read_text()
+
+
+def test_start_from_refuses(tiny_run):
+    """What contradicts the model is refused in one line: another dim, top words, words it does not have."""
+    start = {"start_from": str(tiny_run / "23_model")}
+    assert from_model(start)["dim"] == 3
+    for wrong in ({"dim": 4}, {"top_words": 10}, {"words": ["zyzzyva"]}):
+        with pytest.raises(UserError):
+            from_model(start | wrong)
+
+
+def test_make_collection(tmp_path):
+    """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads; a folder in use is refused."""
+    from minicoil.corpus import DATA
+    from minicoil.retrieval import read_judged
+    done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
+    assert done.returncode == 0, done.stderr
+    documents, queries, judged = read_judged(tmp_path / "senses")
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts == {"words": 12, "senses": 30, "documents": len(documents), "queries": len(queries)} and len(judged) == len(queries)
+    again = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
+    assert again.returncode == 2 and len(again.stderr.splitlines()) == 1
+
+
+def test_search_command(tiny_run, documents, tmp_path):
+    """`minicoil search` on a folder of text files keeps a collection where it is told to, and searches it in four ways."""
+    (tmp_path / "texts").mkdir()
+    for name, text in documents[:30]:
+        (tmp_path / "texts" / f"{name}.txt").write_text(text)
+    for using in ("minicoil", "hybrid", "mix", "dense"):
+        done = minicoil("search", "--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--using", using, "--limit", 2, "bat", cwd=tmp_path)
+        assert done.returncode == 0 and "d" in done.stdout and len(done.stdout.splitlines()) == 4, done.stderr
+    lean = minicoil("search", "--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--no-explain", "--limit", 2, "bat", cwd=tmp_path)
+    assert len(lean.stdout.splitlines()) == 2 and (tmp_path / "kept").is_dir()
