@@ -106,7 +106,7 @@ def word_page(view):
 {sentence_lists(view)}{f'<p class="faint">As a picture: {files}</p>' if view.before is not None else ""}
 {embedded("view", page_data(view))}""", "word.js")
 
-# %% ../nbs/30_atlas.ipynb #805adf98
+# %% ../nbs/30_atlas.ipynb #c3138a82
 def thumbnail(view, most=60):
     "A small SVG of the trained numbers of up to `most` sentences"
     scales, offsets = fitted(view.after, equal=True)
@@ -120,21 +120,21 @@ def index_row(view):
     several, kept = len(view.names) > 1, view.separation
     link = lambda inside: f'<a href="words/{file_name(view.index, "html")}">{inside}</a>'
     plain = "" if view.before is not None else "<br><small>plain page</small>"
-    return (f'<tr><th scope="row" data-value="{escaped(view.word)}">{link(escaped(view.word))}{plain}</th><td class="number" data-value="{len(view.clusters)}">{len(view.clusters):,}<small class="unit"> sentences</small></td>'
-            f'<td class="number" data-value="{kept if several else -1}">{f"{kept:.0%}" if several else "–"}<small class="unit"> kept</small>'
+    return (f'<tr role="row"><th role="rowheader" scope="row" data-value="{escaped(view.word)}">{link(escaped(view.word))}{plain}</th><td role="cell" class="number" data-value="{len(view.clusters)}">{len(view.clusters):,}<small class="unit"> sentences</small></td>'
+            f'<td role="cell" class="number" data-value="{kept if several else -1}">{f"{kept:.0%}" if several else "–"}<small class="unit"> kept</small>'
             f'{f"<br><small>{by_chance(view.sizes):.0%} by chance</small>" if several else ""}</td>'
-            f'<td class="wide" data-value="{len(view.names)}">{counted(len(view.names), "sense")}<br><small>{escaped(senses_text(view)) if several else ""}</small></td><td>{thumbnail(view)}</td></tr>')
+            f'<td role="cell" class="wide" data-value="{len(view.names)}">{counted(len(view.names), "sense")}<br><small>{escaped(senses_text(view)) if several else ""}</small></td><td role="cell">{thumbnail(view)}</td></tr>')
 
 
 def index_page(rows, pictures):
     "The index from its table rows, `pictures` of which have a layout"
-    head = "".join(f'<th scope="col"{" data-fixed" if name == "trained" else ""}>{name}</th>' for name in ("word", "sentences", "separation", "senses", "trained"))
+    head = "".join(f'<th role="columnheader" scope="col"{" data-fixed" if name == "trained" else ""}>{name}</th>' for name in ("word", "sentences", "separation", "senses", "trained"))
     return page(f"Atlas of {counted(len(rows), 'word')} – miniCOIL", f"""<h1>Atlas of {counted(len(rows), "word")}</h1>
 <p>Each word with the sentences it was trained on and the senses that showed in them, named by their telling words. Separation: the share of sentences whose
 nearest neighbour, by the trained numbers, is of the same sense. {counted(pictures, "word")} also as pictures: the same sentences before and after training.</p>
 <p id="find" hidden><label>Find <input id="search" type="search" autocomplete="off" placeholder="a word, or a telling word"></label> <span id="count" class="faint" aria-live="polite"></span></p>
-<table class="index"><thead><tr>{head}</tr></thead>
-<tbody>
+<table class="index" role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>
+<tbody role="rowgroup">
 {chr(10).join(rows)}
 </tbody></table>
 """, "index.js")

@@ -105,7 +105,7 @@ def word_spans(texts, forms, tokenizer):
         found.append([(e.offsets[a][0], e.offsets[b - 1][1]) for a, b in zip(ends[:-1], ends[1:]) if pieces.glue(e.ids[a:b]) in forms])
     return found
 
-# %% ../nbs/24_views.ipynb #36a2c8d3
+# %% ../nbs/24_views.ipynb #1c194445
 SHOWN = 100   # sentences of a word without a layout that its page shows
 
 
@@ -121,12 +121,14 @@ def word_views(run, first=0, end=None, shard=None):
     from safetensors import safe_open
     training, tokenizer, labels = run.stage("training"), load_tokenizer(run.params.input_model), human_labels(run)
     senses, quality = load_json(run.stage("senses").path / "senses.json"), load_json(training.path / "quality.json")
+    everything, (only, start) = drawn_sentences(run), shard or (None, 0)
+    end = min(end or len(everything), len(everything))
     with safe_open(training.path / "encoders.safetensors", "numpy") as file:
         encoders = file.get_slice("encoders")[first:end]
-    drawn, (only, start) = drawn_sentences(run)[first:end], shard or (None, 0)
+    drawn = everything[first:end]
     shown = [len(ids) if i < run.params.pictures else SHOWN for i, (*_, ids) in enumerate(drawn, first)]
     texts = sentence_texts(run, np.concatenate([ids[:n] for (*_, ids), n in zip(drawn, shown)]))
-    walk = zip(encoders, drawn, shown, *(islice(rows(run, only), first - start, end and end - start) for rows in (word_senses, word_tokens)))
+    walk = zip(encoders, drawn, shown, *(islice(rows(run, only), first - start, end - start) for rows in (word_senses, word_tokens)))
     for index, (w, (word, forms, ids), n, (_, found), (_, _, x)) in enumerate(walk, first):
         mine = [texts[i] for i in ids[:n].tolist()]
         given = [labels.get((word, text), "no label") for text in mine]
