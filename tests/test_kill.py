@@ -62,10 +62,11 @@ def unfinished_notebooks(folder):
 # A chain, killed
 
 @pytest.fixture(scope="module")
-def killed(reference, tmp_path_factory):
+def killed(tiny, tmp_path_factory):
     """A chain from the stage targets on, killed in targets, after senses, in tokens and in training, each time called again at once, at last let alone."""
-    folder = with_notebooks(copy_before(reference, "targets", tmp_path_factory.mktemp("killed") / "run"))
-    again = command(folder, *WORDS, "--until", "model")
+    whole, options = tiny
+    folder = with_notebooks(copy_before(whole, "targets", tmp_path_factory.mktemp("killed") / "run"))
+    again = command(folder, *options, "--until", "model")
     kill_in_stage(again, folder, "targets")
     process = start(again)
     wait_until(process, (folder / "20_senses" / "manifest.json").exists, "senses done")
@@ -77,10 +78,10 @@ def killed(reference, tmp_path_factory):
     return folder
 
 
-def test_same_model_after_kills(reference, killed):
+def test_same_model_after_kills(tiny, killed):
     """A chain killed in targets, tokens and training ends in the model of an undisturbed run, byte for byte."""
     assert all(starts(killed, stage) for stage in ("targets", "tokens", "training"))
-    assert digests(killed / "23_model") == digests(reference / "23_model")
+    assert digests(killed / "23_model") == digests(tiny[0] / "23_model")
 
 
 def test_notebooks_executed_to_their_ends(killed):
