@@ -13,8 +13,8 @@ def needs(key):
     return cfg.get(f"{key}requirements", "").split()
 
 
-extras = {name: needs(f"{name}_") for name in ("train", "demo", "bench", "dev")}
-extras["all"] = sorted({package for packages in extras.values() for package in packages})
+extras = {name: needs(f"{name}_") for name in ("train", "demo", "bench", "dev", "ray")}
+extras["all"] = sorted({package for name, packages in extras.items() if name != "ray" for package in packages})
 
 setup(
     name=cfg["lib_name"],

@@ -10,7 +10,7 @@ __all__ = ['OVERRIDES', 'SHAPES', 'STYLE', 'WORD_SCRIPT', 'INDEX_SCRIPT', 'WORDS
            'dot', 'heat', 'means_table', 'sentence_lists', 'file_name', 'alt_text', 'word_page', 'index_row',
            'index_page', 'draw_shard', 'draw_atlas']
 
-# %% ../nbs/30_atlas.ipynb #b9b3c58b
+# %% ../nbs/30_atlas.ipynb #d1dbded8
 import html, json
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +18,8 @@ from itertools import islice
 import numpy as np
 
 from .corpus import bundled_sentences
-from .run import PALETTE, UserError, atomic, load_json, map_shards, open_run, plot_style, write_bytes
+from .engine import map_shards
+from .run import PALETTE, UserError, atomic, load_json, open_run, plot_style, write_bytes
 from .senses import word_senses
 from .sentences import sentence_texts
 from .store import drawn_sentences

@@ -7,11 +7,12 @@ __all__ = ['NO_ROOM', 'FIGURES', 'app', 'notebook_path', 'declared_parameters', 
            'executed_path', 'environment', 'as_parameters', 'run_chain', 'new_folder', 'recorded_parameters',
            'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
 
-# %% ../nbs/40_pipeline.ipynb #97524b26
+# %% ../nbs/40_pipeline.ipynb #e60b0f69
 import contextlib, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
+from .engine import ENGINES, chosen_engine
 from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from, throw_away_folder
 
 # %% ../nbs/40_pipeline.ipynb #f80de4dc
@@ -109,16 +110,20 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #4b085d65
-def run_chain(out, from_stage=None, until=None, jobs=0, **given):
-    "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
+# %% ../nbs/40_pipeline.ipynb #566e435e
+def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_address="", qdrant="", **given):
+    "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`. Engine and Qdrant server change how, not what."
     from tqdm import tqdm
     from minicoil.corpus import check_inputs
+    from minicoil.store import check_server
     one_of("stage", from_stage or "corpus", list(STAGES))
     wanted = list(STAGES)[: list(STAGES).index(one_of("stage", until or list(STAGES)[-1], list(STAGES))) + 1]
     params = check_parameters({**recorded_parameters(out), **given})
     check_first(params)
-    with new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"):
+    if qdrant and "store" in wanted:
+        check_server(qdrant)
+    with (new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"),
+          chosen_engine(engine, ray_address, jobs) as variables, environment(**variables, MINICOIL_QDRANT=qdrant)):
         end_orphan(out)
         run = open_run(out, redo_from=from_stage, jobs=jobs or os.cpu_count() or 1, **given)
         check_inputs(run)
@@ -196,7 +201,7 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #c5c1ec33
+# %% ../nbs/40_pipeline.ipynb #6ac839cb
 import typer
 
 from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
@@ -227,13 +232,16 @@ def command_run(
     until: Optional[str] = typer.Option(None, help="Stop after this stage"),
     encode: Optional[str] = typer.Option(None, help="cover or all"),
     pictures: Optional[int] = typer.Option(None, help="Words that get a picture"),
+    qdrant: str = typer.Option("", envvar="QDRANT_URL", show_envvar=True, help="A Qdrant server or cluster for the store, e.g. http://localhost:6333; its key only from QDRANT_API_KEY"),
+    engine: str = typer.Option("local", help=" or ".join(ENGINES)),
+    ray_address: str = typer.Option("", help="A running Ray cluster: auto or host:port; without it Ray is started on this machine"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
     on_bad_input: Optional[str] = typer.Option(None, help="fail or skip"),
 ):
     "Train a model: all stages, from text to a directory that serves"
     given = dict(top_words=top_words, text_field=text_field, target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,
                  language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, corpus=absolute(corpus), words=word_list(words, words_file))
-    print(where_to_look(run_chain(out, from_stage, until, jobs, **{k: v for k, v in given.items() if v is not None})))
+    print(where_to_look(run_chain(out, from_stage, until, jobs, engine, ray_address, qdrant, **{k: v for k, v in given.items() if v is not None})))
 
 # %% ../nbs/40_pipeline.ipynb #2727254d
 def main(arguments=None):

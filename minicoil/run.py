@@ -7,11 +7,10 @@ __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of'
            'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'from_here',
            'check_value', 'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder',
            'living_holder', 'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions',
-           'start_worker', 'one_thread', 'call', 'map_shards', 'progress', 'plot_style']
+           'one_thread', 'progress', 'plot_style']
 
-# %% ../nbs/00_run.ipynb #a8893b22
-import contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+# %% ../nbs/00_run.ipynb #49b534f1
+import contextlib, dataclasses, fcntl, importlib, json, os, shutil, signal, sys, tempfile, time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -193,7 +192,7 @@ def stages_from(stage):
     names = list(STAGES)
     return names[names.index(one_of("stage", stage, names)):]
 
-# %% ../nbs/00_run.ipynb #84ca7a09
+# %% ../nbs/00_run.ipynb #2b5efb46
 @dataclass
 class Stage:
     "One stage's folder in a run"
@@ -224,7 +223,7 @@ class Stage:
     def finish(self, **facts):
         "Write the manifest: the stage is done"
         files = {str(f.relative_to(self.path)): f.stat().st_size for f in sorted(self.path.rglob("*"))
-                 if f.is_file() and f.name != "manifest.json" and not f.name.endswith(".tmp") and "qdrant" not in f.parts}
+                 if f.is_file() and f.name != "manifest.json" and not f.name.endswith(".tmp") and "qdrant" not in f.relative_to(self.path).parts}
         save_json(self.path / "manifest.json", {**facts, "files": files})
 
 # %% ../nbs/00_run.ipynb #2688c746
@@ -397,22 +396,7 @@ def versions():
             found[package] = version(package)
     return found
 
-# %% ../nbs/00_run.ipynb #5f2bbe90
-def start_worker(parent):
-    "In a new worker: one thread for every library, and die with the parent"
-    one_thread()
-    import ctypes, threading
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: PR_SET_PDEATHSIG
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
+# %% ../nbs/00_run.ipynb #f60c5e1b
 def one_thread():
     "Let BLAS, OpenMP and torch use one thread in this process"
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -423,36 +407,10 @@ def one_thread():
         sys.modules["torch"].set_num_threads(1)
 
 
-def call(target, *arguments):
-    "Call `module:function`"
-    module, function = target.split(":")
-    return getattr(importlib.import_module(module), function)(*arguments)
-
-
-def map_shards(target, shards, *arguments, jobs=1, title=""):
-    "Call `module:function(shard, *arguments)` for every shard, in up to `jobs` processes; results in the shards' order"
-    shards = list(shards)
-    results = [None] * len(shards)
-    if jobs <= 1 or len(shards) <= 1:
-        for i, shard in enumerate(progress(shards, title)):
-            results[i] = call(target, shard, *arguments)
-        return results
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(shards)), context, start_worker, (os.getpid(),)) as pool:
-        futures = {pool.submit(call, target, shard, *arguments): i for i, shard in enumerate(shards)}
-        try:
-            for future in progress(as_completed(futures), title, len(shards)):
-                results[futures[future]] = future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-def progress(items, title="", total=None):
-    "The items, with a progress bar on stderr"
+def progress(items=None, title="", total=None, **options):
+    "The items, with a progress bar on stderr; without items the bar itself"
     from tqdm import tqdm
-    return tqdm(items, desc=title, total=total, mininterval=0.5, ncols=90, leave=False, disable=None if title else True)
+    return tqdm(items, desc=title, total=total, mininterval=0.5, ncols=90, leave=False, disable=None if title else True, **options)
 
 # %% ../nbs/00_run.ipynb #caceb147
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]

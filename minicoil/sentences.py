@@ -8,13 +8,14 @@ __all__ = ['LONGEST_PARAGRAPH', 'LONGEST_SENTENCE', 'FEWEST_WORDS', 'LANGUAGE_CO
            'smallest_keys', 'draw_from_index', 'wanted_words', 'split_sentences', 'split_shard', 'count_forms',
            'keep_trainable', 'save_draw', 'read_draw', 'sentence_texts', 'trained_words']
 
-# %% ../nbs/11_sentences.ipynb #881804ac
+# %% ../nbs/11_sentences.ipynb #6de499ce
 import collections, json, re
 from pathlib import Path
 
 import numpy as np
 
-from .run import UserError, atomic, load_json, map_shards, open_run, save_json
+from .engine import map_shards
+from .run import UserError, atomic, load_json, open_run, save_json
 from .transformer import load_tokenizer
 from .vocabulary import WordPieces, read_words, stemmer, stop_words
 

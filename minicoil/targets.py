@@ -6,12 +6,13 @@
 __all__ = ['SHARD_ROWS', 'CONTEXT_WIDTH', 'cut_shards', 'ids_to_encode', 'word_embeddings', 'word_contexts', 'encode_shard',
            'drawn_words', 'encode_targets', 'gather_targets', 'gather_rows', 'gather_pairs']
 
-# %% ../nbs/12_targets.ipynb #e0f4f891
+# %% ../nbs/12_targets.ipynb #1d1a7812
 from pathlib import Path
 
 import numpy as np
 
-from .run import load_npy, map_shards, open_run, save_npy
+from .engine import map_shards
+from .run import load_npy, open_run, save_npy
 from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
 from .transformer import encode as encode_rows
 from .transformer import load_transformer

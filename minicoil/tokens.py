@@ -6,10 +6,11 @@
 __all__ = ['SNIPPET', 'POOL_SENTENCES', 'POOL_LEAST', 'load_sentences', 'encode_pairs', 'encode_drawn', 'snippet',
            'pooled_covariance', 'encode_and_filter', 'word_tokens']
 
-# %% ../nbs/21_tokens.ipynb #a60ce18a
+# %% ../nbs/21_tokens.ipynb #738b74f3
 import numpy as np
 
-from .run import load_npy, map_shards, open_run, save_npy
+from .engine import map_shards
+from .run import load_npy, open_run, save_npy
 from .senses import WORDS_PER_SHARD
 from .sentences import random_keys, read_draw, sentence_texts, trained_words
 from .store import drawn_sentences

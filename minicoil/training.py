@@ -6,13 +6,14 @@
 __all__ = ['train_word', 'memory_of', 'group_words', 'separation', 'device', 'train_shard', 'unit_targets', 'word_quality',
            'train_words']
 
-# %% ../nbs/22_training.ipynb #7ab52a9f
+# %% ../nbs/22_training.ipynb #38d1f066
 import os, time
 
 import numpy as np
 
+from .engine import map_shards
 from .objectives import apply, padded_length, train_group
-from .run import OBJECTIVES, atomic, load_json, load_npy, map_shards, one_of, one_thread, open_run, save_json, save_npy
+from .run import OBJECTIVES, atomic, load_json, load_npy, one_of, one_thread, open_run, save_json, save_npy
 from .senses import word_senses, word_targets
 from .sentences import trained_words
 from .tokens import word_tokens
@@ -93,7 +94,7 @@ def word_quality(x, w, clusters):
     "{sentences, senses, separation} of a word with token embeddings x (n, h), encoder w (h, dim) and clusters (n,)"
     return {"sentences": len(x), "senses": len(set(clusters.tolist())), "separation": round(separation(apply(x, w), clusters), 4)}
 
-# %% ../nbs/22_training.ipynb #dbe54ad6
+# %% ../nbs/22_training.ipynb #ea79f75a
 def train_words(run):
     "Stage `training`: `encoders.safetensors` (words, hidden_size, dim) float32 and `quality.json`"
     if run.stage("training").done:
@@ -102,7 +103,7 @@ def train_words(run):
     from safetensors.numpy import save_file
     with run.working("training") as stage:
         begin, shards = time.perf_counter(), range(len(run.stage("tokens").manifest["shards"]))
-        map_shards("minicoil.training:train_shard", shards, run, jobs=1 if device() == "cuda" else run.jobs, title="training")
+        map_shards("minicoil.training:train_shard", shards, run, jobs=1 if device() == "cuda" else run.jobs, title="training", gpu=True)
         quality = {}
         for i in shards:
             quality |= load_json(stage.path / f"quality-{i:05d}.json")

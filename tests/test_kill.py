@@ -346,7 +346,7 @@ def test_workers_end_with_their_kernel(tmp_path):
     """When a killed kernel's lock is free, its workers write no more: what comes next may clear the folder."""
     (tmp_path / "slowly.py").write_text("import pathlib, time\ndef write(shard, folder):\n    for i in range(1000):\n        (pathlib.Path(folder) / f'{shard}-{i}').touch()\n        time.sleep(0.01)\n")
     (tmp_path / "out").mkdir()
-    program = "import sys\nfrom minicoil.run import map_shards, open_run\nwith open_run(sys.argv[1]).working('corpus'): map_shards('slowly:write', [0, 1], sys.argv[1] + '/out', jobs=2)"
+    program = "import sys\nfrom minicoil.engine import map_shards\nfrom minicoil.run import open_run\nwith open_run(sys.argv[1]).working('corpus'): map_shards('slowly:write', [0, 1], sys.argv[1] + '/out', jobs=2)"
     kernel = python(program, tmp_path, wait=False, PYTHONPATH=str(tmp_path))
     written = lambda: len(list((tmp_path / "out").iterdir()))
     wait_until(kernel, lambda: written() > 20, "work", 60)
