@@ -171,9 +171,9 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #fb81731e
+# %% ../nbs/40_pipeline.ipynb #56c20417
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
 )
 
@@ -201,7 +201,7 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #6ac839cb
+# %% ../nbs/40_pipeline.ipynb #75dc7525
 import typer
 
 from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
@@ -231,6 +231,7 @@ def command_run(
     from_stage: Optional[str] = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}"),
     until: Optional[str] = typer.Option(None, help="Stop after this stage"),
     encode: Optional[str] = typer.Option(None, help="cover or all"),
+    precision: Optional[str] = typer.Option(None, help="float32 or bf16, for encoding"),
     pictures: Optional[int] = typer.Option(None, help="Words that get a picture"),
     qdrant: str = typer.Option("", envvar="QDRANT_URL", show_envvar=True, help="A Qdrant server or cluster for the store, e.g. http://localhost:6333; its key only from QDRANT_API_KEY"),
     engine: str = typer.Option("local", help=" or ".join(ENGINES)),
@@ -240,7 +241,7 @@ def command_run(
 ):
     "Train a model: all stages, from text to a directory that serves"
     given = dict(top_words=top_words, text_field=text_field, target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,
-                 language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, corpus=absolute(corpus), words=word_list(words, words_file))
+                 language=language, seed=seed, encode=encode, precision=precision, pictures=pictures, on_bad_input=on_bad_input, corpus=absolute(corpus), words=word_list(words, words_file))
     print(where_to_look(run_chain(out, from_stage, until, jobs, engine, ray_address, qdrant, **{k: v for k, v in given.items() if v is not None})))
 
 # %% ../nbs/40_pipeline.ipynb #2727254d

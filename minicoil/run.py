@@ -87,7 +87,7 @@ def throw_away_folder():
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
     return Path(folder)
 
-# %% ../nbs/00_run.ipynb #19dba2eb
+# %% ../nbs/00_run.ipynb #cdce8f90
 OBJECTIVES = ("graph", "fit", "umap", "triplet")
 
 
@@ -106,14 +106,15 @@ class Parameters:
     language: str = "english"               # stemmer and stop words
     seed: int = 0                           # decides which sentences are drawn
     encode: str = "cover"                   # encode the drawn sentences only, or `all`
+    precision: str = "float32"              # of the encoding transformers; bf16 is faster where the processor or GPU has it
     pictures: int = 24                      # how many words get a picture
     on_bad_input: str = "fail"              # or `skip`: leave out unreadable files and lines
 
-# %% ../nbs/00_run.ipynb #7a44e7e9
+# %% ../nbs/00_run.ipynb #bcdcc5fa
 FIRST_USE = dict(
     corpus="corpus", text_field="corpus", on_bad_input="corpus",
     words="sentences", top_words="sentences", language="sentences", input_model="sentences", samples="sentences", seed="sentences",
-    target_model="targets", encode="targets", objective="senses", dim="senses", pictures="senses",
+    target_model="targets", encode="targets", precision="targets", objective="senses", dim="senses", pictures="senses",
 )
 
 
@@ -128,6 +129,7 @@ def check_parameters(given):
     params = Parameters(**given)
     one_of("objective", params.objective, OBJECTIVES)
     one_of("encode", params.encode, ("cover", "all"))
+    one_of("precision", params.precision, ("float32", "bf16"))
     one_of("on_bad_input", params.on_bad_input, ("fail", "skip"))
     for name, least in dict(dim=2, samples=5, top_words=0, pictures=0, seed=0).items():
         if getattr(params, name) < least:

@@ -26,14 +26,14 @@ def load_sentences(run):
     word, ids, _ = read_draw(run.stage("store").path / "drawn.parquet")
     return word.astype(np.int64) + 1, ids
 
-# %% ../nbs/21_tokens.ipynb #ebf68577
+# %% ../nbs/21_tokens.ipynb #1fa37ccb
 def encode_pairs(shard, run, cut=None):
     "Token embeddings of one shard: (number, pairs (n, 2) of word id and sentence id, ordered by sentence) into `cut*-*.tmp.npy`; `cut`: of snippets of that width"
     number, pairs = shard
     path = run.stage("tokens").path / f"cut{cut or ''}-{number:05d}.tmp.npy"
     if path.exists():
         return
-    model, vocabulary = load_transformer(run.params.input_model), make_vocabulary(trained_words(run), run.params.language)
+    model, vocabulary = load_transformer(run.params.input_model, run.params.precision), make_vocabulary(trained_words(run), run.params.language)
     pieces, (ids, at) = WordPieces(model.tokenizer), np.unique(pairs[:, 1], return_inverse=True)
     texts = sentence_texts(run, ids)
     rows = model.tokenize([texts[i] for i in ids.tolist()])
@@ -53,7 +53,7 @@ def encode_drawn(run, pairs, cut=None):
     "Encode pairs (n, 2) with the input model; [(pairs, token embeddings (n, hidden_size) float16)], memory-mapped"
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     shards = [pairs[np.isin(pairs[:, 1], ids)] for ids in cut_shards(pairs[:, 1])]
-    map_shards("minicoil.tokens:encode_pairs", enumerate(shards), run, cut, jobs=run.jobs, title="snippets" if cut else "token embeddings")
+    map_shards("minicoil.tokens:encode_pairs", enumerate(shards), run, cut, jobs=run.jobs, title="snippets" if cut else "token embeddings", gpu=True)
     return [(s, load_npy(run.stage("tokens").path / f"cut{cut or ''}-{i:05d}.tmp.npy", "r")) for i, s in enumerate(shards)]
 
 # %% ../nbs/21_tokens.ipynb #c626c4d8
@@ -68,7 +68,7 @@ def snippet(row, places, width=SNIPPET):
     first, last = max(1, places[0] - width), min(len(row) - 2, places[end] + width)
     return [row[0], *row[first : last + 1], row[-1]], [p - first + 1 for p in places[: end + 1]]
 
-# %% ../nbs/21_tokens.ipynb #1758a5e0
+# %% ../nbs/21_tokens.ipynb #675fb384
 POOL_SENTENCES, POOL_LEAST = 1000, 3
 
 
@@ -78,7 +78,7 @@ def pooled_covariance(run):
     table = pq.read_table(run.stage("sentences").parts("parquet")[0], columns=["sentence_id", "text"])
     ids = table["sentence_id"].to_numpy()
     drawn = np.sort(np.argsort(random_keys(run.params.seed, ids), kind="stable")[:POOL_SENTENCES])
-    model = load_transformer(run.params.input_model)
+    model = load_transformer(run.params.input_model, run.params.precision)
     pieces, stops, forms = WordPieces(model.tokenizer), stop_words(run.params.language), {}
     rows = model.tokenize(table["text"].take(drawn).to_pylist())
     for batch, _, tokens in encode_rows(model, rows):

@@ -76,11 +76,11 @@ def hub_answers(name, seconds=10):
         return urllib.request.urlopen(request, timeout=seconds).status < 400
     return False
 
-# %% ../nbs/02_transformer.ipynb #a715c2a9
+# %% ../nbs/02_transformer.ipynb #bdef0193
 @functools.cache
-def load_transformer(name):
+def load_transformer(name, precision="float32"):
     "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
-    transformer = Transformer(name)
+    transformer = Transformer(name, precision=precision)
     one_thread()
     return transformer
 
@@ -88,7 +88,7 @@ def load_transformer(name):
 class Transformer:
     "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
 
-    def __init__(self, name, device=None):
+    def __init__(self, name, device=None, precision="float32"):
         import logging, torch
         from sentence_transformers import SentenceTransformer
         from tokenizers import Tokenizer
@@ -101,6 +101,8 @@ class Transformer:
             self.model = SentenceTransformer(self.path, device=self.device).eval()
         except Exception as e:
             raise UserError(f"model {name!r} cannot be loaded by sentence-transformers: {' '.join(str(e).split())[:200]}") from None
+        if precision == "bf16":
+            self.model.to(torch.bfloat16)
         self.model[0].auto_model.config.output_hidden_states = True
         self.max_length = int(self.model.max_seq_length or 512)
         # a copy: sentence-transformers turns padding on and off on its own
