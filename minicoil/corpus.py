@@ -190,7 +190,7 @@ def text_document(name, raw, on_bad_input, skipped):
     except UnicodeDecodeError as e:
         bad_input(f"{name} is not UTF-8 ({e.reason} at byte {e.start})", on_bad_input, skipped)
 
-# %% ../nbs/10_corpus.ipynb #1803807b
+# %% ../nbs/10_corpus.ipynb #ebee222c
 def is_tar(path):
     "True for names of tars: with .tar, or .xz alone as OpenWebText calls its inner ones"
     return ".tar" in Path(path).suffixes or file_format(path) == ("", ".xz")
@@ -234,15 +234,17 @@ def stream_openwebtext(files=None):
 def documents(corpus, text_field="text", on_bad_input="fail", skipped=None, meter=None):
     "The documents of all corpora, in order; `meter(n)` is told of bytes: of a file as it is read, else of the text"
     for source in find_files(corpus):
-        count, read, tell = 0, 0, meter or (lambda n: None)
+        count, left, tell = 0, 0, meter or (lambda n: None)
         if isinstance(source, Path):
+            left = source.stat().st_size
             def tell_file(n):
-                nonlocal read
-                read += n
+                nonlocal left
+                n = min(n, left)  # Parquet's footer is read twice
+                left -= n
                 tell(n)
             for count, text in enumerate(read_documents(source, text_field, on_bad_input, skipped, tell_file), 1):
                 yield text
-            tell(source.stat().st_size - read)
+            tell(left)
         else:
             for count, text in enumerate(demo_documents() if source == "demo" else stream_openwebtext(), 1):
                 tell(len(text.encode("utf-8", "replace")))
