@@ -68,7 +68,7 @@ def snippet(row, places, width=SNIPPET):
     first, last = max(1, places[0] - width), min(len(row) - 2, places[end] + width)
     return [row[0], *row[first : last + 1], row[-1]], [p - first + 1 for p in places[: end + 1]]
 
-# %% ../nbs/21_tokens.ipynb #675fb384
+# %% ../nbs/21_tokens.ipynb #c66e5afc
 POOL_SENTENCES, POOL_LEAST = 1000, 3
 
 
@@ -89,8 +89,8 @@ def pooled_covariance(run):
                 if form.isalpha() and form not in stops:
                     forms.setdefault(form, []).append(t[a:b].mean(0))
     groups = [np.stack(g).astype(np.float64) for _, g in sorted(forms.items()) if len(g) >= POOL_LEAST]
-    spread = [np.zeros((model.hidden_size, model.hidden_size)), *((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)]
-    return (sum(spread) / max(1, sum(len(g) - 1 for g in groups))).astype(np.float32)
+    spread = sum(((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups), np.zeros((model.hidden_size, model.hidden_size)))
+    return (spread / max(1, sum(len(g) - 1 for g in groups))).astype(np.float32)
 
 # %% ../nbs/21_tokens.ipynb #fed31758
 def encode_and_filter(run, words_per_shard=WORDS_PER_SHARD):

@@ -194,8 +194,8 @@ def growth(options):
                 lines.append({"corpus": f"{times}×", "stage": stage, "sentences": n, **{k: round(v, 2) for k, v in facts.items()}})
                 print(lines[-1], file=sys.stderr)
             for line in lines:
-                line["sentences"] = line["sentences"] or (n if line["corpus"] == f"{times}×" else 0)
-    record("growth", {"documents": options.documents, "words": options.words, "samples": options.samples, "rows": lines})
+                line["sentences"] = line["sentences"] or n
+            record("growth", {"documents": options.documents, "words": options.words, "samples": options.samples, "rows": lines})
 
 
 # Readers
