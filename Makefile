@@ -35,7 +35,7 @@ test-slow: $(BIN)/docs-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
-#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz
+#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
@@ -45,6 +45,10 @@ bench: $(READY)
 	$(if $(SENSES),$(BIN)/python tests/bench_senses.py $(addprefix --data ,$(SENSES)))
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
+	$(BIN)/python tests/bench_scale.py store
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_scale.py cover --corpus $(CORPUS))
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_scale.py growth --corpus $(CORPUS))
+	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench_scale.py readers --corpus $(OPENWEBTEXT))
 	$(if $(BEIR),$(BIN)/python tests/bench_search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 
 $(BIN)/docs-ready: $(READY)

@@ -15,7 +15,7 @@ def needs(key):
 
 extras = {name: needs(f"{name}_") for name in ("train", "demo", "bench", "dev")}
 extras["all"] = sorted({package for packages in extras.values() for package in packages})
-extras["docs"] = needs("docs_")
+extras |= {name: needs(f"{name}_") for name in ("docs", "ray")}
 
 setup(
     name=cfg["lib_name"],

@@ -7,11 +7,12 @@ __all__ = ['WIDTH', 'HEIGHT', 'MARGIN', 'SYMBOLS', 'METADATA', 'fitted', 'drawn_
            'sentence_lists', 'file_name', 'senses_text', 'figures_html', 'word_page', 'thumbnail', 'index_row',
            'index_page', 'draw_shard', 'word_spans_of', 'draw_atlas']
 
-# %% ../nbs/30_atlas.ipynb #1d77853d
+# %% ../nbs/30_atlas.ipynb #912a5856
 import numpy as np
 
 from .pages import OUTLINES, SHAPES, counted, embedded, escaped, glyph, heat, marked, page
-from .run import atomic, load_json, map_shards, open_run, write_bytes
+from .engine import map_shards
+from .run import atomic, load_json, open_run, write_bytes
 from .views import by_chance, headline, in_words, markers, principal_axes, shape_of, told_apart, word_figure, word_views
 
 # %% ../nbs/30_atlas.ipynb #1ca5207b

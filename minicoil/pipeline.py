@@ -7,11 +7,12 @@ __all__ = ['NO_ROOM', 'FIGURES', 'app', 'notebook_path', 'declared_parameters', 
            'executed_path', 'environment', 'as_parameters', 'run_chain', 'from_model', 'new_folder',
            'recorded_parameters', 'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
 
-# %% ../nbs/40_pipeline.ipynb #5f9d001f
+# %% ../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib, os, shutil, sys, time
 from pathlib import Path
 from typing import List, Optional
 
+from .engine import ENGINES, chosen_engine
 from .report import write_report
 from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from, throw_away_folder
 
@@ -110,17 +111,21 @@ def as_parameters(params):
     import dataclasses
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(params).items()}
 
-# %% ../nbs/40_pipeline.ipynb #89dc0635
-def run_chain(out, from_stage=None, until=None, jobs=0, **given):
-    "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`"
+# %% ../nbs/40_pipeline.ipynb #d57d7448
+def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_address="", qdrant="", **given):
+    "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`. Engine and Qdrant server change how, not what."
     from tqdm import tqdm
     from minicoil.corpus import check_inputs
+    from minicoil.store import check_server
     one_of("stage", from_stage or "corpus", list(STAGES))
     wanted = list(STAGES)[: list(STAGES).index(one_of("stage", until or list(STAGES)[-1], list(STAGES))) + 1]
     given = from_model(given) if given.get("start_from") else given
     params = check_parameters({**recorded_parameters(out), **given})
     check_first(params)
-    with new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"):
+    if qdrant and "store" in wanted:
+        check_server(qdrant)
+    with (new_folder(out), locked(Path(out) / ".driver.lock", f"{out} is at work already, wait for it or stop it"),
+          chosen_engine(engine, ray_address, jobs) as variables, environment(**variables, MINICOIL_QDRANT=qdrant)):
         end_orphan(out)
         run = open_run(out, redo_from=from_stage, jobs=jobs or os.cpu_count() or 1, **given)
         check_inputs(run)
@@ -181,9 +186,9 @@ def run_stage(run, stage):
         raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
     return time.perf_counter() - begin
 
-# %% ../nbs/40_pipeline.ipynb #69aa6a50
+# %% ../nbs/40_pipeline.ipynb #fd04137d
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
 )
 
@@ -212,7 +217,7 @@ def where_to_look(run):
         lines += ["", f'Try:  {command} search --model {at("model")} --documents demo "{query}"']
     return "\n".join(lines)
 
-# %% ../nbs/40_pipeline.ipynb #94d52283
+# %% ../nbs/40_pipeline.ipynb #2ee236b1
 import typer
 
 from .commands import COMMANDS, ReaderGone, absolute, benchmarks, word_list
@@ -244,15 +249,19 @@ def command_run(
     from_stage: Optional[str] = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}"),
     until: Optional[str] = typer.Option(None, help="Stop after this stage"),
     encode: Optional[str] = typer.Option(None, help="cover or all"),
+    precision: Optional[str] = typer.Option(None, help="Of encoding: float32, bf16, or auto, which is bf16 where the processor or GPU has it"),
     pictures: Optional[int] = typer.Option(None, help="Words that get a picture"),
+    qdrant: str = typer.Option("", envvar="QDRANT_URL", show_envvar=True, help="A Qdrant server or cluster for the store, e.g. http://localhost:6333; its key only from QDRANT_API_KEY"),
+    engine: str = typer.Option("local", help=" or ".join(ENGINES)),
+    ray_address: str = typer.Option("", help="A running Ray cluster: auto or host:port; without it Ray is started on this machine"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
     on_bad_input: Optional[str] = typer.Option(None, help="fail or skip"),
     start_from: Optional[str] = typer.Option(None, help="A model: train its words again where the corpus has enough of them, keep the others"),
 ):
     "Train a model: all stages, from text to a directory that serves"
     given = dict(top_words=top_words, text_field=text_field, target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,
-                 language=language, seed=seed, encode=encode, pictures=pictures, on_bad_input=on_bad_input, start_from=start_from, corpus=absolute(corpus), words=word_list(words, words_file))
-    print(where_to_look(run_chain(out, from_stage, until, jobs, **{k: v for k, v in given.items() if v is not None})))
+                 language=language, seed=seed, encode=encode, precision=precision, pictures=pictures, on_bad_input=on_bad_input, start_from=start_from, corpus=absolute(corpus), words=word_list(words, words_file))
+    print(where_to_look(run_chain(out, from_stage, until, jobs, engine, ray_address, qdrant, **{k: v for k, v in given.items() if v is not None})))
 
 # %% ../nbs/40_pipeline.ipynb #c450b6f8
 def main(arguments=None):

@@ -7,11 +7,10 @@ __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of'
            'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'from_here',
            'check_value', 'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder',
            'living_holder', 'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions',
-           'start_worker', 'one_thread', 'call', 'map_shards', 'progress', 'plot_style']
+           'one_thread', 'progress', 'plot_style']
 
-# %% ../nbs/00_run.ipynb #a8893b22
-import contextlib, dataclasses, fcntl, importlib, json, multiprocessing, os, shutil, signal, sys, tempfile, time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+# %% ../nbs/00_run.ipynb #49b534f1
+import contextlib, dataclasses, fcntl, importlib, json, os, shutil, signal, sys, tempfile, time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def throw_away_folder():
     Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)
     return Path(folder)
 
-# %% ../nbs/00_run.ipynb #d7f783c2
+# %% ../nbs/00_run.ipynb #9fa1bcad
 OBJECTIVES = ("graph", "fit", "umap", "triplet")
 
 
@@ -107,15 +106,16 @@ class Parameters:
     language: str = "english"               # stemmer and stop words
     seed: int = 0                           # decides which sentences are drawn
     encode: str = "cover"                   # encode the drawn sentences only, or `all`
+    precision: str = "auto"                 # of the encoding transformers: float32, bf16, or bf16 where the processor or GPU has it
     pictures: int = 24                      # how many words get a picture
     on_bad_input: str = "fail"              # or `skip`: leave out unreadable files and lines
     start_from: str = ""                    # a model whose words are trained again where the corpus has enough of them
 
-# %% ../nbs/00_run.ipynb #bee88c47
+# %% ../nbs/00_run.ipynb #1201e9cc
 FIRST_USE = dict(
     corpus="corpus", text_field="corpus", on_bad_input="corpus",
     words="sentences", top_words="sentences", language="sentences", input_model="sentences", samples="sentences", seed="sentences",
-    target_model="targets", encode="targets", objective="senses", dim="senses", pictures="senses", start_from="sentences",
+    target_model="targets", encode="targets", precision="targets", objective="senses", dim="senses", pictures="senses", start_from="sentences",
 )
 
 
@@ -130,6 +130,7 @@ def check_parameters(given):
     params = Parameters(**given)
     one_of("objective", params.objective, OBJECTIVES)
     one_of("encode", params.encode, ("cover", "all"))
+    one_of("precision", params.precision, ("auto", "float32", "bf16"))
     one_of("on_bad_input", params.on_bad_input, ("fail", "skip"))
     for name, least in dict(dim=2, samples=5, top_words=0, pictures=0, seed=0).items():
         if getattr(params, name) < least:
@@ -194,7 +195,7 @@ def stages_from(stage):
     names = list(STAGES)
     return names[names.index(one_of("stage", stage, names)):]
 
-# %% ../nbs/00_run.ipynb #84ca7a09
+# %% ../nbs/00_run.ipynb #2b5efb46
 @dataclass
 class Stage:
     "One stage's folder in a run"
@@ -225,7 +226,7 @@ class Stage:
     def finish(self, **facts):
         "Write the manifest: the stage is done"
         files = {str(f.relative_to(self.path)): f.stat().st_size for f in sorted(self.path.rglob("*"))
-                 if f.is_file() and f.name != "manifest.json" and not f.name.endswith(".tmp") and "qdrant" not in f.parts}
+                 if f.is_file() and f.name != "manifest.json" and not f.name.endswith(".tmp") and "qdrant" not in f.relative_to(self.path).parts}
         save_json(self.path / "manifest.json", {**facts, "files": files})
 
 # %% ../nbs/00_run.ipynb #2688c746
@@ -398,22 +399,7 @@ def versions():
             found[package] = version(package)
     return found
 
-# %% ../nbs/00_run.ipynb #5f2bbe90
-def start_worker(parent):
-    "In a new worker: one thread for every library, and die with the parent"
-    one_thread()
-    import ctypes, threading
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: PR_SET_PDEATHSIG
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
+# %% ../nbs/00_run.ipynb #f60c5e1b
 def one_thread():
     "Let BLAS, OpenMP and torch use one thread in this process"
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -424,36 +410,10 @@ def one_thread():
         sys.modules["torch"].set_num_threads(1)
 
 
-def call(target, *arguments):
-    "Call `module:function`"
-    module, function = target.split(":")
-    return getattr(importlib.import_module(module), function)(*arguments)
-
-
-def map_shards(target, shards, *arguments, jobs=1, title=""):
-    "Call `module:function(shard, *arguments)` for every shard, in up to `jobs` processes; results in the shards' order"
-    shards = list(shards)
-    results = [None] * len(shards)
-    if jobs <= 1 or len(shards) <= 1:
-        for i, shard in enumerate(progress(shards, title)):
-            results[i] = call(target, shard, *arguments)
-        return results
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(shards)), context, start_worker, (os.getpid(),)) as pool:
-        futures = {pool.submit(call, target, shard, *arguments): i for i, shard in enumerate(shards)}
-        try:
-            for future in progress(as_completed(futures), title, len(shards)):
-                results[futures[future]] = future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-def progress(items, title="", total=None):
-    "The items, with a progress bar on stderr"
+def progress(items=None, title="", total=None, **options):
+    "The items, with a progress bar on stderr; without items the bar itself"
     from tqdm import tqdm
-    return tqdm(items, desc=title, total=total, mininterval=0.5, ncols=90, leave=False, disable=None if title else True)
+    return tqdm(items, desc=title, total=total, mininterval=0.5, ncols=90, leave=False, disable=None if title else True, **options)
 
 # %% ../nbs/00_run.ipynb #caceb147
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]

@@ -8,13 +8,14 @@ __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'APART', 'CLUSTER_NEIGHBO
            'find_clusters', 'merge_touching', 'telling_words', 'umap_layout', 'compress_shard', 'compress_dimensions',
            'word_senses']
 
-# %% ../nbs/20_senses.ipynb #b8106b13
+# %% ../nbs/20_senses.ipynb #be480e22
 import collections, math, random
 from pathlib import Path
 
 import numpy as np
 
-from .run import load_json, load_npy, map_shards, one_thread, open_run, save_json, save_npy
+from .engine import map_shards
+from .run import load_json, load_npy, one_thread, open_run, save_json, save_npy
 from .sentences import sentence_texts
 from .store import drawn_sentences
 from .targets import gather_pairs

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['SHARD_ROWS', 'CONTEXT_WIDTH', 'cut_shards', 'ids_to_encode', 'word_embeddings', 'word_contexts', 'encode_shard',
-           'drawn_words', 'encode_targets', 'gather_targets', 'gather_rows', 'gather_pairs']
+           'drawn_words', 'check_origin', 'encode_targets', 'gather_targets', 'gather_rows', 'gather_pairs']
 
-# %% ../nbs/12_targets.ipynb #e0f4f891
+# %% ../nbs/12_targets.ipynb #7fa0be70
 from pathlib import Path
 
 import numpy as np
 
-from .run import load_npy, map_shards, open_run, save_npy
+from .engine import map_shards
+from .run import UserError, load_json, load_npy, open_run, save_json, save_npy
 from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
 from .transformer import encode as encode_rows
-from .transformer import load_transformer
+from .transformer import arithmetic, load_transformer, locate_model, sha256
 from .vocabulary import WordPieces, make_vocabulary, positions
 
 # %% ../nbs/12_targets.ipynb #be201bdc
@@ -55,7 +56,7 @@ def word_contexts(tokens, places, width=CONTEXT_WIDTH):
         found.append(weight @ tokens / weight.sum() if weight.sum() else tokens.mean(0))
     return np.stack(found)
 
-# %% ../nbs/12_targets.ipynb #a51da019
+# %% ../nbs/12_targets.ipynb #d70dc812
 def encode_shard(shard, run):
     "Encode one shard (number, sentence ids): `ids-`, `pairs-`, `tokens-`, `contexts-` and `part-*.npy`"
     number, ids = shard
@@ -66,7 +67,7 @@ def encode_shard(shard, run):
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
     vectors, tokens, contexts = np.empty((len(ids), model.dim), np.float16), {}, {}
-    for batch, sentence, token, last in encode_rows(model, rows, last=True, fast=True):
+    for batch, sentence, token, last in encode_rows(model, rows, last=True, precision=run.params.precision):
         vectors[batch] = sentence
         for i, t, l in zip(batch, token, last):
             if i in wanted:
@@ -90,16 +91,35 @@ def drawn_words(run, ids):
         wanted.setdefault(i, []).append(w)
     return wanted
 
-# %% ../nbs/12_targets.ipynb #be4eb34e
+# %% ../nbs/12_targets.ipynb #aa84c7fb
+def check_origin(run):
+    "Write down what the target shards are made of, or raise a `UserError` if those that stand are made of something else"
+    import torch
+    stage, path = run.stage("targets"), Path(locate_model(run.params.target_model))
+    weights = sorted(f for f in path.rglob("*") if f.suffix in (".safetensors", ".bin")) if path.is_dir() else []
+    now = {"draw": sha256(run.stage("sentences").path / "drawn.parquet"), "weights": {str(f.relative_to(path)): sha256(f) for f in weights}}
+    now["arithmetic"] = arithmetic(run.params.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    record = stage.path / "origin.json"
+    if not record.exists():
+        if not stage.done:
+            save_json(record, now)
+        return
+    for what, title in dict(draw="draw of sentences", weights="target model", **({} if stage.done else {"arithmetic": "precision"})).items():
+        if load_json(record)[what] != now[what]:
+            raise UserError(f"{stage.path} was made of another {title} than {run.dir} has now: choose another --out, or redo it with --from targets")
+
+# %% ../nbs/12_targets.ipynb #5ceb52a7
 def encode_targets(run):
     "Stage `targets`: the target model's sentence embeddings, and token and context embeddings of the drawn words"
     if run.stage("targets").done:
+        check_origin(run)
         return run.stage("targets").manifest
     run.need("sentences")
     p = run.params
     with run.working("targets") as stage:
+        check_origin(run)
         shards = cut_shards(ids_to_encode(run))
-        map_shards("minicoil.targets:encode_shard", enumerate(shards), run, jobs=run.jobs, title="target embeddings")
+        map_shards("minicoil.targets:encode_shard", enumerate(shards), run, jobs=run.jobs, title="target embeddings", gpu=True)
         dim, hidden_size = (load_npy(stage.path / f"{kind}-00000.npy", mmap_mode="r").shape[1] for kind in ("part", "contexts"))
         listed = [{"file": f"part-{i:05d}.npy", "ids": f"ids-{i:05d}.npy", "rows": len(s)} for i, s in enumerate(shards)]
         stage.finish(model=p.target_model, dim=dim, hidden_size=hidden_size, dtype="float16", rows=sum(map(len, shards)), shards=listed)

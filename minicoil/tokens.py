@@ -6,10 +6,11 @@
 __all__ = ['SNIPPET', 'POOL_SENTENCES', 'POOL_LEAST', 'load_sentences', 'encode_pairs', 'encode_drawn', 'snippet',
            'pooled_covariance', 'encode_and_filter', 'word_tokens']
 
-# %% ../nbs/21_tokens.ipynb #a60ce18a
+# %% ../nbs/21_tokens.ipynb #738b74f3
 import numpy as np
 
-from .run import load_npy, map_shards, open_run, save_npy
+from .engine import map_shards
+from .run import load_npy, open_run, save_npy
 from .senses import WORDS_PER_SHARD
 from .sentences import random_keys, read_draw, sentence_texts, trained_words
 from .store import drawn_sentences
@@ -25,7 +26,7 @@ def load_sentences(run):
     word, ids, _ = read_draw(run.stage("store").path / "drawn.parquet")
     return word.astype(np.int64) + 1, ids
 
-# %% ../nbs/21_tokens.ipynb #eccb9ad2
+# %% ../nbs/21_tokens.ipynb #71e8732d
 def encode_pairs(shard, run, cut=None):
     "Token embeddings of one shard: (number, pairs (n, 2) of word id and sentence id, ordered by sentence) into `cut*-*.tmp.npy`; `cut`: of snippets of that width"
     number, pairs = shard
@@ -42,7 +43,7 @@ def encode_pairs(shard, run, cut=None):
         asked, places = zip(*(snippet(rows[i], p, cut) for i, p in zip(at.tolist(), places)))
         of = np.arange(len(pairs))
     wanted, found = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(asked)))[:-1]), np.empty((len(pairs), model.hidden_size), np.float16)
-    for batch, _, tokens in encode_rows(model, asked, fast=True):
+    for batch, _, tokens in encode_rows(model, asked, precision=run.params.precision):
         for i, t in zip(batch, tokens):
             found[wanted[i]] = word_embeddings(t, [places[k] for k in wanted[i]])
     save_npy(path, found)
@@ -52,7 +53,7 @@ def encode_drawn(run, pairs, cut=None):
     "Encode pairs (n, 2) with the input model; [(pairs, token embeddings (n, hidden_size) float16)], memory-mapped"
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     shards = [pairs[np.isin(pairs[:, 1], ids)] for ids in cut_shards(pairs[:, 1])]
-    map_shards("minicoil.tokens:encode_pairs", enumerate(shards), run, cut, jobs=run.jobs, title="snippets" if cut else "token embeddings")
+    map_shards("minicoil.tokens:encode_pairs", enumerate(shards), run, cut, jobs=run.jobs, title="snippets" if cut else "token embeddings", gpu=True)
     return [(s, load_npy(run.stage("tokens").path / f"cut{cut or ''}-{i:05d}.tmp.npy", "r")) for i, s in enumerate(shards)]
 
 # %% ../nbs/21_tokens.ipynb #c626c4d8
@@ -67,7 +68,7 @@ def snippet(row, places, width=SNIPPET):
     first, last = max(1, places[0] - width), min(len(row) - 2, places[end] + width)
     return [row[0], *row[first : last + 1], row[-1]], [p - first + 1 for p in places[: end + 1]]
 
-# %% ../nbs/21_tokens.ipynb #f5ca880f
+# %% ../nbs/21_tokens.ipynb #fdb33643
 POOL_SENTENCES, POOL_LEAST = 1000, 3
 
 
@@ -80,7 +81,7 @@ def pooled_covariance(run):
     model = load_transformer(run.params.input_model)
     pieces, stops, forms = WordPieces(model.tokenizer), stop_words(run.params.language), {}
     rows = model.tokenize(table["text"].take(drawn).to_pylist())
-    for batch, _, tokens in encode_rows(model, rows, fast=True):
+    for batch, _, tokens in encode_rows(model, rows, precision=run.params.precision):
         for i, t in zip(batch, tokens):
             ends = pieces.spans(rows[i]).tolist()
             for a, b in zip(ends[:-1], ends[1:]):
@@ -88,8 +89,8 @@ def pooled_covariance(run):
                 if form.isalpha() and form not in stops:
                     forms.setdefault(form, []).append(t[a:b].mean(0))
     groups = [np.stack(g).astype(np.float64) for _, g in sorted(forms.items()) if len(g) >= POOL_LEAST]
-    spread = [np.zeros((model.hidden_size, model.hidden_size)), *((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)]
-    return (sum(spread) / max(1, sum(len(g) - 1 for g in groups))).astype(np.float32)
+    spread = sum(((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups), np.zeros((model.hidden_size, model.hidden_size)))
+    return (spread / max(1, sum(len(g) - 1 for g in groups))).astype(np.float32)
 
 # %% ../nbs/21_tokens.ipynb #fed31758
 def encode_and_filter(run, words_per_shard=WORDS_PER_SHARD):

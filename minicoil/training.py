@@ -6,13 +6,14 @@
 __all__ = ['MAP_SENTENCES', 'MAP_RIDGE', 'train_word', 'memory_of', 'group_words', 'separation', 'last_layer_map', 'device',
            'train_shard', 'unit_targets', 'word_quality', 'train_words']
 
-# %% ../nbs/22_training.ipynb #a17d03be
+# %% ../nbs/22_training.ipynb #70c097d7
 import os, time
 
 import numpy as np
 
+from .engine import map_shards
 from .objectives import apply, padded_length, train_group
-from .run import OBJECTIVES, atomic, load_json, load_npy, map_shards, one_of, one_thread, open_run, save_json, save_npy
+from .run import OBJECTIVES, atomic, load_json, load_npy, one_of, one_thread, open_run, save_json, save_npy
 from .senses import word_senses, word_targets
 from .sentences import random_keys, trained_words
 from .tokens import word_tokens
@@ -118,7 +119,7 @@ def word_quality(x, w, clusters):
     "{sentences, senses, separation} of a word with token embeddings x (n, h), encoder w (h, dim) and clusters (n,)"
     return {"sentences": len(x), "senses": len(set(clusters.tolist())), "separation": round(separation(apply(x, w), clusters), 4)}
 
-# %% ../nbs/22_training.ipynb #cdfab612
+# %% ../nbs/22_training.ipynb #148e9e1d
 def train_words(run):
     "Stage `training`: `encoders.safetensors` (words, hidden_size, dim) float32 and `quality.json`"
     if run.stage("training").done:
@@ -129,7 +130,7 @@ def train_words(run):
         begin, shards = time.perf_counter(), range(len(run.stage("tokens").manifest["shards"]))
         if run.params.objective == "fit" and not (stage.path / "towards.npy").exists():
             save_npy(stage.path / "towards.npy", last_layer_map(run))
-        map_shards("minicoil.training:train_shard", shards, run, jobs=1 if device() == "cuda" else run.jobs, title="training")
+        map_shards("minicoil.training:train_shard", shards, run, jobs=1 if device() == "cuda" else run.jobs, title="training", gpu=True)
         quality = {}
         for i in shards:
             quality |= load_json(stage.path / f"quality-{i:05d}.json")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'sha256', 'bundled_model', 'locate_model', 'hub_name', 'in_hub_cache',
            'hub_answers', 'load_transformer', 'Transformer', 'layer_mean', 'load_tokenizer', 'equal_length_batches',
-           'fast_arithmetic', 'encode']
+           'arithmetic', 'encode']
 
 # %% ../nbs/02_transformer.ipynb #a74ca4de
 import contextlib, functools, hashlib, importlib.util, json, os, urllib.request
@@ -173,7 +173,7 @@ def load_tokenizer(model):
     tokenizer.enable_truncation(longest)
     return tokenizer
 
-# %% ../nbs/02_transformer.ipynb #6d81396f
+# %% ../nbs/02_transformer.ipynb #728d5777
 def equal_length_batches(rows, most_tokens=4096):
     "Lists of indices into `rows`, each of rows of one length, at most `most_tokens` tokens a batch; shortest first"
     by_length = {}
@@ -184,17 +184,19 @@ def equal_length_batches(rows, most_tokens=4096):
         yield from (same[a : a + step] for a in range(0, len(same), step))
 
 
-def fast_arithmetic(device):
-    "A context whose matrix products are in bfloat16 where the device computes them natively: CUDA, or a CPU with AVX512-BF16 or AMX; `MINICOIL_FLOAT32=1` keeps float32"
+def arithmetic(precision, device="cpu"):
+    "`bf16` or `float32`: what `auto` means on a device. CUDA and CPUs with AVX512-BF16 or AMX multiply bfloat16 natively; any other name means itself"
     import torch
     kind = torch.device(device).type
     native = kind == "cuda" or kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return torch.autocast(kind, torch.bfloat16, enabled=native and os.environ.get("MINICOIL_FLOAT32", "0") in ("", "0"))
+    return precision if precision != "auto" else "bf16" if native else "float32"
 
 
-def encode(transformer, rows, most_tokens=4096, last=False, fast=False):
-    "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size)); with `last` the last layer's too; `fast`: in bfloat16 where that is faster"
+def encode(transformer, rows, most_tokens=4096, last=False, precision="float32"):
+    "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size)); with `last` the last layer's too; matrix products in `precision`, see `arithmetic`"
+    import torch
+    device = torch.device(transformer.device).type
     for batch in equal_length_batches(rows, most_tokens):
-        with fast_arithmetic(transformer.device) if fast else contextlib.nullcontext():
+        with torch.autocast(device, torch.bfloat16, enabled=arithmetic(precision, device) == "bf16"):
             found = (transformer.forward_all if last else transformer.forward)([rows[i] for i in batch])
         yield batch, *found

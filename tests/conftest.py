@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# With a server's address in the environment every command would put its store there: only the tests that ask for it see it.
+if "QDRANT_URL" in os.environ:
+    os.environ["MINICOIL_TEST_QDRANT"] = os.environ.pop("QDRANT_URL")
+
 SMALL_WORDS = "bat,bank,seal,mouse/mice"
 
 
