@@ -3,6 +3,8 @@ datatypes for sparse vectors; writes results/forms.json, which notebook 31 shows
 
     python tests/bench_forms.py --model outputs/demo/23_model [--senses SENSES.jsonl.gz] [--beir scifact/] [--static]
 
+    python tests/bench_forms.py --model MODEL --beir scifact/ --head CACHE --out results/head.json
+
 Without arguments the bundled held-back sentences and queries are scored. `--static` also makes a statically quantized transformer, in a temporary folder."""
 import argparse
 import json
@@ -19,11 +21,11 @@ from record import circumstances
 POINTS = 40_000  # so many, filled up with repeated documents, that the engine builds the compressed index
 
 
-def scores_of(model, senses, beir, **fixed):
+def scores_of(model, senses, beir, cache=None, **fixed):
     """Sense and search scores of a model, in percent."""
     from minicoil.benchmark import benchmark_retrieval, benchmark_senses
     sense = benchmark_senses(model, senses)["results"]["minicoil"]
-    search = benchmark_retrieval(model, beir, ("bm25", "minicoil"))["results"]
+    search = benchmark_retrieval(model, beir, ("bm25", "minicoil"), cache=cache)["results"]
     percent = {"nn1": sense["nn1"], "mauc": sense["mauc"], "ndcg@10": search["minicoil"]["ndcg@10"], "bm25 ndcg@10": search["bm25"]["ndcg@10"]}
     return {**fixed, **{name: round(100 * value, 2) for name, value in percent.items()}}
 
@@ -71,6 +73,14 @@ def int8_vectors(model):
         yield model
     finally:
         windows.encode_words = plain
+
+
+def head_alone(folder, senses, beir, cache):
+    """{form: scores, MB of the encoders} of float32 and of the int8 head on the same transformer: one pass over the texts, kept in `cache`, serves both."""
+    from minicoil import MiniCOIL
+    from minicoil.serving import ENCODERS_FILE, INT8_FILE, SCALES_FILE
+    files = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE)}
+    return {name: scores_of(MiniCOIL.load(folder, precision=name, threads=2), senses, beir, cache, encoders_MB=megabytes(folder, *files[name])) for name in files}
 
 
 def forms(folder, senses, beir, static):
@@ -144,13 +154,18 @@ def main():
     parser.add_argument("--senses")
     parser.add_argument("--beir", default="demo")
     parser.add_argument("--static", action="store_true")
+    parser.add_argument("--head", metavar="CACHE", help="only the int8 head beside float32; what the transformer says is kept in this folder")
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
     from minicoil.corpus import DATA
-    from minicoil.run import save_json
+    from minicoil.run import load_json, save_json
     record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
-    record["forms"] = forms(given.model, given.senses or DATA / "sentences.jsonl", given.beir, given.static)
-    record["qdrant"] = qdrant(given.model, given.beir)
+    senses = given.senses or DATA / "sentences.jsonl"
+    record["words"] = len(load_json(given.model / "minicoil.json")["quality"])
+    if given.head:
+        record["forms"] = head_alone(given.model, senses, given.beir, given.head)
+    else:
+        record |= {"forms": forms(given.model, senses, given.beir, given.static), "qdrant": qdrant(given.model, given.beir)}
     save_json(given.out, record)
     print(json.dumps(record))
 
