@@ -116,12 +116,16 @@ def as_image(png, alt):
     import base64
     return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{escaped(alt)}">\n'
 
-# %% ../nbs/37_report.ipynb #f754c82d
+# %% ../nbs/37_report.ipynb #c7d9215b
 def notebook_pictures(path, limit=300):
-    "[(PNG bytes, the last prose before it as text)] of an executed notebook"
+    "[(PNG bytes, the last prose before it as text)] of an executed notebook; none of a file that is no notebook"
     import base64
     found, prose = [], ""
-    for part in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]:
+    try:
+        parts = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError):  # a picture less is no reason to fail a chain that is done
+        return []
+    for part in parts:
         if part["cell_type"] == "markdown":
             prose = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)|[#`*>|]", r"\1", "".join(part["source"])).split())
         for output in part.get("outputs", []):

@@ -361,7 +361,7 @@ def test_fifteen_lines(run_folder):
     """The notebook's search service has at most fifteen lines, imports nothing of ours, and finds a bat."""
     pytest.importorskip("fastembed")
     notebook = Path(__file__).parents[1] / "nbs" / "32_search.ipynb"
-    code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "QdrantClient" in "".join(c["source"]))
+    code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "SparseTextEmbedding" in "".join(c["source"]))
     from minicoil.retrieval import read_collection
     names = {"run": open_run(run_folder), "demo": read_collection("demo"), "examples": load_json(run_folder / "32_search" / "examples.json")}
     exec(code, names)
