@@ -177,19 +177,20 @@ def search_html(run):
         parts.append(f"<h3>{escaped(example['query'])}</h3>\n{table(['score', 'text', 'earned by'], hits)}")
     return "<h2>Searches</h2>\n" + "".join(parts) if parts else ""
 
-# %% ../nbs/37_report.ipynb #25f8a0da
+# %% ../nbs/37_report.ipynb #62ca0189
 def report_page(run):
     "The report of a run as HTML, of whatever is done"
     import dataclasses
     log = run.dir / "log.txt"
     seconds = stage_seconds(log.read_text(encoding="utf-8") if log.exists() else "")
+    stages = stage_rows(run, seconds)
     left_out = {w: why for stage in STAGES if run.stage(stage).done for w, why in (run.stage(stage).manifest.get("left_out") or {}).items()}
     results = run.stage("benchmark").path / "results.md"
     record = load_json(run.dir / "run.json") if (run.dir / "run.json").exists() else {}
     shown = lambda v: ", ".join(map(str, v[:40])) + (f", … ({len(v):,} in all)" if len(v) > 40 else "") if isinstance(v, tuple) else v
     parameters = [[k.replace("_", " "), shown(v)] for k, v in dataclasses.asdict(run.params).items()]
-    parts = [f"<h1>Report of the run {escaped(run.dir.name)}</h1>\n<p>{counted(len(stage_rows(run, seconds)), 'stage')} of {len(STAGES)} done, {duration(sum(seconds.values()))} at work.</p>\n",
-             "<h2>Stages</h2>\n", table(["stage", "time", "what came out"], stage_rows(run, seconds)), bars(seconds),
+    parts = [f"<h1>Report of the run {escaped(run.dir.name)}</h1>\n<p>{counted(len(stages), 'stage')} of {len(STAGES)} done, {duration(sum(seconds.values()))} at work.</p>\n",
+             "<h2>Stages</h2>\n", table(["stage", "time", "what came out"], stages), bars(seconds),
              f"<h2>Left out</h2>\n{table(['word', 'why'], list(left_out.items())[:100])}" if left_out else "", words_html(run),
              f"<h2>Does it work?</h2>\n{from_markdown(results.read_text(encoding='utf-8'))}" if results.exists() else "", search_html(run),
              "<h2>Pictures of the stages</h2>\n" + pictures if (pictures := pictures_html(run)) else "",

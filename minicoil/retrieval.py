@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEXICAL', 'DEPTH', 'RRF_K', 'beir_file', 'read_beir_rows', 'read_collection', 'read_judgements', 'read_judged',
-           'terms_of', 'term_vectors', 'Index', 'build_index', 'factors', 'score_all', 'ranking', 'fuse', 'mix',
-           'best_of', 'bootstrap', 'measure', 'gain_over']
+           'terms_of', 'term_vectors', 'Index', 'build_index', 'factors', 'score_all', 'best_of', 'ranking', 'fuse',
+           'mix', 'bootstrap', 'measure', 'gain_over']
 
 # %% ../nbs/25_retrieval.ipynb #2bbceed1
 import json
@@ -165,14 +165,19 @@ def score_all(model, index, asked, rules=LEXICAL, avg_len=None, seed=0, more=Non
                 row[at] = np.where(np.isinf(row[at]), 0, row[at]) + weight * (found[rule][k] if rule in found else 1.0)
     return scores
 
-# %% ../nbs/25_retrieval.ipynb #a6c7b1e7
+# %% ../nbs/25_retrieval.ipynb #efdfb5fa
 DEPTH, RRF_K = 100, 2
 
 
-def ranking(scores, names, rng, limit=DEPTH):
-    "{document: falling rank score} of the best `limit`; ties are broken at random, by a seeded generator"
+def best_of(scores, names, rng, limit=DEPTH):
+    "{document: its score} of the best `limit`, best first, ties at random"
     order = np.lexsort((rng.random(len(scores)), -scores))[:limit]
-    return {names[i]: float(limit - rank) for rank, i in enumerate(order) if np.isfinite(scores[i])}
+    return {names[i]: float(scores[i]) for i in order if np.isfinite(scores[i])}
+
+
+def ranking(scores, names, rng, limit=DEPTH):
+    "{document: falling rank score} of `best_of`: ties stay broken for whoever sorts it again"
+    return {name: float(limit - rank) for rank, name in enumerate(best_of(scores, names, rng, limit))}
 
 
 def fuse(lists, k=RRF_K):
@@ -192,12 +197,6 @@ def mix(lists, weights=(0.5, 0.5)):
         for name, score in scores.items():
             found[name] += weight * ((score - low) / (high - low) if high > low else 1.0)
     return dict(found)
-
-
-def best_of(scores, names, rng, limit=DEPTH):
-    "{document: its score} of the best `limit`, best first, ties at random"
-    order = np.lexsort((rng.random(len(scores)), -scores))[:limit]
-    return {names[i]: float(scores[i]) for i in order if np.isfinite(scores[i])}
 
 # %% ../nbs/25_retrieval.ipynb #43afd9f3
 def bootstrap(values, rounds=2000, seed=0):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'EXAMPLE_QUERIES', 'Embedded', 'Server', 'open_collection', 'point_number', 'digests_of', 'add_documents',
-           'build_collection', 'average_length', 'dense_width', 'Hit', 'search', 'mixed',
+           'build_collection', 'readings', 'average_length', 'dense_width', 'Hit', 'search', 'mixed',
            'inverse_document_frequencies', 'explain_hit', 'describe', 'search_documents', 'try_search',
            'draw_explanation']
 
@@ -161,16 +161,19 @@ def build_collection(where, model, documents, avg_len="auto", **given):
         embedded = add_documents(home, model, documents)
     return {"documents": len(documents), "embedded": embedded, "avg_len": model.avg_len}
 
-# %% ../nbs/32_search.ipynb #255326fa
+# %% ../nbs/32_search.ipynb #f1edab5f
+def readings(model, texts):
+    "For each text, of any length, [(known, unknown)] of its windows, as `MiniCOIL.read` gives them; no transformer runs"
+    for some in batched(texts, 1000):
+        yield from ([model.read(ids) for ids in windows] for windows in window_rows(model, some))
+
+
 def average_length(model, texts):
     "Average number of words, stop words left out, of documents of any length: BM25's avg_len; 1 at least"
     total = n = 0
-    for some in batched(texts, 1000):
-        for windows in window_rows(model, some):
-            for ids in windows:
-                known, unknown = model.read(ids)
-                total += sum(count for count, _ in known.values()) + sum(unknown.values())
-            n += 1
+    for windows in readings(model, texts):
+        total += sum(sum(count for count, _ in known.values()) + sum(unknown.values()) for known, unknown in windows)
+        n += 1
     return max(1.0, round(total / max(n, 1), 2))
 
 
@@ -213,15 +216,13 @@ def mixed(home, vectors, limit, weights):
     best = sorted(scores, key=lambda i: (-scores[i], i))[:limit]
     return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
 
-# %% ../nbs/32_search.ipynb #bcd96f01
+# %% ../nbs/32_search.ipynb #adacfad8
 def inverse_document_frequencies(model, texts):
     "{word or stem: IDF} over the texts, as Qdrant computes it for each index; reading is enough, no transformer runs"
     counts, n = Counter(), 0
-    for some in batched(texts, 1000):
-        for windows in window_rows(model, some):
-            readings = [model.read(ids) for ids in windows]
-            counts.update({model.words[w - 1] for known, _ in readings for w in known} | {stem for _, unknown in readings for stem in unknown})
-            n += 1
+    for windows in readings(model, texts):
+        counts.update({model.words[w - 1] for known, _ in windows for w in known} | {stem for _, unknown in windows for stem in unknown})
+        n += 1
     return {w: math.log((n - c + 0.5) / (c + 0.5) + 1) for w, c in counts.items()}
 
 

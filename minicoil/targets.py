@@ -6,7 +6,7 @@
 __all__ = ['SHARD_ROWS', 'CONTEXT_WIDTH', 'cut_shards', 'ids_to_encode', 'word_embeddings', 'word_contexts', 'encode_shard',
            'drawn_words', 'check_origin', 'encode_targets', 'gather_targets', 'gather_rows', 'gather_pairs']
 
-# %% ../nbs/12_targets.ipynb #7fa0be70
+# %% ../nbs/12_targets.ipynb #dd5e2cf3
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from .engine import map_shards
 from .run import UserError, load_json, load_npy, open_run, save_json, save_npy
 from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
 from .transformer import encode as encode_rows
-from .transformer import arithmetic, load_transformer, locate_model, sha256
+from .transformer import arithmetic, chosen_device, load_transformer, locate_model, sha256
 from .vocabulary import WordPieces, make_vocabulary, positions
 
 # %% ../nbs/12_targets.ipynb #be201bdc
@@ -91,14 +91,13 @@ def drawn_words(run, ids):
         wanted.setdefault(i, []).append(w)
     return wanted
 
-# %% ../nbs/12_targets.ipynb #aa84c7fb
+# %% ../nbs/12_targets.ipynb #940c5052
 def check_origin(run):
     "Write down what the target shards are made of, or raise a `UserError` if those that stand are made of something else"
-    import torch
     stage, path = run.stage("targets"), Path(locate_model(run.params.target_model))
     weights = sorted(f for f in path.rglob("*") if f.suffix in (".safetensors", ".bin")) if path.is_dir() else []
     now = {"draw": sha256(run.stage("sentences").path / "drawn.parquet"), "weights": {str(f.relative_to(path)): sha256(f) for f in weights}}
-    now["arithmetic"] = arithmetic(run.params.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    now["arithmetic"] = arithmetic(run.params.precision, chosen_device())
     record = stage.path / "origin.json"
     if not record.exists():
         if not stage.done:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'sha256', 'bundled_model', 'locate_model', 'hub_name', 'in_hub_cache',
-           'hub_answers', 'load_transformer', 'Transformer', 'layer_mean', 'load_tokenizer', 'equal_length_batches',
-           'arithmetic', 'encode']
+           'hub_answers', 'load_transformer', 'chosen_device', 'Transformer', 'layer_mean', 'load_tokenizer',
+           'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../nbs/02_transformer.ipynb #a74ca4de
 import contextlib, functools, hashlib, importlib.util, json, os, urllib.request
@@ -76,13 +76,19 @@ def hub_answers(name, seconds=10):
         return urllib.request.urlopen(request, timeout=seconds).status < 400
     return False
 
-# %% ../nbs/02_transformer.ipynb #a715c2a9
+# %% ../nbs/02_transformer.ipynb #3a5b8507
 @functools.cache
 def load_transformer(name):
     "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
     transformer = Transformer(name)
     one_thread()
     return transformer
+
+
+def chosen_device():
+    "`cuda` where torch sees a GPU, else `cpu`"
+    import torch
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Transformer:
@@ -96,7 +102,7 @@ class Transformer:
         hf_logging.disable_progress_bar()
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         self.name, self.path = name, locate_model(name)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or chosen_device()
         try:
             self.model = SentenceTransformer(self.path, device=self.device).eval()
         except Exception as e:
@@ -173,7 +179,7 @@ def load_tokenizer(model):
     tokenizer.enable_truncation(longest)
     return tokenizer
 
-# %% ../nbs/02_transformer.ipynb #728d5777
+# %% ../nbs/02_transformer.ipynb #36b09161
 def equal_length_batches(rows, most_tokens=4096):
     "Lists of indices into `rows`, each of rows of one length, at most `most_tokens` tokens a batch; shortest first"
     by_length = {}
@@ -195,8 +201,9 @@ def arithmetic(precision, device="cpu"):
 def encode(transformer, rows, most_tokens=4096, last=False, precision="float32"):
     "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size)); with `last` the last layer's too; matrix products in `precision`, see `arithmetic`"
     import torch
-    device = torch.device(transformer.device).type
+    kind = torch.device(transformer.device).type
+    fast = arithmetic(precision, kind) == "bf16"
     for batch in equal_length_batches(rows, most_tokens):
-        with torch.autocast(device, torch.bfloat16, enabled=arithmetic(precision, device) == "bf16"):
+        with torch.autocast(kind, torch.bfloat16, enabled=fast):
             found = (transformer.forward_all if last else transformer.forward)([rows[i] for i in batch])
         yield batch, *found

@@ -8,10 +8,9 @@ __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'starting_pa
            'grown_card', 'swap', 'put_in_place', 'workshop', 'learned_documents', 'documents_with', 'write_list',
            'add_words', 'report']
 
-# %% ../nbs/34_words.ipynb #8ae58808
+# %% ../nbs/34_words.ipynb #64a7d7f6
 import contextlib, ctypes, dataclasses, json, os, re, shutil, time
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from .run import UserError, atomic, load_json, locked, open_run, progress, save_
 from .sentences import split_sentences, trained_words
 from .training import train_words
 from .transformer import load_transformer, locate_model
-from .serving import ENCODERS_FILE
+from .serving import ENCODERS_FILE, batched
 from .vocabulary import Vocabulary, WordPieces, make_vocabulary, positions, read_words, save_vocabulary
 
 # %% ../nbs/34_words.ipynb #a1cc4b15
@@ -221,7 +220,7 @@ def workshop(target):
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-# %% ../nbs/34_words.ipynb #49af8d97
+# %% ../nbs/34_words.ipynb #c5a74c18
 def learned_documents(run):
     "The texts of a run's documents, in their order"
     import pyarrow.parquet as pq
@@ -232,8 +231,8 @@ def learned_documents(run):
 
 def documents_with(texts, model, first_id, seen=None):
     "(number, [new words]) of the texts that have a word with an id from `first_id` on, as the model reads them; `seen` counts all texts"
-    pieces, seen, texts = WordPieces(model.tokenizer), Counter() if seen is None else seen, iter(progress(texts, "documents with new words"))
-    while batch := list(islice(texts, 1000)):
+    pieces, seen = WordPieces(model.tokenizer), Counter() if seen is None else seen
+    for batch in batched(progress(texts, "documents with new words"), 1000):
         for e in model.tokenizer.encode_batch(batch):
             found = sorted(w for w in positions(e.ids, pieces, model.vocabulary) if w >= first_id)
             if found:
