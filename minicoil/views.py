@@ -96,16 +96,16 @@ def told_apart(view):
     high, low = int(means[:, best].argmax()), int(means[:, best].argmin())
     return f"“{view.names[high]}” and “{view.names[low]}” differ most in {view.axes[best]}: {signed(means[high, best])} against {signed(means[low, best])}"
 
-# %% ../nbs/24_views.ipynb #1f6cfdcb
-def word_spans(texts, forms, tokenizer):
+# %% ../nbs/24_views.ipynb #cc90dd8c
+def word_spans(texts, forms, pieces):
     "For each text the characters [(first, end)] where one of `forms` stands"
-    pieces, forms, found = WordPieces(tokenizer), set(forms), []
-    for e in tokenizer.encode_batch(texts):
+    forms, found = set(forms), []
+    for e in pieces.tokenizer.encode_batch(texts):
         ends = pieces.spans(e.ids).tolist()
         found.append([(e.offsets[a][0], e.offsets[b - 1][1]) for a, b in zip(ends[:-1], ends[1:]) if pieces.glue(e.ids[a:b]) in forms])
     return found
 
-# %% ../nbs/24_views.ipynb #1c194445
+# %% ../nbs/24_views.ipynb #01e14f95
 SHOWN = 100   # sentences of a word without a layout that its page shows
 
 
@@ -119,7 +119,7 @@ def human_labels(run):
 def word_views(run, first=0, end=None, shard=None):
     "Yields a `WordView` for each of the words first…end; `shard` is (number, its first word) if they all lie in one"
     from safetensors import safe_open
-    training, tokenizer, labels = run.stage("training"), load_tokenizer(run.params.input_model), human_labels(run)
+    training, pieces, labels = run.stage("training"), WordPieces(load_tokenizer(run.params.input_model)), human_labels(run)
     senses, quality = load_json(run.stage("senses").path / "senses.json"), load_json(training.path / "quality.json")
     everything, (only, start) = drawn_sentences(run), shard or (None, 0)
     end = min(end or len(everything), len(everything))
@@ -133,7 +133,7 @@ def word_views(run, first=0, end=None, shard=None):
         mine = [texts[i] for i in ids[:n].tolist()]
         given = [labels.get((word, text), "no label") for text in mine]
         names = [c["name"] for c in senses[word]["clusters"]]
-        yield WordView(word, index, mine, word_spans(mine, forms, tokenizer), found["clusters"], names if len(names) > 1 else ["all sentences"], found["picture"],
+        yield WordView(word, index, mine, word_spans(mine, forms, pieces), found["clusters"], names if len(names) > 1 else ["all sentences"], found["picture"],
                        apply(x, w), quality[word]["separation"], run.params.objective == "graph", given if len(set(given)) > 1 else None)
 
 
