@@ -6,11 +6,11 @@
 __all__ = ['OBJECTIVES', 'FIRST_USE', 'STAGES', 'PALETTE', 'UserError', 'one_of', 'atomic', 'write_bytes', 'save_json',
            'load_json', 'save_npy', 'load_npy', 'throw_away_folder', 'Parameters', 'check_parameters', 'from_here',
            'check_value', 'stage_function', 'stages_from', 'Stage', 'process_start', 'locked', 'lock_holder',
-           'living_holder', 'end_orphan', 'Run', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions',
-           'one_thread', 'progress', 'plot_style']
+           'living_holder', 'end_orphan', 'Run', 'peak_memory', 'sweep', 'check_driver', 'open_run', 'tuple_or',
+           'discard', 'versions', 'one_thread', 'progress', 'plot_style']
 
-# %% ../nbs/00_run.ipynb #49b534f1
-import contextlib, dataclasses, fcntl, importlib, json, os, shutil, signal, sys, tempfile, time
+# %% ../nbs/00_run.ipynb #bb4e9ac8
+import contextlib, dataclasses, fcntl, importlib, json, os, resource, shutil, signal, sys, tempfile, time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -296,7 +296,7 @@ def end_orphan(run_dir, patience=15.0, grace=2.0):
                     os.kill(holder["pid"], signal.SIGKILL)
             time.sleep(0.1)
 
-# %% ../nbs/00_run.ipynb #e6d10eef
+# %% ../nbs/00_run.ipynb #0c5b8bd8
 @dataclass
 class Run:
     "A run: its folder, its parameters, and whether it is thrown away at the end"
@@ -332,9 +332,16 @@ class Run:
             stage.path.mkdir(parents=True, exist_ok=True)
             sweep(self.dir)
             with open(self.dir / "log.txt", "a", encoding="utf-8") as log:
-                print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "start", file=log, flush=True)
+                say = lambda *what: print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", *what, file=log, flush=True)
+                say("start")
                 yield stage
-                print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", "done", file=log, flush=True)
+                say("done", f"peak={peak_memory()}MB")
+
+
+def peak_memory():
+    "The most memory in MB that this process, or any one it started and saw end, has held so far"
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // unit
 
 # %% ../nbs/00_run.ipynb #df1e2ad7
 def sweep(run_dir):

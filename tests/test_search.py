@@ -4,18 +4,20 @@ import random
 
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient, models
 
 from chains import TO_MODEL, digests, small_corpus, work
 from conftest import minicoil
-from minicoil import MiniCOIL
+from minicoil import MiniCOIL, store
 from minicoil.benchmark import benchmark_collections
 from minicoil.model import ADAPT_LEAST
 from minicoil.pipeline import from_model
 from minicoil.retrieval import build_index, fuse, mix, score_all
 from minicoil.run import UserError, load_json, open_run
-from minicoil.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
+from minicoil.search import Server, add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
 from minicoil.serving import ENCODERS_FILE
 from minicoil.windows import read_forms, window_rows
+from qdrant_fake import free_port
 
 CLOSE = 2e-2  # the table of forms is float16
 
@@ -196,3 +198,25 @@ def test_search_command(tiny_run, documents, tmp_path):
         assert done.returncode == 0 and "d" in done.stdout and len(done.stdout.splitlines()) == 4, done.stderr
     lean = minicoil("search", "--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--no-explain", "--limit", 2, "bat", cwd=tmp_path)
     assert len(lean.stdout.splitlines()) == 2 and (tmp_path / "kept").is_dir()
+
+
+def test_a_collection_of_another_width_is_refused(tmp_path):
+    """A collection made for dense vectors of another length is named and left alone, in a folder as on a server."""
+    client = QdrantClient(":memory:")
+    Server(":memory:", 8, client=client)
+    with open_collection(tmp_path / "c", 8):
+        pass
+    for again in (lambda: Server(":memory:", 16, client=client), lambda: open_collection(tmp_path / "c", 16).__enter__()):
+        with pytest.raises(UserError, match="dense of 16 numbers, and has .*minicoil.* 8"):
+            again()
+    Server(":memory:", None, client=client)
+    client.create_collection("other", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE))
+    with pytest.raises(UserError, match="no collection of this model"):
+        Server(":memory:", 8, name="other", client=client)
+
+
+def test_a_search_server_that_does_not_answer(monkeypatch):
+    """At a dead address a collection is given up after a few tries, in one line."""
+    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1"):
+        open_collection(f"http://127.0.0.1:{free_port() - 1}", 8).__enter__()
