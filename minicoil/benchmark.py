@@ -225,7 +225,7 @@ def draw_gains(per_query, path=None):
             fig.savefig(temporary, format="png")
     return fig
 
-# %% ../nbs/33_benchmark.ipynb #ab6fe591
+# %% ../nbs/33_benchmark.ipynb #317e36a6
 def other_objectives(run, objectives=OBJECTIVES):
     "{`objective` : {word: W}} of the run's words under each objective that is not the run's own, from its own sentences"
     from minicoil.senses import cosine_distances, umap_layout, word_senses
@@ -234,7 +234,7 @@ def other_objectives(run, objectives=OBJECTIVES):
     dim, seed, pooled = run.params.dim, run.params.seed, load_npy(run.stage("tokens").path / "pooled.npy")
     found = {name: {} for name in objectives if name != run.params.objective}
     for i, ((word, ids, x), (_, senses)) in enumerate(zip(word_tokens(run), word_senses(run))):
-        targets = unit_targets(run, i, ids)
+        targets = next(unit_targets(run, [(i, ids)]))
         for name in found:
             layout = umap_layout(cosine_distances(targets), dim, seed) if name == "umap" else None
             found[name][word] = train_word(x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, seed=seed)

@@ -21,7 +21,7 @@ from .store import drawn_sentences
 from .targets import gather_pairs
 from .vocabulary import stemmer, stop_words
 
-# %% ../nbs/20_senses.ipynb #1b23fe8a
+# %% ../nbs/20_senses.ipynb #39ab5b09
 TOKEN_WEIGHT = 0.4
 
 
@@ -37,10 +37,11 @@ def sense_targets(contexts, tokens):
     return np.concatenate([centred_units(contexts), TOKEN_WEIGHT * centred_units(tokens)], axis=1)
 
 
-def word_targets(run, index, ids):
-    "Targets (n, 2 h) float32 of sentences ids (n,) of the run's word number `index`, from 0"
-    pairs = np.stack([np.full(len(ids), index + 1, np.int64), ids], axis=1)
-    return sense_targets(*(gather_pairs(run, pairs, kind).astype(np.float32) for kind in ("contexts", "tokens")))
+def word_targets(run, drawn):
+    "Yields targets (n, 2 h) float32 of each of `drawn`, [(number of a word of the run, from 0, its sentence ids (n,))]; the files are searched once for all of them"
+    pairs = np.concatenate([np.stack([np.full(len(ids), index + 1, np.int64), ids], axis=1) for index, ids in drawn])
+    found, ends = [gather_pairs(run, pairs, kind) for kind in ("contexts", "tokens")], np.cumsum([0, *(len(ids) for _, ids in drawn)])
+    return (sense_targets(*(rows[a:b].astype(np.float32) for rows in found)) for a, b in zip(ends[:-1], ends[1:]))
 
 # %% ../nbs/20_senses.ipynb #503540c4
 NEIGHBOURS = 30
@@ -137,7 +138,7 @@ def umap_layout(distances, dim, seed=0):
         reducer = umap.UMAP(n_components=dim, metric="precomputed", n_neighbors=min(15, len(distances) - 1), random_state=seed, n_jobs=1)
         return reducer.fit_transform(distances).astype(np.float32)
 
-# %% ../nbs/20_senses.ipynb #91f8e402
+# %% ../nbs/20_senses.ipynb #4ab23183
 WORDS_PER_SHARD = 250
 
 
@@ -149,14 +150,14 @@ def compress_shard(shard, run):
     if (out / f"senses-{name}.json").exists():
         return
     all_ids = np.concatenate([ids for *_, ids in members])
-    targets, texts = np.concatenate([word_targets(run, index, ids) for index, _, _, ids in members]), sentence_texts(run, all_ids)
+    targets, texts = word_targets(run, [(index, ids) for index, _, _, ids in members]), sentence_texts(run, all_ids)
     near = np.full((len(all_ids), NEIGHBOURS), -1, np.int32)
     clusters, picture = np.zeros(len(all_ids), np.int16), np.full((len(all_ids), 2), np.nan, np.float32)
     layout = np.full((len(all_ids), p.dim), np.nan, np.float32)
     facts, a = {}, 0
-    for index, word, forms, ids in members:
+    for (index, word, forms, ids), mine_targets in zip(members, targets):
         mine, a = slice(a, a + len(ids)), a + len(ids)
-        distances = cosine_distances(targets[mine])
+        distances = cosine_distances(mine_targets)
         found = nearest(distances)
         near[mine, : found.shape[1]], clusters[mine] = found, find_clusters(nearest(distances, cluster_neighbours(len(ids))), p.seed)
         if index < p.pictures:

@@ -78,7 +78,7 @@ def last_layer_map(run):
     spread = x.T @ x
     return np.linalg.solve(spread + MAP_RIDGE * np.trace(spread) / len(spread) * np.eye(len(spread)), x.T @ y).astype(np.float32)
 
-# %% ../nbs/22_training.ipynb #b47c1834
+# %% ../nbs/22_training.ipynb #217c4eba
 def train_shard(number, run):
     "Train the words of one shard of token embeddings into `part-*.npy` and `quality-*.json`"
     one_thread()
@@ -95,7 +95,7 @@ def train_shard(number, run):
         if p.objective == "umap":
             needs["layout"] = [senses[i]["layout"] for i in group]
         if p.objective == "triplet":
-            needs |= {"targets": [unit_targets(run, first + i, tokens[i][1]) for i in group], "snippets": [snippets[i] for i in group]}
+            needs |= {"targets": list(unit_targets(run, [(first + i, tokens[i][1]) for i in group])), "snippets": [snippets[i] for i in group]}
         for i, w in zip(group, train_group(p.objective, p.dim, [tokens[i][2] for i in group], pooled=pooled, towards=towards, seed=p.seed, device=chosen_device(), **needs)):
             encoders[i] = w
     quality = {word: word_quality(x, w, found["clusters"]) for (word, _, x), w, found in zip(tokens, encoders, senses)}
@@ -103,10 +103,9 @@ def train_shard(number, run):
     save_json(out / f"quality-{number:05d}.json", quality)
 
 
-def unit_targets(run, index, ids):
-    "Targets (n, t) float32 of word number `index` as unit rows, so that their products are cosines"
-    targets = word_targets(run, index, ids)
-    return targets / np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-9)
+def unit_targets(run, drawn):
+    "What `word_targets` yields, as unit rows, so that their products are cosines"
+    return (targets / np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-9) for targets in word_targets(run, drawn))
 
 
 def word_quality(x, w, clusters):
