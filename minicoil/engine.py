@@ -6,25 +6,29 @@
 __all__ = ['TRIES', 'ENGINES', 'call', 'start_worker', 'worker_killed', 'map_processes', 'connect_ray', 'map_ray', 'map_shards',
            'chosen_engine']
 
-# %% ../nbs/07_engine.ipynb #dbb24a99
-import contextlib, importlib, multiprocessing, os, signal, threading, time
+# %% ../nbs/07_engine.ipynb #460d4fd5
+import contextlib, ctypes, importlib, multiprocessing, os, signal, threading, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from .run import UserError, one_of, one_thread, progress
 
-# %% ../nbs/07_engine.ipynb #24f6223c
+# %% ../nbs/07_engine.ipynb #024229cb
 def call(target, *arguments):
-    "Call `module:function`, on one thread"
+    "Call `module:function`, on one thread; afterwards freed memory goes back to the system"
     one_thread()
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # oneDNN would keep compiled code for 1,024 shapes, and every shard has other ones
     module, function = target.split(":")
-    return getattr(importlib.import_module(module), function)(*arguments)
+    try:
+        return getattr(importlib.import_module(module), function)(*arguments)
+    finally:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc: small arrays between large ones keep pages that nobody uses
 
-# %% ../nbs/07_engine.ipynb #4582a149
+# %% ../nbs/07_engine.ipynb #dfe3d583
 def start_worker(parent):
     "In a new worker: one thread for every library, and die with the parent"
     one_thread()
-    import ctypes
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: PR_SET_PDEATHSIG
 
