@@ -21,7 +21,7 @@ from minicoil.sentences import read_draw
 from record import save_record
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "cost.json"
-SIZES = ((1500, 400, 100), (3000, 400, 300), (3000, 2000, 100), (6000, 1000, 300), (10000, 2500, 100))   # documents, words, samples
+SIZES = ((700, 300, 100, "benchmark"), (1500, 200, 300, "atlas"), (1500, 1500, 60, "atlas"), (4000, 1000, 150, "benchmark"))   # documents, words, samples, last stage
 RANKS = 20_000
 
 
@@ -68,9 +68,9 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = []
-        for number, (n, words, samples) in enumerate(SIZES):
+        for number, (n, words, samples, last) in enumerate(SIZES):
             file, out = first_documents(options.corpus, n, Path(folder) / f"{number}.txt"), Path(folder) / f"run{number}"
-            command = [str(Path(sys.executable).with_name("minicoil")), "run", "--corpus", str(file), "--top-words", str(words), "--samples", str(samples), "--out", str(out)]
+            command = [str(Path(sys.executable).with_name("minicoil")), "run", "--corpus", str(file), "--top-words", str(words), "--samples", str(samples), "--until", last, "--out", str(out)]
             subprocess.run(command, check=True)
             runs.append(facts(out))
         known = load_json(RECORD)["results"] if RECORD.exists() else {}
