@@ -32,7 +32,7 @@ def facts(folder):
     counts = np.bincount(read_draw(run.stage("store").path / "drawn.parquet")[0])
     log = (run.dir / "log.txt").read_text(encoding="utf-8")
     found = {"documents": manifest("corpus")["documents"], "sentences": manifest("sentences")["sentences"], "words": manifest("sentences")["words"], "samples": run.params.samples,
-             "cover": manifest("sentences")["cover"], "drawn": int(counts.sum()), "squares": int((counts.astype(np.int64) ** 2).sum()), "pictures": run.params.pictures, "jobs": run.jobs}
+             "cover": manifest("sentences")["cover"], "drawn": int(counts.sum()), "squares": int((counts.astype(np.int64) ** 2).sum()), "pictures": run.params.pictures}
     stages = {}
     for stage, (name, _) in STAGES.items():
         if run.stage(stage).done:
