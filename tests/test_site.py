@@ -43,6 +43,21 @@ def test_the_commands_in_the_how_to_pages_exist():
     assert len(lines) > 10
 
 
+def test_every_promise_is_held_by_a_test():
+    """Each test that the page of promises names exists, and each row names one; slow ones are called slow."""
+    file, rows = None, [line for line in (ROOT / "docs" / "promises.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    for row in rows:
+        named = re.findall(r"(slow:\* )?`(\w+\.py)?::(\w+)`", row)
+        assert named, row
+        slow = False
+        for marked, other, name in named:
+            file, slow = other or file, slow or bool(marked)
+            found = re.search(rf"((?:^@.*\n)*)^def {name}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.M)
+            assert found, (file, name)
+            assert ("mark.slow" in found[1]) == slow, (file, name)
+    assert len(rows) > 20
+
+
 @pytest.mark.slow
 def test_hostile_output_is_text_in_a_chapter(browser, tmp_path):
     """A notebook whose outputs hold markup, braces and 10,000 characters becomes a page that shows them as text."""
