@@ -237,7 +237,7 @@ def last_layer(model, texts, forms, cache):
         flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
         at = {(t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))}
         total, pieces = np.zeros(forms.vectors.shape, np.float32), model.read.pieces
-        for batch, _, _, last in encode(load_transformer(model.info["input_model"]), [row for _, row in flat], last=True, fast=True):
+        for batch, _, _, last in encode(load_transformer(model.info["input_model"]), [row for _, row in flat], last=True, precision="auto"):
             for k, token in zip(batch, last):
                 i, row = flat[k]
                 ends = pieces.spans(row).tolist()
