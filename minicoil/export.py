@@ -150,7 +150,7 @@ def compare_forms(folder, texts, threads=2):
     return {p: {"graph": size(MODEL_FILES[p]), "encoders": size(ENCODERS_FILE) if p == "float32" else size(INT8_FILE, SCALES_FILE),
                 "texts_per_second": round(len(texts) / float(np.median(seconds[p])), 1), "cosine": round(float(np.mean(same(p))), 4) if same(p) else None} for p in models}
 
-# %% ../nbs/31_export.ipynb #c867d38c
+# %% ../nbs/31_export.ipynb #87265d7f
 def add_forms(folder):
     "Everything this stage adds to a model directory; also what to call after its encoders or words have changed"
     quantize(folder)
@@ -166,7 +166,7 @@ def export_model(run):
         return run.stage("export").manifest
     run.need("model")
     import onnxruntime as ort
-    from minicoil.transformer import load_transformer
+    from minicoil.transformer import load_transformer, token_layers
     folder, texts = run.stage("model").path, probe_texts()
     plain = [t for t in texts[len(HARD_TEXTS) :] if len(t) < 300][:150]
     with run.working("export") as stage:
@@ -174,7 +174,7 @@ def export_model(run):
         model = MiniCOIL.load(folder)
         heads = {file: head_parity(MiniCOIL.load(folder, precision=p), ort.InferenceSession(str(folder / file)), texts[:100])
                  for p, file in (("float32", HEAD_FILE), ("int8_head", INT8_HEAD_FILE))}
-        report = {"torch": torch_parity(model, load_transformer(run.params.input_model), texts[:60]), "fastembed": fastembed_parity(folder, texts),
+        report = {"torch": torch_parity(model, load_transformer(run.params.input_model, token_layers(run.params.objective)), texts[:60]), "fastembed": fastembed_parity(folder, texts),
                   "head": heads, "forms": compare_forms(folder, plain)}
         save_json(stage.path / "report.json", report)
         write_card(run)

@@ -196,7 +196,7 @@ def write_card(run):
         save_json(stage.path / "manifest.json", manifest)
     write_bytes(stage.path / "README.md", model_card(run, load_json(stage.path / "minicoil.json")).encode())
 
-# %% ../nbs/23_model.ipynb #9169f3fa
+# %% ../nbs/23_model.ipynb #8b60db0f
 ADAPT_LEAST = 30  # sentences of a word in the new corpus, to replace what the model knew
 
 
@@ -216,11 +216,11 @@ def write_model(run, stage):
     "The files of the model directory, and its manifest"
     from safetensors.numpy import load_file
     from minicoil.sentences import trained_words
-    from minicoil.transformer import load_transformer
+    from minicoil.transformer import load_transformer, token_layers
     p, training = run.params, run.stage("training")
     encoders = load_file(training.path / "encoders.safetensors")["encoders"]
     forms, kept, quality = trained_words(run), training.manifest["words"], load_json(training.path / "quality.json")
-    transformer = load_transformer(p.input_model)
+    transformer = load_transformer(p.input_model, token_layers(p.objective))
     write_tokenizer(stage.path, transformer)
     vocabulary, rows, origin = make_vocabulary({w: forms[w] for w in kept}, p.language), np.concatenate([np.zeros_like(encoders[:1]), encoders]), {}
     if p.start_from:
@@ -229,7 +229,7 @@ def write_model(run, stage):
     save_npy(stage.path / ENCODERS_FILE, rows)
     if not (stage.path / MODEL_FILES["float32"]).exists():
         export_onnx(transformer, stage.path / MODEL_FILES["float32"])
-    info = {"language": p.language, "dim": p.dim, "objective": p.objective, "input_model": p.input_model, "target_model": p.target_model, "samples": p.samples, "seed": p.seed,
+    info = {"language": p.language, "dim": p.dim, "objective": p.objective, "layers": token_layers(p.objective), "input_model": p.input_model, "target_model": p.target_model, "samples": p.samples, "seed": p.seed,
             "beyond_fastembed": beyond_fastembed(WordPieces(transformer.tokenizer), p.language), "pad_id": transformer.pad_id, "quality": quality, "format": 1, **origin}
     save_json(stage.path / "minicoil.json", info)
     stage.finish(words=len(quality), dim=p.dim, hidden_size=int(encoders.shape[1]), **({"adapted": len(origin["adapted"]["words"])} if origin else {}))

@@ -184,16 +184,15 @@ def serving_matrices(x, mean, directions, constants):
     size = (((x.double() @ meaning) ** 2).sum((1, 2)) / real.sum(1)).sqrt().clamp(min=1e-12)
     return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
-# %% ../nbs/06_objectives.ipynb #f41b697a
-def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, towards=None, seed=0, device="cpu"):
-    "W (words, h, dim) float32 from lists, a word each: x (n, h), near (n, k), for `umap` layout (n, dim), for `triplet` targets (n, t) and snippets (n, h); `fit` may have a map `towards` (h, h)"
+# %% ../nbs/06_objectives.ipynb #23bb0070
+def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, seed=0, device="cpu"):
+    "W (words, h, dim) float32 from lists, a word each: x (n, h), near (n, k), for `umap` layout (n, dim), for `triplet` targets (n, t) and snippets (n, h)"
     import torch
     rows = lambda arrays, fill=0.0: stack_rows([np.asarray(a) for a in arrays], fill).to(device)
     x = rows([np.asarray(a, np.float32) for a in x])
     none = torch.zeros(len(x), dim, device=device, dtype=torch.float64)
     if objective == "fit":
-        first = torch.eye(x.shape[2], dtype=torch.float64, device=x.device) if towards is None else torch.as_tensor(towards).double().to(x.device)
-        w = first @ fit_projection(x if towards is None else (x.double() @ first).float(), dim)
+        w = fit_projection(x, dim)
         return np.ascontiguousarray((0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float().cpu().numpy())
     if objective == "umap":
         parts = (*regress(x, rows(layout)), none)

@@ -56,9 +56,9 @@ def word_contexts(tokens, places, width=CONTEXT_WIDTH):
         found.append(weight @ tokens / weight.sum() if weight.sum() else tokens.mean(0))
     return np.stack(found)
 
-# %% ../nbs/12_targets.ipynb #d70dc812
+# %% ../nbs/12_targets.ipynb #bf09cf89
 def encode_shard(shard, run):
-    "Encode one shard (number, sentence ids): `ids-`, `pairs-`, `tokens-`, `contexts-` and `part-*.npy`"
+    "Encode one shard (number, sentence ids): `ids-`, `pairs-`, `tokens-`, `lasts-`, `contexts-` and `part-*.npy`"
     number, ids = shard
     out, name = run.stage("targets").path, f"{number:05d}.npy"
     if (out / f"part-{name}").exists():
@@ -66,19 +66,19 @@ def encode_shard(shard, run):
     model, texts, wanted = load_transformer(run.params.target_model), sentence_texts(run, ids), drawn_words(run, ids)
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
-    vectors, tokens, contexts = np.empty((len(ids), model.dim), np.float16), {}, {}
+    vectors, tokens, lasts, contexts = np.empty((len(ids), model.dim), np.float16), {}, {}, {}
     for batch, sentence, token, last in encode_rows(model, rows, last=True, precision=run.params.precision):
         vectors[batch] = sentence
         for i, t, l in zip(batch, token, last):
             if i in wanted:
                 found = positions(rows[i], pieces, vocabulary)
                 places = [found.get(w, []) for w in wanted[i]]
-                tokens[i], contexts[i] = word_embeddings(t, places).astype(np.float16), word_contexts(l, places).astype(np.float16)
+                tokens[i], lasts[i], contexts[i] = (rows.astype(np.float16) for rows in (word_embeddings(t, places), word_embeddings(l, places), word_contexts(l, places)))
     together = lambda rows: np.concatenate([rows[i] for i in sorted(wanted)] or [np.empty((0, model.hidden_size), np.float16)])
     save_npy(out / f"ids-{name}", ids)
     save_npy(out / f"pairs-{name}", np.array([(w, ids[i]) for i in sorted(wanted) for w in wanted[i]], np.int64).reshape(-1, 2))
-    save_npy(out / f"tokens-{name}", together(tokens))
-    save_npy(out / f"contexts-{name}", together(contexts))
+    for kind, found in dict(tokens=tokens, lasts=lasts, contexts=contexts).items():
+        save_npy(out / f"{kind}-{name}", together(found))
     save_npy(out / f"part-{name}", vectors)
 
 
@@ -137,7 +137,7 @@ def gather_targets(run, ids):
         found[mine] = vectors[at[mine]]
     return found
 
-# %% ../nbs/12_targets.ipynb #b751a773
+# %% ../nbs/12_targets.ipynb #82649421
 def gather_rows(wanted, sources):
     "Rows (n, d) of the `wanted` pairs (n, 2) of word id and sentence id, in their order, from [(pairs, rows)]"
     key = lambda pairs: pairs[:, 0] * np.int64(1 << 44) + pairs[:, 1]
@@ -155,6 +155,6 @@ def gather_rows(wanted, sources):
 
 
 def gather_pairs(run, pairs, kind):
-    "`tokens` or `contexts` (n, hidden_size) float16 of pairs (n, 2), in their order"
+    "`tokens`, `lasts` or `contexts` (n, hidden_size) float16 of pairs (n, 2), in their order"
     path, names = run.stage("targets").path, [s["ids"].removeprefix("ids-") for s in run.stage("targets").manifest["shards"]]
     return gather_rows(pairs, [(load_npy(path / f"pairs-{name}"), load_npy(path / f"{kind}-{name}", mmap_mode="r")) for name in names])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'sha256', 'bundled_model', 'locate_model', 'hub_name', 'in_hub_cache',
-           'hub_answers', 'load_transformer', 'chosen_device', 'Transformer', 'layer_mean', 'load_tokenizer',
-           'equal_length_batches', 'arithmetic', 'encode']
+           'hub_answers', 'load_transformer', 'load_once', 'chosen_device', 'Transformer', 'token_layers', 'layer_mean',
+           'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../nbs/02_transformer.ipynb #a74ca4de
 import contextlib, functools, hashlib, importlib.util, json, os, urllib.request
@@ -76,11 +76,15 @@ def hub_answers(name, seconds=10):
         return urllib.request.urlopen(request, timeout=seconds).status < 400
     return False
 
-# %% ../nbs/02_transformer.ipynb #3a5b8507
-@functools.cache
-def load_transformer(name):
+# %% ../nbs/02_transformer.ipynb #e77575a9
+def load_transformer(name, layers=None):
     "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
-    transformer = Transformer(name)
+    return load_once(name, layers or LAYERS)
+
+
+@functools.cache
+def load_once(name, layers):
+    transformer = Transformer(name, layers=layers)
     one_thread()
     return transformer
 
@@ -94,14 +98,14 @@ def chosen_device():
 class Transformer:
     "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
 
-    def __init__(self, name, device=None):
+    def __init__(self, name, device=None, layers=None):
         import logging, torch
         from sentence_transformers import SentenceTransformer
         from tokenizers import Tokenizer
         from transformers.utils import logging as hf_logging
         hf_logging.disable_progress_bar()
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-        self.name, self.path = name, locate_model(name)
+        self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
         self.device = device or chosen_device()
         try:
             self.model = SentenceTransformer(self.path, device=self.device).eval()
@@ -141,7 +145,7 @@ class Transformer:
         return self.forward_all(rows)[:2]
 
     def forward_all(self, rows):
-        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside their mean over layers"
+        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside the mean over `layers`"
         import torch
         with torch.inference_mode():
             return tuple(t.float().cpu().numpy() for t in self.outputs(self.features(rows)))
@@ -149,17 +153,22 @@ class Transformer:
     def outputs(self, features):
         "(sentence embeddings, token embeddings, the last layer's) as tensors: what the forward pass and the exported graph compute"
         out = self.model(features)
-        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"]), out["token_embeddings"]
+        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"], self.layers), out["token_embeddings"]
 
-# %% ../nbs/02_transformer.ipynb #af86292a
+# %% ../nbs/02_transformer.ipynb #95a826c2
 LAYERS = 4
 
 
-def layer_mean(hidden, last):
-    "Mean of the last `LAYERS` of hidden states [(n, length, hidden_size)], embedding layer first; `last` where a model shows none"
-    if hidden is None or len(hidden) < 2:
+def token_layers(objective):
+    "How many of the last layers the token embeddings of an objective are the mean of"
+    return 1 if objective == "fit" else LAYERS
+
+
+def layer_mean(hidden, last, layers=LAYERS):
+    "Mean of the last `layers` of hidden states [(n, length, hidden_size)], embedding layer first; `last` where one is asked for or a model shows none"
+    if layers == 1 or hidden is None or len(hidden) < 2:
         return last
-    chosen = hidden[1:][-LAYERS:]
+    chosen = hidden[1:][-layers:]
     return sum(chosen) / len(chosen)
 
 # %% ../nbs/02_transformer.ipynb #ec222e77

@@ -8,7 +8,7 @@ __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'starting_pa
            'grown_card', 'swap', 'put_in_place', 'workshop', 'learned_documents', 'documents_with', 'write_list',
            'add_words', 'report']
 
-# %% ../nbs/34_words.ipynb #64a7d7f6
+# %% ../nbs/34_words.ipynb #f676dcd8
 import contextlib, ctypes, dataclasses, json, os, re, shutil, time
 from collections import Counter
 from pathlib import Path
@@ -21,11 +21,11 @@ from .model import weakest_rows, words_added
 from .run import UserError, atomic, load_json, locked, open_run, progress, save_json, save_npy, write_bytes
 from .sentences import split_sentences, trained_words
 from .training import train_words
-from .transformer import load_transformer, locate_model
+from .transformer import load_transformer, locate_model, token_layers
 from .serving import ENCODERS_FILE, batched
 from .vocabulary import Vocabulary, WordPieces, make_vocabulary, positions, read_words, save_vocabulary
 
-# %% ../nbs/34_words.ipynb #a1cc4b15
+# %% ../nbs/34_words.ipynb #d972c307
 def own_parameters(model):
     "What a model was trained with, as parameters for training more of its words"
     names = ("input_model", "target_model", "dim", "objective", "language", "samples", "seed")
@@ -38,7 +38,7 @@ def own_parameters(model):
 def same_input_model(model, probe="The bat left its cave at dusk, and the bank closed."):
     "Raise a `UserError` unless the input model can be had and computes what the directory's ONNX form does"
     name = model.info["input_model"]
-    transformer = load_transformer(name)
+    transformer = load_transformer(name, token_layers(model.info["objective"]))
     same = transformer.tokenize([probe]) == [model.tokenizer.encode(probe).ids] and transformer.dim == len(model.embed_both([probe])[0][0])
     if not same or np.abs(model.embed_both([probe])[0] - transformer.forward(transformer.tokenize([probe]))[0]).max() > 1e-3:
         raise UserError(f"the input model {name!r} found here is not the one that {model.folder} was made with: new words would not fit")

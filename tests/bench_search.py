@@ -27,7 +27,7 @@ from minicoil.training import group_words
 from minicoil.windows import read_forms
 
 ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
-WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "fit to the mean of layers, 4": ("fit", 4), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
+WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
 SYSTEMS = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp", "dense", "hybrid_bm25", "hybrid_minicoil", "mix_bm25", "mix_minicoil", "fastembed_bm25", "bm25s")
 
 
@@ -38,16 +38,8 @@ def read(model, folder, cache):
     return documents, queries, judged, forms, asked
 
 
-def towards_of(run):
-    """The map to the last layer of a run, made if its objective did not need it."""
-    from minicoil.training import last_layer_map
-    path = run.stage("training").path / "towards.npy"
-    return load_npy(path) if path.exists() else last_layer_map(run)
-
-
-def train_ways(run, needed, ways=WAYS, towards=None):
-    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`; `towards` the map of the `fit` ways."""
-    towards = towards_of(run) if towards is None else towards
+def train_ways(run, needed, ways=WAYS):
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
     for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
         x, near = [x for *_, x in word_tokens(run, number)], [s["neighbours"] for _, s in word_senses(run, number)]
@@ -56,7 +48,7 @@ def train_ways(run, needed, ways=WAYS, towards=None):
             w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
             for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
                 group = [mine[k] for k in group]
-                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, towards=None if "layers" in way else towards)
+                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 
@@ -196,7 +188,7 @@ def adapted_ways(model, run, ways, documents, cache):
     own.need("senses", "tokens")
     vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
     enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
-    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways}, towards_of(run))
+    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways})
     found = {}
     for way, base in ways.items():
         found[f"{way}, adapted"] = base.copy()
@@ -227,18 +219,18 @@ def within_word(model, ways, collection):
     return {"queries": len(next(iter(scores.values()), [])), "auc": {n: float(np.nanmean(v)) for n, v in scores.items()}}
 
 
-def last_layer(model, texts, forms, cache):
-    """The last layer's token embeddings (rows of forms, h): what the mean of layers in `forms` is made of."""
+def read_layers(model, texts, forms, layers, cache):
+    """Token embeddings (rows of forms, h) that are the mean of other layers than the model's."""
     from minicoil.run import save_npy
     from minicoil.transformer import encode, load_transformer
     from minicoil.windows import forms_key, window_rows
-    path = Path(cache) / forms_key(model, texts) / "last.npy"
+    path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():
         flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
         at = {(t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))}
         total, pieces = np.zeros(forms.vectors.shape, np.float32), model.read.pieces
-        for batch, _, _, last in encode(load_transformer(model.info["input_model"]), [row for _, row in flat], last=True, precision="auto"):
-            for k, token in zip(batch, last):
+        for batch, _, tokens in encode(load_transformer(model.info["input_model"], layers), [row for _, row in flat], precision="auto"):
+            for k, token in zip(batch, tokens):
                 i, row = flat[k]
                 ends = pieces.spans(row).tolist()
                 for a, b in zip(ends[:-1], ends[1:]):
@@ -248,15 +240,16 @@ def last_layer(model, texts, forms, cache):
     return load_npy(path, "r")
 
 
-def layers(model, towards, collection, cache):
-    """Gains of the full token embedding by what it is made of: the mean of layers, the last layer, and the map from one to the other."""
+def layers(model, collection, cache):
+    """Gains of the full token embedding by what it is made of: the last layer, or the mean of four."""
     import dataclasses
+    from minicoil.transformer import LAYERS
     documents, queries, judged, forms, asked = collection
-    last = [last_layer(model, [t for _, t in some], f, cache) for some, f in ((documents, forms), (queries, asked))]
-    mapped = [np.asarray(f.vectors, np.float32) @ towards for f in (forms, asked)]
-    runs = {}
-    for name, views in {"mean of layers": (forms.vectors, asked.vectors), "last layer": last, "mapped": mapped}.items():
-        a, b = (dataclasses.replace(f, vectors=v) for f, v in zip((forms, asked), views))
+    own, names, runs = model.info["layers"], {1: "last layer", LAYERS: "mean of layers"}, {}
+    other = LAYERS if own == 1 else 1
+    views = {own: (forms.vectors, asked.vectors), other: [read_layers(model, [t for _, t in some], f, other, cache) for some, f in ((documents, forms), (queries, asked))]}
+    for which, name in names.items():
+        a, b = (dataclasses.replace(f, vectors=v) for f, v in zip((forms, asked), views[which]))
         scores = score_all(model, build_index(a, model.vocabulary), b, ("bm25", "token_full", "token_full_sharp"))
         runs |= {"bm25": scores["bm25"], f"{name}, cosine": scores["token_full"], f"{name}, cosine²": scores["token_full_sharp"]}
     return measure(rankings(runs, list(runs), [n for n, _ in documents], [q for q, _ in queries]), judged)
@@ -298,7 +291,7 @@ def main():
         out["halves"] = {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)}
         out["gains"] = {n: {w: sorted((f["per_query"][w][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]), reverse=True) for w in ("fit, 4", "fit, 8")} for n, f in found.items()}
     if "layers" not in args.skip and collections:
-        found = {n: layers(model, towards_of(run), c, args.cache) for n, c in collections.items()}
+        found = {n: layers(model, c, args.cache) for n, c in collections.items()}
         ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
         out["layers"] = {"collections": {n: f["gain"] for n, f in found.items()}, "macro": {s: gain_over(ordinary, s) for s in ordinary[0]}}
     if args.senses and "senses" not in args.skip:
