@@ -1,6 +1,6 @@
 """README.md from nbs/index.ipynb. `--write` writes it, otherwise exit 1 if the file differs from what the notebook says, decimals apart.
 
-Cells marked `#| hide` are left out; the other cells are run and their text output is shown below them."""
+Cells are run; their text output is shown below them. Of cells marked `#| hide` only what they display as Markdown is shown."""
 import re
 import sys
 from pathlib import Path
@@ -19,7 +19,9 @@ def render():
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
-        elif not cell.source.startswith("#| hide"):
+        elif cell.source.startswith("#| hide"):
+            parts += [o.data["text/markdown"] for o in cell.outputs if o.output_type == "display_data" and "text/markdown" in o.data]
+        else:
             printed = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout").rstrip()
             parts.append(f"```python\n{cell.source}\n```\n\n```\n{printed}\n```")
     return "\n\n".join(parts).replace("](../", "](") + "\n"
