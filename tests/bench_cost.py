@@ -1,6 +1,6 @@
 """What runs of several sizes take, a stage at a time: the figures that the page "What will it cost?" is fitted to.
 
-    python tests/bench_cost.py --corpus enwiki.txt.gz [--check FOLDER_OF_A_FINISHED_RUN]
+    python tests/bench_cost.py --corpus enwiki.txt.gz [--check FOLDER_OF_A_FINISHED_RUN] [--tried FOLDER_OF_ANOTHER]
 
 Runs the chain by its command on parts of the corpus, one after the other, and writes results/cost.json: sizes, seconds, peak memory and disk
 of every stage, how often words occur, and the same facts of a run that nothing is fitted to. Data is never bundled."""
@@ -65,6 +65,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--check")
+    parser.add_argument("--tried", help="a run to show beside, made while the machine had other work")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = []
@@ -74,8 +75,8 @@ def main():
             subprocess.run(command, check=True)
             runs.append(facts(out))
         known = load_json(RECORD)["results"] if RECORD.exists() else {}
-        check = facts(options.check) if options.check else known.get("check")
-        save_record(RECORD, {"shares": shares(options.corpus, folder), "runs": runs, "check": check})
+        others = {name: facts(run) if run else known.get(name) for name, run in (("check", options.check), ("tried", options.tried))}
+        save_record(RECORD, {"shares": shares(options.corpus, folder), "runs": runs, **others})
 
 
 if __name__ == "__main__":

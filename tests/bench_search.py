@@ -290,10 +290,12 @@ def main():
         out["hybrid"] = {s: gain_over(ordinary, s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in systems if s.startswith(("hybrid", "mix"))}
         out["halves"] = {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)}
         out["gains"] = {n: {w: sorted((f["per_query"][w][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]), reverse=True) for w in ("fit, 4", "fit, 8")} for n, f in found.items()}
+        save_record(args.out, out)
     if "layers" not in args.skip and collections:
         found = {n: layers(model, c, args.cache) for n, c in collections.items()}
         ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
         out["layers"] = {"collections": {n: f["gain"] for n, f in found.items()}, "macro": {s: gain_over(ordinary, s) for s in ordinary[0]}}
+        save_record(args.out, out)
     if args.senses and "senses" not in args.skip:
         adapted, n = adapted_ways(model, run, {w: ways[w] for w in ("fit, 4", "fit, 8")}, senses[0], args.cache) if "adapted" not in args.skip else ({}, 0)
         found = every_way(model, {**ways, **adapted}, senses, outside=False)
@@ -302,6 +304,7 @@ def main():
                          "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if f"{w}, adapted" in adapted},
                          "hybrid": {s: gain_over([found["per_query"]], s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in found["per_query"] if s.startswith(("hybrid", "mix"))},
                          "within": within_word(model, {**ways, **adapted}, senses)}
+        save_record(args.out, out)
     if "parity" not in args.skip and collections:
         name = min(collections, key=lambda n: len(collections[n][0]) if len(collections[n][1]) >= 200 else 1e9)
         documents, queries, _, forms, asked = collections[name]
