@@ -8,7 +8,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning
 .PHONY: run model-en test test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
-	@echo "make model-en CORPUS=PATH   an English model of 5,000 words, for search"
+	@echo "make model-en CORPUS=PATH   an English model of 20,000 words, for search"
 	@echo "make test   everything that should hold"
 	@echo "make docs   the documentation site, in docs/_build/html"
 	@echo "make lab    JupyterLab with the notebooks"
@@ -23,10 +23,10 @@ $(READY): settings.ini setup.py constraints.txt
 run: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 
-# An English model of every word with a hundred sentences, made for search. CORPUS is text of yours, e.g. a sample of Wikipedia; without it OpenWebText is used.
+# An English model made for search. Many words with few sentences each: a query's word without an encoder gains nothing, and fifty sentences are enough. CORPUS is text of yours, e.g. a sample of Wikipedia; without it OpenWebText is used.
 CORPUS ?= openwebtext
 model-en: $(READY)
-	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),5000) --samples $(or $(SAMPLES),200) --objective fit --dim $(or $(DIM),4) --pictures 24 --out outputs/en
+	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective fit --dim $(or $(DIM),4) --pictures 24 --out outputs/en
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py
