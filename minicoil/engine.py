@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from .run import UserError, one_of, one_thread, progress
+from .transformer import give_back_memory
 
 # %% ../nbs/07_engine.ipynb #024229cb
 def call(target, *arguments):
@@ -22,8 +23,7 @@ def call(target, *arguments):
     try:
         return getattr(importlib.import_module(module), function)(*arguments)
     finally:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc: small arrays between large ones keep pages that nobody uses
+        give_back_memory()
 
 # %% ../nbs/07_engine.ipynb #dfe3d583
 def start_worker(parent):
