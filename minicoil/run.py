@@ -293,7 +293,7 @@ class Stage:
     def begin(self):
         "Open the journal, and check what an earlier call has left, see `check_journal`"
         if not (self.path / "manifest.json").exists():
-            check_journal(self)
+            check_journal(self, missing="any")
             (self.path / JOURNAL).touch()
 
     def finish(self, **facts):
@@ -329,10 +329,10 @@ def list_files(folder):
 
 
 # %% ../nbs/00_run.ipynb #c5f1d0a8
-def check_journal(stage):
-    "A `UserError` about the first file in a stage's folder that is not what the journal says; temporary ones may be gone"
+def check_journal(stage, missing="temporary"):
+    "A `UserError` about the first file in a stage's folder that is not what the journal says; `missing`: which may be gone, `temporary` ones or `any`"
     for file, checksums in written(stage.path).items():
-        if ".tmp." not in file or (stage.path / file).exists():
+        if (stage.path / file).exists() or missing == "temporary" and ".tmp." not in file:
             stage.check(file, None, checksums)
 
 
@@ -456,7 +456,7 @@ class Run:
         except Exception:
             for earlier in list(STAGES)[: list(STAGES).index(name)]:
                 self.stage(earlier).done
-            self.stage(name).begin()
+            check_journal(self.stage(name))
             raise
 
 

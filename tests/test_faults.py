@@ -143,6 +143,25 @@ def test_damage_to_a_stage_at_work(small, tmp_path, stage, kind):
     assert finish_or_name(folder, damaged, model, stage)
 
 
+def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
+    """A kill after a shard was written down and before it got its name is finished by the next call: the shard is made, not missed."""
+    import minicoil.run
+    run, model = small
+    for stage in ("targets", "training"):
+        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.run.write_down
+
+        def killed(path, temporary):
+            real(path, temporary)
+            if path.name.startswith(("part-", "quality-0")):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(minicoil.run, "write_down", killed)
+            work(open_run(folder), stage)
+        work(open_run(folder), *TO_MODEL[: TO_MODEL.index("training") + 1])
+        assert trained(folder, "training") == trained(run, "training")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", TO_MODEL[:-1])
 def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
