@@ -110,7 +110,7 @@ class Explorer(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not self.ours():
             return self.refuse(403, "This page answers to this machine only.")
-        if not length.isdigit() or int(length) > 16 * LONGEST:   # a character is at most 12 bytes of a form
+        if not (length.isascii() and length.isdigit() and len(length) < 10) or int(length) > 16 * LONGEST:   # a character is at most 12 bytes of a form
             return self.refuse(413, f"The text is too long: at most {LONGEST:,} characters.")
         sent = self.rfile.read(int(length)).decode("utf-8", "replace")
         if self.path not in ("/try", "/embed"):
@@ -131,7 +131,7 @@ def typed(sent, as_json):
     "The text in a form or in JSON, or None if there is none"
     try:
         text = json.loads(sent)["text"] if as_json else parse_qs(sent, keep_blank_values=True, max_num_fields=4)["text"][0].replace("\r\n", "\n")
-        return text if isinstance(text, str) else None
+        return text if isinstance(text, str) and text.encode() is not None else None  # half of a surrogate pair is a ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import load_json, open_run, save_json, save_npy, write_bytes
+from .run import load_json, open_run, save_json, save_manifest, save_npy, write_bytes
 from .serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_vocabulary
 
@@ -193,7 +193,7 @@ def write_card(run):
     stage = run.stage("model")
     manifest = stage.manifest
     if manifest["files"].pop("README.md", None):
-        save_json(stage.path / "manifest.json", manifest)
+        save_manifest(stage.path / "manifest.json", manifest)
     write_bytes(stage.path / "README.md", model_card(run, load_json(stage.path / "minicoil.json")).encode())
 
 # %% ../nbs/23_model.ipynb #8b60db0f

@@ -269,6 +269,8 @@ def main(arguments=None):
     try:
         code = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # typer's way to tell of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as e:
         message, code = f"minicoil: {e}", 2

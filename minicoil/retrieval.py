@@ -32,13 +32,18 @@ def beir_file(folder, name):
 
 def read_beir_rows(path, fields):
     "Dicts with these fields from a BEIR JSON lines file; a `UserError` names the line that lacks one"
-    rows = []
+    rows, seen = [], set()
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
+            if row["_id"] is None:
+                raise ValueError
             rows.append({f: str(row[f]) if f == "_id" else str(row.get(f) or "") for f in fields})
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise UserError(f"{path} line {number} is no BEIR row: it needs {', '.join(fields)}") from None
+        if rows[-1]["_id"] in seen:
+            raise UserError(f"{path} line {number} has an _id that an earlier line has: each needs its own")
+        seen.add(rows[-1]["_id"])
     if not rows:
         raise UserError(f"{path} has no rows")
     return rows

@@ -6,7 +6,7 @@
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
            'batch_pass', 'forwards', 'lane_session', 'window_pass', 'batched', 'passes', 'call_by_name',
            'start_embedder', 'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts',
-           'open_session', 'MiniCOIL']
+           'open_session', 'check_graph', 'MiniCOIL']
 
 # %% ../nbs/04_serving.ipynb #ad84f463
 import os
@@ -187,12 +187,14 @@ def load_parts(folder, precision="float32"):
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         longest = min(v for v in (config.get("model_max_length"), config.get("max_length")) if type(v) is int and 0 < v < 2**31)
         weights = load_encoders(folder, precision)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(longest)
+        if type(info) is not dict or type(info.get("pad_id", 0)) is not int or longest <= tokenizer.num_special_tokens_to_add(False):
+            raise ValueError("minicoil.json or tokenizer_config.json says something impossible")
     except Exception as e:
         raise UserError(f"{folder} is no miniCOIL model of precision {precision} ({' '.join(f'{type(e).__name__}: {e}'.split())[:200]})") from None
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
     vocabulary = load_vocabulary(folder, info.get("language", "english"))
-    if len(weights.shape) != 3 or weights.shape[0] != len(vocabulary.words) + 1 or weights[0].dtype.kind != "f":
+    if len(weights.shape) != 3 or weights.shape[0] != len(vocabulary.words) + 1 or 0 in weights.shape or weights[0].dtype.kind != "f":
         raise UserError(f"{folder / ENCODERS_FILE} has shape {weights.shape}; {len(vocabulary.words)} words need ({len(vocabulary.words) + 1}, hidden size, dim)")
     if np.any(weights[0]):
         raise UserError(f"{folder / ENCODERS_FILE}: row 0 must be zeros (no word has id 0), so these encoders belong to other words")
@@ -215,6 +217,19 @@ def open_session(path, threads=None, providers=None):
     except Exception as e:
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({' '.join(str(e).split())[:150]})") from None
 
+# %% ../nbs/04_serving.ipynb #d4c8b1e1
+def check_graph(folder, session, weights, pad_id, tokenizer):
+    "A `UserError` unless the graph has our inputs, token embeddings as wide as the encoders (words + 1, hidden_size, dim), and a known padding"
+    names, outputs = {i.name for i in session.get_inputs()}, session.get_outputs()
+    if not {"input_ids", "attention_mask"} <= names <= {"input_ids", "attention_mask", "token_type_ids"} or len(outputs) < 2:
+        raise UserError(f"{folder}: the graph takes {', '.join(sorted(names))} and gives {len(outputs)} outputs: it is not the one these encoders were made with")
+    width = outputs[0].shape[-1]
+    if isinstance(width, int) and width != weights.shape[1]:
+        raise UserError(f"{folder / ENCODERS_FILE} is for token embeddings of {weights.shape[1]} numbers, and the graph gives {width}: they are of two models")
+    if not 0 <= pad_id < 2**31 or tokenizer.id_to_token(pad_id) is None:
+        raise UserError(f"{folder / 'minicoil.json'}: the tokenizer has no token {pad_id} to pad with")
+
+
 # %% ../nbs/04_serving.ipynb #6d3aecef
 class MiniCOIL:
     "A finished model, opened by `load`: `embed`, `query_embed`, `embed_words`, `embed_both`, `explain`"
@@ -234,7 +249,9 @@ class MiniCOIL:
         "Open a model directory or a model on the Hugging Face hub. `threads` are ONNX Runtime's; precision: float32, int8_head or int8; `k`, `b`, `avg_len` are BM25's."
         folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)))
         info, tokenizer, vocabulary, weights = load_parts(folder, precision)
-        model = cls(folder, open_session(folder / MODEL_FILES[precision], threads, providers), tokenizer, vocabulary, weights, info, k, b, avg_len)
+        session = open_session(folder / MODEL_FILES[precision], threads, providers)
+        check_graph(folder, session, weights, info.get("pad_id", 0), tokenizer)
+        model = cls(folder, session, tokenizer, vocabulary, weights, info, k, b, avg_len)
         model.loaded_with = dict(threads=1, providers=providers, precision=precision, k=k, b=b, avg_len=avg_len)
         model.lanes = (threads or len(os.sched_getaffinity(0))) if model.most_tokens else 1
         return model

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .run import UserError
+
 # %% ../nbs/03_sparse.ipynb #4b6a43d4
 REMEMBERED = 32_768  # sequences of word pieces
 
@@ -82,7 +84,10 @@ def encode_words(tokens, known, weights):
         return np.empty((0, weights.shape[2]), np.float32)
     flat = tokens.reshape(-1, hidden)[rows].astype(np.float32, copy=False)
     x = np.add.reduceat(flat, np.concatenate([[0], np.cumsum(sizes)[:-1]]), axis=0) / sizes[:, None].astype(np.float32)
-    y = np.tanh((x[:, None] @ weights[ids])[:, 0])
+    y = (x[:, None] @ weights[ids])[:, 0]
+    if not np.isfinite(y).all():
+        raise UserError(f"the encoder of word number {ids[~np.isfinite(y).all(1)][0]} has numbers that are not finite: this model directory is damaged, put back a copy")
+    y = np.tanh(y)
     norm = np.linalg.norm(y, axis=1, keepdims=True)
     return np.where(norm < 1e-8, y, y / np.maximum(norm, 1e-8)).astype(np.float32)
 

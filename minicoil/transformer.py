@@ -177,16 +177,19 @@ def load_tokenizer(model):
     "The bare tokenizer of a transformer, truncating as the transformer does"
     path = locate_model(model)
     config = Path(path) / "sentence_bert_config.json"
-    longest = json.loads(config.read_text()).get("max_seq_length") if config.exists() else None
-    if longest and (Path(path) / "tokenizer.json").exists():
-        from tokenizers import Tokenizer
-        tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
-    else:  # only the loaded model knows where it cuts
-        from sentence_transformers import SentenceTransformer
-        loaded = SentenceTransformer(path, device="cpu")
-        tokenizer, longest = loaded.tokenizer.backend_tokenizer, int(loaded.max_seq_length or 512)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
+    try:
+        longest = json.loads(config.read_text()).get("max_seq_length") if config.exists() else None
+        if longest and (Path(path) / "tokenizer.json").exists():
+            from tokenizers import Tokenizer
+            tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))
+        else:  # only the loaded model knows where it cuts
+            from sentence_transformers import SentenceTransformer
+            loaded = SentenceTransformer(path, device="cpu")
+            tokenizer, longest = loaded.tokenizer.backend_tokenizer, int(loaded.max_seq_length or 512)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(longest)
+    except Exception as e:
+        raise UserError(f"the tokenizer of model {model!r} cannot be loaded: {' '.join(str(e).split())[:200]}") from None
     return tokenizer
 
 # %% ../nbs/02_transformer.ipynb #36b09161

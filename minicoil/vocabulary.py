@@ -303,9 +303,9 @@ def load_vocabulary(folder, language="english"):
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         words, mapping = data["vocab"], data["stem_mapping"]
-        if not (isinstance(words, list) and isinstance(mapping, dict) and all(isinstance(w, str) for w in words)):
-            raise ValueError("not a list of words and a mapping")
+        if not (isinstance(words, list) and isinstance(mapping, dict) and all(isinstance(w, str) for w in [*words, *mapping.values()]) and len({*words}) == len(words)):
+            raise ValueError("not a list of different words and a mapping")
         stops = frozenset((Path(folder) / STOP_FILE).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{folder} is no miniCOIL model: {path.name} and {STOP_FILE} are needed ({type(e).__name__})") from None
     return Vocabulary(words, mapping, stops, language)

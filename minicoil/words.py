@@ -18,7 +18,7 @@ import numpy as np
 from .corpus import documents, find_files
 from . import MiniCOIL
 from .model import weakest_rows, words_added
-from .run import UserError, atomic, load_json, locked, open_run, progress, save_json, save_npy, write_bytes
+from .run import UserError, atomic, list_files, load_json, load_manifest, locked, open_run, progress, save_json, save_manifest, save_npy, write_bytes
 from .sentences import split_sentences, trained_words
 from .training import train_words
 from .transformer import load_transformer, locate_model, token_layers
@@ -151,10 +151,10 @@ def grow(model, hidden, folder, left_out):
     if any((model.folder / name).exists() for name in OF_THE_ENCODERS):
         from minicoil.export import add_forms
         add_forms(folder)
-    if (folder / "manifest.json").exists():  # the directory is a stage of a run, which knows its files by their sizes
-        manifest = load_json(folder / "manifest.json")
-        files = {name: (folder / name).stat().st_size for name in manifest["files"]}
-        save_json(folder / "manifest.json", {**manifest, "words": len(vocabulary.words), "files": files})
+    if (folder / "manifest.json").exists():  # the directory is a stage of a run, which knows its files by size and checksum
+        manifest = load_manifest(folder / "manifest.json")
+        files, checksums = ({name: found[name] for name in manifest["files"]} for found in list_files(folder))
+        save_manifest(folder / "manifest.json", {**manifest, "words": len(vocabulary.words), "files": files, "checksums": checksums})
 
 
 def origin(hidden, left_out):

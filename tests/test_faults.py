@@ -1,0 +1,528 @@
+"""Damage, full disks, wrong clocks, unwritable folders, Ctrl-C, signals: the next call ends in the same bytes, or says which file is damaged and what mends it."""
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
+from minicoil.run import STAGES, Stage, UserError, open_run, stage_function
+
+RESULT = {stage: STAGES[stage][0] for stage in TO_MODEL}
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    yield
+    end_all()
+
+
+@pytest.fixture(scope="module")
+def small(tiny_run):
+    """The tiny run with the digests of its model, as (folder, digests)."""
+    return tiny_run, digests(tiny_run / "23_model")
+
+
+def whole_copy(source, target):
+    """A copy of a run with every stage as it stands, but without the embedded engine's files, which are large and read by the stage store only."""
+    return shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*.lock", "log.txt", *(["qdrant"] if (source / "13_store" / "manifest.json").exists() else [])))
+
+
+def files_of(folder):
+    """The files of a stage's folder that a later stage may read: not its manifest, not the embedded engine's."""
+    return sorted(f for f in folder.rglob("*") if f.is_file() and "qdrant" not in f.parts and f.name != "manifest.json" and not f.name.startswith("uploaded-"))
+
+
+# Damage
+
+def truncate(path, rng):
+    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)])
+
+
+def flip_a_bit(path, rng):
+    raw = bytearray(path.read_bytes())
+    raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+    path.write_bytes(raw)
+
+
+def delete(path, rng):
+    path.unlink()
+
+
+def swap_in_another(path, rng):
+    """The file of a run with another content: as long, and readable where it can be."""
+    raw = bytearray(path.read_bytes())
+    if len(raw) > 400:  # the header stays, so that it opens; the rest is turned around
+        raw[200:] = raw[200:][::-1]
+    else:
+        raw = bytearray(b"7" * len(raw))
+    path.write_bytes(raw)
+
+
+DAMAGES = {f.__name__: f for f in (truncate, flip_a_bit, delete, swap_in_another)}
+
+
+def finish_or_name(folder, damaged, model, stage):
+    """The next call makes the model of an undisturbed run, or names the damaged file and the command that mends it; that command then does."""
+    before = damaged.read_bytes() if damaged.exists() else None
+    try:
+        work(open_run(folder), *TO_MODEL)
+    except UserError as e:
+        said = str(e)
+        assert str(damaged) in said and "\n" not in said, said
+        mend = re.search(r"--from (\w+)", said)
+        assert mend and mend[1] == stage, said
+        work(open_run(folder, redo_from=mend[1]), *TO_MODEL)
+        assert digests(folder / "23_model") == model
+        return "named"
+    assert digests(folder / "23_model") == model, f"{damaged.name} damaged, and another model came out without a word"
+    return "same bytes"
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("stage", TO_MODEL)
+def test_damage_to_a_finished_stage_is_noticed(small, tmp_path, stage, kind):
+    """A file of a finished stage that is cut, changed by a bit, deleted or exchanged is named by the next call."""
+    run, _ = small
+    folder = whole_copy(run, tmp_path / "run")
+    for path in files_of(folder / RESULT[stage]):
+        if path.name == "README.md" or path.stat().st_size == 0:
+            continue  # the card is made anew whenever something is known that it should say
+        raw = path.read_bytes()
+        DAMAGES[kind](path, random.Random(f"{stage}{kind}{path.name}"))
+        if not path.exists() or path.read_bytes() != raw:
+            with pytest.raises(UserError, match=rf"{re.escape(str(path))} .*--from {stage} ") as e:
+                open_run(folder).stage(stage).done
+            assert "\n" not in str(e.value)
+        path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("kind", ["truncate", "flip_a_bit", "swap_in_another"])
+def test_damage_to_a_manifest_is_noticed(small, tmp_path, kind):
+    """A manifest that is cut or changed is named; a changed figure in it decides nothing."""
+    run, model = small
+    for stage in TO_MODEL:
+        folder = whole_copy(run, tmp_path / stage)
+        path = folder / RESULT[stage] / "manifest.json"
+        DAMAGES[kind](path, random.Random(f"{stage}{kind}"))
+        with pytest.raises(UserError, match=rf"{re.escape(str(path))} is damaged.*--from {stage} "):
+            open_run(folder).stage(stage).done
+        shutil.rmtree(folder)
+
+
+def interrupted(source, stage, target):
+    """A copy of a run in which `stage` has written its files but was killed before its manifest, as its journal says."""
+    folder = copy_before(source, stage, target)
+    real, Stage.finish = Stage.finish, lambda self, **facts: (_ for _ in ()).throw(KeyboardInterrupt)
+    try:
+        work(open_run(folder), stage)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        Stage.finish = real
+    assert not (folder / RESULT[stage] / "manifest.json").exists()
+    return folder
+
+
+@pytest.mark.parametrize("stage, kind", list(zip(TO_MODEL, ["truncate", "flip_a_bit", "swap_in_another", "truncate", "delete", "flip_a_bit", "swap_in_another"])))
+def test_damage_to_a_stage_at_work(small, tmp_path, stage, kind):
+    """A shard damaged while its stage is interrupted is made anew or named, never built into a model."""
+    run, model = small
+    folder = interrupted(run, stage, tmp_path / "run")
+    files = [f for f in files_of(folder / RESULT[stage]) if f.name != "written.txt" and f.stat().st_size]
+    damaged = random.Random(f"{stage}{kind}").choice(files)
+    DAMAGES[kind](damaged, random.Random(0))
+    assert finish_or_name(folder, damaged, model, stage)
+
+
+def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
+    """A kill after a shard was written down and before it got its name is finished by the next call: the shard is made, not missed."""
+    import minicoil.run
+    run, model = small
+    for stage in ("targets", "training"):
+        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.run.write_down
+
+        def killed(path, temporary):
+            real(path, temporary)
+            if path.name.startswith(("part-", "quality-0")):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(minicoil.run, "write_down", killed)
+            work(open_run(folder), stage)
+        work(open_run(folder), *TO_MODEL[: TO_MODEL.index("training") + 1])
+        assert trained(folder, "training") == trained(run, "training")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", TO_MODEL[:-1])
+def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
+    """The same for every file and every kind of damage."""
+    run, model = small
+    folder, seen = interrupted(run, stage, tmp_path / "first"), []
+    for path in files_of(folder / RESULT[stage]):
+        for kind, damage in DAMAGES.items():
+            if path.name == "written.txt" or not path.stat().st_size:
+                continue
+            copy = whole_copy(folder, tmp_path / "run")
+            damaged = copy / path.relative_to(folder)
+            damage(damaged, random.Random(kind))
+            seen.append(finish_or_name(copy, damaged, model, stage))
+            shutil.rmtree(copy)
+    print(f"{stage}: {len(seen)} damages, {seen.count('named')} named, {seen.count('same bytes')} made anew, 0 unnoticed")
+
+
+def test_without_checks_damage_would_go_unseen(small, tmp_path, monkeypatch):
+    """The proof that these tests can fail: without the journal and the checksums a changed bit becomes another model, and is found out."""
+    run, model = small
+    folder = interrupted(run, "training", tmp_path / "run")
+    damaged = next((folder / "22_training").glob("part-*.npy"))
+    raw = bytearray(damaged.read_bytes())
+    raw[-1] ^= 0x40  # an exponent
+    damaged.write_bytes(raw)
+    monkeypatch.setattr(Stage, "check", lambda *a, **k: None)
+    with pytest.raises(AssertionError, match="without a word"):
+        finish_or_name(folder, damaged, model, "training")
+
+
+# A full disk
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A maker of folders on a disk of so many bytes; skipped where nothing may be mounted."""
+    mounted = []
+
+    def make(size):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)])
+
+
+IN_PROCESS = """
+import sys
+from minicoil import pipeline
+from minicoil.run import open_run, stage_function
+import os
+code = 0
+def stages():
+    run = open_run(sys.argv[1])
+    for stage in sys.argv[2].split(","): stage_function(stage)(run)
+pipeline.app = lambda **_: stages()
+pipeline.main([])
+"""
+
+
+def in_process(folder, stages, **options):
+    """Stages without kernels, in a process that ends as the command does: (exit code, stderr)."""
+    done = subprocess.run([sys.executable, "-c", IN_PROCESS, str(folder), ",".join(stages)], capture_output=True, text=True, **options)
+    return done.returncode, done.stderr
+
+
+def one_line(errors):
+    """The lines on stderr that are not a progress bar's or a library's warning."""
+    return [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("minicoil:") or "Traceback" in line or "panicked" in line]
+
+
+@pytest.mark.parametrize("stage", ["targets", *(pytest.param(stage, marks=pytest.mark.slow) for stage in TO_MODEL if stage != "targets")])
+def test_a_full_disk(small, tmp_path, full_disk, stage):
+    """On a disk that is full a stage ends with exit code 2 and one line; with room again, the next call makes the same model."""
+    run, model = small
+    disk = full_disk("120m")
+    folder = copy_before(run, stage, disk / "run")
+    if stage != "store":
+        shutil.rmtree(folder / "13_store" / "qdrant", ignore_errors=True)
+    free = shutil.disk_usage(disk).free
+    with open(disk / "filler", "wb") as f:
+        f.write(b"\0" * (free - 8192))
+    code, errors = in_process(folder, [stage])
+    assert code == 2 and len(one_line(errors)) == 1 and "make room" in errors, errors[-1500:]
+    (disk / "filler").unlink()
+    work(open_run(folder), *TO_MODEL)
+    assert digests(folder / "23_model") == model
+
+
+# A wrong clock, folders that nobody may write, Ctrl-C
+
+def test_a_clock_that_goes_back(small, tmp_path):
+    """Files from the future and a clock that has gone back change nothing: what is done stays done, what is not is made with the same bytes."""
+    run, model = small
+    folder = copy_before(run, "senses", tmp_path / "run")
+    for i, path in enumerate(folder.rglob("*")):
+        os.utime(path, (4e9 - i, 4e9 - i))  # in the year 2096, each file before the last
+    real = time.time
+    time.time = lambda: real() - 10 * 365 * 86400
+    try:
+        work(open_run(folder), *TO_MODEL)
+    finally:
+        time.time = real
+    assert digests(folder / "23_model") == model
+    assert (folder / "12_targets" / "manifest.json").stat().st_mtime > 3.9e9, "a finished stage was done again"
+
+
+AS_NOBODY = "import os, sys; os.setgid(65534); os.setuid(65534); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize("command_line", ["run", "embed", "add-words"])
+def test_a_folder_that_nobody_may_write(small, tmp_path, command_line):
+    """Another user who may read but not write gets one line with exit code 2, and every file stays as it was."""
+    if os.getuid():
+        pytest.skip("only root can become another user")
+    run, _ = small
+    folder, minicoil = with_notebooks(copy_before(run, "model", tmp_path / "run")), command("x")[0]
+    shutil.copytree(run / "23_model", tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("a bat\n")
+    corpus = json.loads((run / "run.json").read_text())["parameters"]["corpus"][0]
+    for path in (*tmp_path.parents, *Path(corpus).parents, *Path(sys.executable).parents):
+        if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)  # pytest's folders are the owner's alone
+    wanted = {"run": ["run", "--out", folder, "--until", "model"], "embed": ["embed", "--model", tmp_path / "model", "--out", tmp_path / "vectors.jsonl", tmp_path / "texts.txt"],
+              "add-words": ["add-words", "--model", tmp_path / "model", "--words", "seal", "--corpus", corpus]}[command_line]
+    subprocess.run(["chmod", "-R", "go=rX", str(tmp_path)], check=True)
+    before = digests(tmp_path)
+    done = subprocess.run([sys.executable, "-c", AS_NOBODY, minicoil, *map(str, wanted)], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"})
+    if "can't open file" in done.stderr or "Permission denied: '/root" in done.stderr or done.returncode == 126:
+        pytest.skip("another user cannot read this environment")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert str(tmp_path) in done.stderr and digests(tmp_path) == before
+
+
+def test_ctrl_c(small, tmp_path):
+    """Ctrl-C ends a run within five seconds, with one line that says how to go on; the same command then makes the same model."""
+    run, model = small
+    folder = with_notebooks(copy_before(run, "targets", tmp_path / "run"))
+    process = start(command(folder, "--until", "model"))
+    wait_until(process, lambda: starts(folder, "targets"), "targets at work")
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    code, errors = finish(process, 60)
+    took = time.monotonic() - begin
+    print(f"Ctrl-C: over after {took:.1f} s")
+    assert code == 130 and took < 5 * max(1, os.getloadavg()[0] / os.cpu_count()), (code, took, errors[-800:])
+    assert "the same command goes on where it was" in errors and "Traceback" not in errors, errors
+    code, errors = finish(start(command(folder, "--until", "model")))
+    assert code == 0 and digests(folder / "23_model") == model, errors
+
+
+# Signals at random moments, in every stage and in every command that writes
+
+NURSERY = """
+import json, os, sys
+from pathlib import Path
+import torch, sentence_transformers, onnxruntime, qdrant_edge, pyarrow.parquet
+import minicoil.commands as commands, minicoil.words as words
+import minicoil.run, minicoil.model, minicoil.training
+from minicoil.run import open_run, stage_function
+
+def say(what):
+    os.write(1, what.encode() + b"\\n")
+
+def announce(module, name):
+    "Say `begun` when a function is called"
+    real = getattr(module, name)
+    def called(*a, **k):
+        say("begun")
+        return real(*a, **k)
+    setattr(module, name, called)
+
+def work(kind, *given):
+    if kind == "embed":
+        announce(commands, "decoded")
+        commands.command_embed(Path(given[1]), Path(given[0]), False, "jsonl", Path(given[2]), "float32", 32)
+    elif kind == "add-words":
+        announce(words, "train_new")
+        words.add_words(given[0], ["seal"], given[1])
+    else:
+        announce(minicoil.run.Stage, "begin")
+        stage_function(kind)(open_run(given[0]))
+
+say("ready")
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            say(f"pid {os.getpid()}")
+            work(*json.loads(line))
+            os._exit(0)
+        except BaseException as e:
+            print(repr(e), file=sys.stderr)
+            os._exit(1)
+    say(f"over {os.waitpid(pid, 0)[1]}")
+"""
+
+
+@pytest.fixture
+def nursery():
+    """A process that has everything imported and no thread, and forks a child for each trial: loading torch a hundred times would be most of the work."""
+    process = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.stdin.close()
+    process.wait(60)
+
+
+def signalled(nursery, how, seconds, *task):
+    """Let a child do a task, let it begin, send it a signal after `seconds`; True if that is what ended it."""
+    nursery.stdin.write(json.dumps([str(t) if isinstance(t, Path) else t for t in task]) + "\n")
+    nursery.stdin.flush()
+    pid = None
+    for line in nursery.stdout:
+        what, _, number = line.strip().partition(" ")
+        if what == "pid":
+            pid = int(number)
+        elif what == "begun":
+            time.sleep(seconds)
+            try:
+                os.kill(pid, how)
+            except ProcessLookupError:
+                pass
+        elif what == "over":
+            return int(number) == how
+
+
+def half_files(folder):
+    """Files under a final name that do not open."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    bad = []
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.name.startswith(".") or "qdrant" in path.parts:
+            continue
+        try:
+            {".npy": lambda: np.load(path), ".parquet": lambda: pq.read_table(path), ".json": lambda: json.loads(path.read_text())}.get(path.suffix, lambda: None)()
+        except Exception as e:
+            bad.append(f"{path.name}: {type(e).__name__}")
+    return bad
+
+
+def trained(folder, last):
+    """Digests of what a run has made: the model, or where its making is not what is tried, the encoders and the draw."""
+    return digests(folder / "23_model") if last == "model" else [digests(folder / "13_store")["drawn.parquet"], *(digests(folder / "22_training")[name] for name in ("encoders.safetensors", "quality.json"))]
+
+
+def stage_trial(small, nursery, stage, how, rng, folder, longest):
+    """One kill in a stage: (it counted, lost, wrong)."""
+    run, _ = small
+    copy, last = copy_before(run, stage, folder / "run"), "model" if stage == "model" else "training"
+    alive = signalled(nursery, how, rng.random() ** 2 * longest, stage, copy) and not (copy / RESULT[stage] / "manifest.json").exists()
+    wrong = bool(half_files(copy))
+    try:
+        work(open_run(copy), *TO_MODEL[: TO_MODEL.index(last) + 1])
+        lost = False
+    except UserError as e:
+        print(stage, how.name, e)
+        lost = True
+    wrong |= not lost and trained(copy, last) != trained(run, last)
+    shutil.rmtree(copy)
+    return alive, lost, wrong
+
+
+def trials(small, nursery, kind, how, rng, folder, count, longest):
+    """Trials of one kind until `count` have counted: {kind, signal, count, lost, wrong}."""
+    row = {"kind": kind, "signal": how.name, "count": 0, "lost": 0, "wrong": 0}
+    for _ in range(6 * count):
+        if row["count"] == count:
+            break
+        alive, lost, wrong = stage_trial(small, nursery, kind, how, rng, folder, longest) if kind in RESULT else command_trial(small, nursery, kind, how, rng, folder, longest)
+        row = {**row, "count": row["count"] + alive, "lost": row["lost"] + lost, "wrong": row["wrong"] + wrong}
+    return row
+
+
+def command_trial(small, nursery, kind, how, rng, folder, longest):
+    """One kill in add-words or embed: (it counted, lost, wrong); the model, or the file, is the old one or the new one."""
+    run, _ = small
+    if kind == "embed":
+        texts, out = folder / "texts.txt", folder / "vectors.jsonl"
+        if not texts.exists():
+            texts.write_text("a bat in a cave by the bank\n" * 4000)
+        out.write_text("before\n")
+        alive = signalled(nursery, how, rng.random() * longest, "embed", run / "23_model", texts, out)
+        lines = out.read_text().splitlines()
+        for litter in folder.glob(".*.tmp"):
+            litter.unlink()
+        return alive and lines == ["before"], False, lines != ["before"] and len(lines) != 4000
+    from minicoil.words import add_words
+    target, corpus = folder / "model", json.loads((run / "run.json").read_text())["parameters"]["corpus"]
+    shutil.copytree(run / "23_model", target)
+    old = digests(target)
+    alive = signalled(nursery, how, rng.random() * longest, "add-words", target, corpus)
+    now = digests(target) if target.exists() else None
+    if now in (None, old):
+        add_words(target, ["seal"], corpus)
+        wrong = digests(target) == old
+    else:
+        wrong = False
+    ADDED.append(json.dumps(digests(target), sort_keys=True))
+    wrong |= len(set(ADDED)) > 1
+    shutil.rmtree(target)
+    return alive and now in (None, old), False, wrong
+
+
+ADDED = []
+
+
+def table(rows):
+    """The trials as lines to read."""
+    return "\n".join([f"{'kind':12}{'signal':10}{'count':>6}{'lost':>6}{'wrong':>6}", *(f"{r['kind']:12}{r['signal']:10}{r['count']:6}{r['lost']:6}{r['wrong']:6}" for r in rows)])
+
+
+def test_a_few_signals(small, nursery, tmp_path):
+    """Killed and terminated at a random moment, a stage is finished by the next call with the same bytes."""
+    seed = time.time_ns() % 1000
+    rng = random.Random(seed)
+    rows = [trials(small, nursery, "senses", signal.SIGKILL, rng, tmp_path, 1, 0.3), trials(small, nursery, "corpus", signal.SIGTERM, rng, tmp_path, 1, 0.01)]
+    print(f"seed {seed}\n{table(rows)}")
+    assert not any(r["lost"] or r["wrong"] for r in rows)
+
+
+LONGEST = {"corpus": 0.02, "sentences": 0.3, "targets": 1.5, "store": 0.4, "senses": 0.5, "tokens": 0.3, "training": 0.3, "model": 2.0, "add-words": 3.0, "embed": 1.0}
+
+
+@pytest.mark.slow
+def test_a_hundred_signals(small, nursery, tmp_path):
+    """A hundred kills and terminations at random moments, at least five in every stage, in add-words and in embed: nothing is lost, nothing is wrong."""
+    from record import save_record
+    seed = int(os.environ.get("MINICOIL_SEED", time.time_ns() % 100_000))
+    rng, rows = random.Random(seed), []
+    for kind, longest in LONGEST.items():
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            rows.append(trials(small, nursery, kind, how, rng, tmp_path, 8 if kind in ("targets", "training") else 5, longest))
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+        if os.environ.get("MINICOIL_RECORD"):
+            save_record(Path(os.environ["MINICOIL_RECORD"]), {"seed": seed, "trials": rows, "total": sum(r["count"] for r in rows)})
+    print(f"seed {seed}\n{table(rows)}")
+    assert sum(r["count"] for r in rows) >= 100 and min(r["count"] for r in rows) >= 5
+    assert not any(r["lost"] or r["wrong"] for r in rows)
+
+
+def test_a_broken_resume_is_caught(small, tmp_path, monkeypatch):
+    """The proof that the trials can fail: shards written straight under their final names, or skipped on resuming, are counted as wrong."""
+    run, model = small
+    folder = copy_before(run, "training", tmp_path / "half")
+    work(open_run(folder), "senses", "tokens")
+    stage = open_run(folder).stage("training")
+    stage.path.mkdir()
+    (stage.path / "part-00000.npy").write_bytes(b"\x93NUMPY half a shard")
+    assert half_files(folder), "a half file under a final name went unseen"
+    skipped = copy_before(run, "training", tmp_path / "skipped")
+    import minicoil.training
+    import numpy as np
+    real = minicoil.training.train_group
+    monkeypatch.setattr(minicoil.training, "train_group", lambda *a, **k: [np.zeros_like(w) for w in real(*a, **k)])
+    work(open_run(skipped), *TO_MODEL)
+    assert digests(skipped / "23_model") != model, "a shard that was skipped went unseen"

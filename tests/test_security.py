@@ -1,0 +1,205 @@
+"""Strangers' archives, parameters, models and requests: data, never code; nothing outside the folder; no secret written down."""
+import ast
+import io
+import json
+import lzma
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import minicoil
+from minicoil.corpus import read_documents
+from minicoil.run import STAGES, UserError, check_parameters, load_npy
+
+ROOT = Path(__file__).resolve().parents[1]
+SECRET = "sk-a-secret-that-nobody-writes-down"
+
+
+def tar_of(path, members):
+    """A tar of (name, bytes or None, type, target of a link)."""
+    with tarfile.open(path, "w") as tar:
+        for name, raw, kind, target in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, target, len(raw or b"")
+            tar.addfile(member, io.BytesIO(raw or b""))
+    return path
+
+
+def test_an_archive_writes_nowhere(tmp_path):
+    """Members that climb out of the archive, absolute ones and links are text or nothing: no file is written, no link followed."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.txt").write_text("not yours")
+    tar = tar_of(tmp_path / "in" / "a.tar", [("../escaped.txt", b"climbed", tarfile.REGTYPE, ""), (str(tmp_path / "absolute.txt"), b"absolute", tarfile.REGTYPE, ""),
+                                            ("link.txt", None, tarfile.SYMTYPE, str(tmp_path / "secret.txt")), ("hard.txt", None, tarfile.LNKTYPE, "../secret.txt"), ("pipe.txt", None, tarfile.FIFOTYPE, "")])
+    assert list(read_documents(tar)) == ["climbed", "absolute"]
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["in", "in/a.tar", "secret.txt"]
+
+
+BOMB = """
+import resource, sys
+from minicoil.corpus import read_documents
+from minicoil.run import UserError
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+try:
+    print(sum(len(t) for t in read_documents(sys.argv[1], on_bad_input="skip", skipped=[])))
+except UserError as e:
+    print(f"minicoil: {e}")
+"""
+
+
+def bomb(path, packed):
+    """An archive of a few KB that unpacks to 4 GB: a text in a tar of tars, or one line."""
+    part = lzma.compress(b"a" * 2**24, preset=0)
+    if packed == "line":
+        path.write_bytes(part * 256)
+        return path
+    size, inner = 2**32, io.BytesIO()
+    header = tarfile.TarInfo("a.txt")
+    header.size = size
+    inner_tar = lzma.compress(header.tobuf(), preset=0) + part * 256 + lzma.compress(b"\0" * 1024, preset=0)
+    return tar_of(path, [("inner.xz", inner_tar, tarfile.REGTYPE, "")])
+
+
+@pytest.mark.parametrize("name, packed", [("bomb.txt.xz", "line"), ("bomb.tar", "tar")])
+def test_a_bomb_is_refused(tmp_path, name, packed):
+    """A few KB that would unpack to 4 GB of one text end in one line about bad input, in bounded memory."""
+    done = subprocess.run([sys.executable, "-c", BOMB, str(bomb(tmp_path / name, packed))], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "MemoryError" not in done.stderr, done.stderr[-500:]
+
+
+HOSTILE = ["__import__('os').system('touch ran')", "'];import os;os.system('touch ran');['", '"""', "\\", "{run_dir}", "%cd /", "!touch ran", "a'b\"c", "bat\nimport os"]
+
+
+def test_parameters_are_data(tmp_path):
+    """What papermill writes into a notebook for hostile words is a literal that reads back as the same words."""
+    import papermill.parameterize, papermill.translators
+    params = check_parameters(dict(words=HOSTILE, text_field=HOSTILE[1]))
+    code = papermill.translators.PythonTranslator.codify({"words": list(params.words), "text_field": params.text_field})
+    tree = ast.parse(code)
+    assert all(isinstance(node, ast.Assign) for node in tree.body)
+    assert {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body} == {"words": HOSTILE, "text_field": HOSTILE[1]}
+
+
+def test_hostile_words_run_nothing(tmp_path):
+    """A run of hostile words refuses them by name in one line and runs nothing."""
+    done = minicoil("run", "--words-file", words_file(tmp_path), "--out", tmp_path / "run", "--until", "sentences", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "ran").exists(), done.stderr
+
+
+def words_file(folder):
+    """The hostile words as a word list."""
+    (folder / "words.txt").write_text("\n".join(w for w in HOSTILE if "\n" not in w))
+    return folder / "words.txt"
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_is_opened(tmp_path):
+    """An array file with a pickle inside is refused and the pickle never runs."""
+    np.save(tmp_path / "x.npy", np.array([Touch(tmp_path / "ran")], object), allow_pickle=True)
+    with pytest.raises(UserError, match="x.npy is damaged"):
+        load_npy(tmp_path / "x.npy")
+    assert not (tmp_path / "ran").exists()
+
+
+def calls(source):
+    """(name, keywords) of the calls in a module."""
+    return [(ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "minicoil").glob("*.py")), ids=lambda p: p.stem)
+def test_nothing_executes_what_it_reads(path):
+    """No module unpickles, evaluates or trusts remote code, opens a shell or unpacks an archive to disk."""
+    for name, keywords in calls(path.read_text()):
+        last = name.split(".")[-1]
+        assert name not in ("eval", "exec", "os.system", "os.popen") and last not in ("extractall", "unpack_archive"), name
+        assert not name.startswith(("pickle.", "joblib.", "dill.", "torch.load", "yaml.load")), name
+        assert keywords.get("trust_remote_code", "False") == "False" and keywords.get("allow_pickle", "False") == "False" and keywords.get("shell", "False") == "False", name
+        if name in ("np.load", "numpy.load"):
+            assert keywords.get("allow_pickle") == "False", name
+
+
+def test_a_models_own_code_is_not_run(tmp_path):
+    """A transformer that brings code of its own is refused in one line, and its code never runs."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "architectures": ["Own"], "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.Own", "AutoTokenizer": ["own.Own", None]}}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    done = minicoil("run", "--words", "bat", "--input-model", folder, "--out", tmp_path / "run", cwd=tmp_path, input="y\ny\ny\n", env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "ran").exists(), done.stderr[-600:]
+
+
+def test_no_secret_of_the_environment_is_written(tiny_run, tmp_path):
+    """Keys in the environment are in no file, notebook, log or output of a chain."""
+    from chains import copy_before, with_notebooks
+    folder = with_notebooks(copy_before(tiny_run, "tokens", tmp_path / "run"))
+    names = ("QDRANT_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
+    done = minicoil("run", "--out", folder, "--until", "tokens", env={**os.environ, **dict.fromkeys(names, SECRET)})
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert not [p for p in folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+
+
+# `minicoil explore`
+
+@pytest.fixture
+def explorer(tiny_run):
+    """(host, port) of a running explorer."""
+    import threading
+    from minicoil import MiniCOIL
+    from minicoil.explore import explore_server
+    with explore_server(MiniCOIL.load(tiny_run / "23_model")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address
+        server.shutdown()
+
+
+def asked(address, raw):
+    """The first line of the answer to raw bytes."""
+    with socket.create_connection(address, 20) as s:
+        s.sendall(raw)
+        return s.makefile("rb").readline().decode()
+
+
+def request(address, body=b"", method="POST", path="/embed", host=None, extra=""):
+    """Status of a request made by hand."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host or f'127.0.0.1:{address[1]}'}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
+    return int(asked(address, head.encode() + body).split()[1])
+
+
+def test_explore_is_on_loopback(explorer):
+    """The server listens on 127.0.0.1 and answers no other name and no other site's page."""
+    assert explorer[0] == "127.0.0.1"
+    good = json.dumps({"text": "a bat"}).encode()
+    assert request(explorer, good) == 200
+    assert request(explorer, good, host="evil.example") == 403
+    assert request(explorer, good, extra="Origin: http://evil.example\r\n") == 403
+    assert request(explorer, method="GET", path="/atlas/../../run.json") == 404
+
+
+@pytest.mark.parametrize("body, status", [(b"x" * 400_000, 413), (json.dumps({"text": "a" * 20_001}).encode(), 413), (b"[" * 100_000, 400), (b"{", 400), (b'{"text": 3}', 400), (b'{"text": "\\ud800 bat"}', (200, 400))],
+                         ids=["large", "long", "deep", "broken", "number", "surrogate"])
+def test_explore_limits(explorer, body, status):
+    """What is too long, too deep or no text is refused, and the server goes on."""
+    assert request(explorer, body) in (status if isinstance(status, tuple) else (status,))
+    assert request(explorer, json.dumps({"text": "a bat"}).encode()) == 200
+
+
+def test_explore_length_in_other_digits(explorer):
+    """A length that is a digit but no number is refused."""
+    head = f"POST /embed HTTP/1.1\r\nHost: 127.0.0.1:{explorer[1]}\r\nContent-Length: \xb2\r\n\r\n".encode("latin-1")
+    assert asked(explorer, head).split()[1] in ("400", "413")
