@@ -53,7 +53,10 @@ def test_every_line_of_shell_is_known():
     assert COMMANDS and others and all(line.startswith("make ") and line.split()[1] in targets for line in others)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if " explore " not in line])
+TRAINS = re.compile(r"minicoil run\b")
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, marks=pytest.mark.slow) if TRAINS.match(line) else line for line in COMMANDS if " explore " not in line])
 def test_command(home, line):
     """The command ends well, without a traceback."""
     done = minicoil(*shlex.split(line)[1:], cwd=home, env={**os.environ, "HF_HUB_OFFLINE": "1"})
