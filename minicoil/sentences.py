@@ -188,11 +188,12 @@ def draw_from_index(postings_files, forms, samples, seed):
 
 # %% ../nbs/11_sentences.ipynb #ef19ec75
 LEAST = 5
-DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
+DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector",
+              "oxygen", "arm", "organ", "palm", "draw/drew/drawn", "ball", "jam", "plant", "match", "court", "trunk", "port")
 
 
 def wanted_words(run):
-    "The run's words; the bundled twelve if the corpus is the bundle and none are named"
+    "The run's words; the bundled ones if the corpus is the bundle and none are named"
     p = run.params
     if p.words or p.top_words:
         return p.words
