@@ -132,7 +132,7 @@ def draw_triplets(similar, n, steps, seed):
         near, far = torch.where(swap, drawn[..., [2]], drawn[..., [1]]), torch.where(swap, drawn[..., [1]], drawn[..., [2]])
         yield torch.cat([drawn[..., [0]], near, far], -1), torch.where(gap.abs() > BASE_MARGIN, gap.abs(), 0)
 
-
+# %% ../nbs/06_objectives.ipynb #a3fec042
 def triplet_projection(x, targets, dim, snippets=None, steps=TRIPLET_STEPS, seed=0):
     "(means (words, h), directions (words, h, dim), constants (words, dim)) of x (words, n, h), unit targets (words, n, t), snippets like x"
     import torch
@@ -152,7 +152,7 @@ def triplet_projection(x, targets, dim, snippets=None, steps=TRIPLET_STEPS, seed
     p = descend(loss, start, steps, high=0.05)
     return mean.double(), (main * scale[:, None]) @ p[:, :-1].double(), p[:, -1].double()
 
-
+# %% ../nbs/06_objectives.ipynb #3765b978
 def main_directions(views, rank=TRIPLET_RANK):
     "Main directions (words, h, rank) of the first of some views (words, n, h), a scale (words, rank), and the views in scaled coordinates"
     import torch

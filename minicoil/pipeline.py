@@ -88,7 +88,7 @@ def execute(run, stage):
     except (RuntimeError, nbformat.ValidationError) as e:
         raise StageFailed(f"stage {stage} failed: {type(e).__name__}: {e}\nThe executed notebook: {out}") from None
 
-
+# %% ../nbs/40_pipeline.ipynb #ed53ef9d
 def executed_path(run, stage):
     "Where a stage's notebook stands once it was executed to its end"
     return run.dir / "notebooks" / f"{STAGES[stage][0]}.ipynb"
@@ -140,7 +140,7 @@ def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_addr
         write_report(run)
     return run
 
-
+# %% ../nbs/40_pipeline.ipynb #c4b71f64
 def from_model(given):
     "The parameters given, with what a run has to take over from the model it starts from"
     from minicoil.words import starting_parameters
@@ -152,7 +152,7 @@ def from_model(given):
         raise UserError("a run that starts from a model trains that model's words: leave --top-words away, and use minicoil add-words for new ones")
     return {**given, **own}
 
-
+# %% ../nbs/40_pipeline.ipynb #01ed5206
 @contextlib.contextmanager
 def new_folder(out):
     "Make the run's folder; if it was not there before and the user's input turns out to be unusable, leave nothing behind"
@@ -230,7 +230,7 @@ for name, command in COMMANDS.items():
 app.command("explore")(command_explore)
 app.add_typer(benchmarks, name="benchmark")
 
-
+# %% ../nbs/40_pipeline.ipynb #5cf58037
 @app.command("run")
 def command_run(
     words: Optional[str] = typer.Option(None, help="Words to train, separated by commas; mouse/mice adds an irregular form"),

@@ -73,7 +73,7 @@ def stage_peaks(log):
         peaks[stage] = max(int(peak), peaks.get(stage, 0))
     return peaks
 
-
+# %% ../nbs/37_report.ipynb #0de1766f
 def bars(seconds):
     "The share of each stage in the time, as an SVG"
     total, rows = max(1, max(seconds.values(), default=0)), []

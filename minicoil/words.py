@@ -156,7 +156,7 @@ def grow(model, hidden, folder, left_out):
         files, checksums = ({name: found[name] for name in manifest["files"]} for found in list_files(folder))
         save_manifest(folder / "manifest.json", {**manifest, "words": len(vocabulary.words), "files": files, "checksums": checksums})
 
-
+# %% ../nbs/34_words.ipynb #85baec31
 def origin(hidden, left_out):
     "Where new words come from: what minicoil.json and the card say of them"
     corpus, sentences = hidden.stage("corpus").manifest, hidden.stage("sentences").manifest
