@@ -28,6 +28,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="long: run with --slow or make test-slow"))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The table of trials, see trials.py, below the results."""
+    from trials import rows_of, table
+    rows = rows_of(r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome) if r.when == "call")
+    if rows:
+        terminalreporter.section("trials")
+        terminalreporter.write_line(table(rows))
+
+
 def minicoil(*arguments, **options):
     """The `minicoil` command of this environment as a finished process with text output."""
     command = [str(Path(sys.executable).with_name("minicoil")), *map(str, arguments)]

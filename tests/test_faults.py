@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
-from minicoil.run import STAGES, Stage, UserError, open_run, stage_function
+from minicoil.commands import command_embed
+from minicoil.run import STAGES, Stage, UserError, checksum, open_run, stage_function, stages_from
+from trials import hand_over, row, table
 
-RESULT = {stage: STAGES[stage][0] for stage in TO_MODEL}
+RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
+AFTER_MODEL = stages_from("atlas")
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +162,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
             patched.setattr(minicoil.run, "write_down", killed)
             work(open_run(folder), stage)
         work(open_run(folder), *TO_MODEL[: TO_MODEL.index("training") + 1])
-        assert trained(folder, "training") == trained(run, "training")
+        assert made(folder, "training") == made(run, "training")
 
 
 @pytest.mark.slow
@@ -401,52 +404,56 @@ def half_files(folder):
     return bad
 
 
-def trained(folder, last):
-    """Digests of what a run has made: the model, or where its making is not what is tried, the encoders and the draw."""
-    return digests(folder / "23_model") if last == "model" else [digests(folder / "13_store")["drawn.parquet"], *(digests(folder / "22_training")[name] for name in ("encoders.safetensors", "quality.json"))]
+def made(folder, last):
+    """Digests of what a run has made: the model, or where its making is not what is tried, the encoders and the draw; the files of a later stage, without the times in the report of stage export."""
+    if last == "training":
+        return [digests(folder / "13_store")["drawn.parquet"], *(digests(folder / "22_training")[name] for name in ("encoders.safetensors", "quality.json"))]
+    files = digests(folder / RESULT[last]) if last in AFTER_MODEL else {}
+    return digests(folder / "23_model"), {name: digest for name, digest in files.items() if last != "export" or name not in ("report.json", "manifest.json")}
 
 
-def stage_trial(small, nursery, stage, how, rng, folder, longest):
-    """One kill in a stage: (it counted, lost, wrong)."""
-    run, _ = small
-    copy, last = copy_before(run, stage, folder / "run"), "model" if stage == "model" else "training"
+def stage_trial(run, nursery, stage, how, rng, folder, longest, before=None):
+    """One kill in a stage: (it counted, lost, wrong). `run` is the undisturbed run, `before` one that stands before the stage, if that is not to be cut out of `run`."""
+    copy, last = copy_before(before or run, stage, folder / "run"), stage if stage in ("model", *AFTER_MODEL) else "training"
     alive = signalled(nursery, how, rng.random() ** 2 * longest, stage, copy) and not (copy / RESULT[stage] / "manifest.json").exists()
     wrong = bool(half_files(copy))
     try:
-        work(open_run(copy), *TO_MODEL[: TO_MODEL.index(last) + 1])
+        work(open_run(copy), *([stage] if stage in AFTER_MODEL else TO_MODEL[: TO_MODEL.index(last) + 1]))
         lost = False
     except UserError as e:
         print(stage, how.name, e)
         lost = True
-    wrong |= not lost and trained(copy, last) != trained(run, last)
+    wrong |= not lost and made(copy, last) != made(run, last)
     shutil.rmtree(copy)
     return alive, lost, wrong
 
 
-def trials(small, nursery, kind, how, rng, folder, count, longest):
-    """Trials of one kind until `count` have counted: {kind, signal, count, lost, wrong}."""
-    row = {"kind": kind, "signal": how.name, "count": 0, "lost": 0, "wrong": 0}
+def trials(trial, kind, how, count, seed):
+    """Trials of one kind until `count` have counted, as a row of the table; `trial(kind, how)` is (it counted, lost, wrong)."""
+    done = row(kind, how.name, seed=seed)
     for _ in range(6 * count):
-        if row["count"] == count:
+        if done["count"] == count:
             break
-        alive, lost, wrong = stage_trial(small, nursery, kind, how, rng, folder, longest) if kind in RESULT else command_trial(small, nursery, kind, how, rng, folder, longest)
-        row = {**row, "count": row["count"] + alive, "lost": row["lost"] + lost, "wrong": row["wrong"] + wrong}
-    return row
+        alive, lost, wrong = trial(kind, how)
+        done = {**done, "count": done["count"] + alive, "lost": done["lost"] + lost, "wrong": done["wrong"] + wrong}
+    return done
 
 
-def command_trial(small, nursery, kind, how, rng, folder, longest):
-    """One kill in add-words or embed: (it counted, lost, wrong); the model, or the file, is the old one or the new one."""
-    run, _ = small
+def command_trial(run, nursery, kind, how, rng, folder, longest):
+    """One kill in add-words or embed: (it counted, lost, wrong); the model, or the file, is the old one or the new one, and the next call makes the new one."""
     if kind == "embed":
         texts, out = folder / "texts.txt", folder / "vectors.jsonl"
         if not texts.exists():
             texts.write_text("a bat in a cave by the bank\n" * 4000)
         out.write_text("before\n")
         alive = signalled(nursery, how, rng.random() * longest, "embed", run / "23_model", texts, out)
-        lines = out.read_text().splitlines()
+        now = out.read_text()
+        command_embed(texts, run / "23_model", False, "jsonl", out, "float32", 32)
+        EMBEDDED.append(checksum(out))
+        wrong = now != "before\n" and len(now.splitlines()) != 4000 or len(set(EMBEDDED)) > 1 or out.read_text().count("\n") != 4000
         for litter in folder.glob(".*.tmp"):
             litter.unlink()
-        return alive and lines == ["before"], False, lines != ["before"] and len(lines) != 4000
+        return alive and now == "before\n", False, wrong
     from minicoil.words import add_words
     target, corpus = folder / "model", json.loads((run / "run.json").read_text())["parameters"]["corpus"]
     shutil.copytree(run / "23_model", target)
@@ -464,41 +471,54 @@ def command_trial(small, nursery, kind, how, rng, folder, longest):
     return alive and now in (None, old), False, wrong
 
 
-ADDED = []
+ADDED, EMBEDDED = [], []  # what every trial has ended in: all the same
 
 
-def table(rows):
-    """The trials as lines to read."""
-    return "\n".join([f"{'kind':12}{'signal':10}{'count':>6}{'lost':>6}{'wrong':>6}", *(f"{r['kind']:12}{r['signal']:10}{r['count']:6}{r['lost']:6}{r['wrong']:6}" for r in rows)])
-
-
-def test_a_few_signals(small, nursery, tmp_path):
+def test_a_few_signals(small, nursery, tmp_path, record_property):
     """Killed and terminated at a random moment, a stage is finished by the next call with the same bytes."""
     seed = time.time_ns() % 1000
     rng = random.Random(seed)
-    rows = [trials(small, nursery, "senses", signal.SIGKILL, rng, tmp_path, 1, 0.3), trials(small, nursery, "corpus", signal.SIGTERM, rng, tmp_path, 1, 0.01)]
+    trial = lambda kind, how: stage_trial(small[0], nursery, kind, how, rng, tmp_path, {"senses": 0.3, "corpus": 0.01}[kind])
+    rows = [trials(trial, "senses", signal.SIGKILL, 1, seed), trials(trial, "corpus", signal.SIGTERM, 1, seed)]
+    hand_over(record_property, *rows)
     print(f"seed {seed}\n{table(rows)}")
     assert not any(r["lost"] or r["wrong"] for r in rows)
 
 
-LONGEST = {"corpus": 0.02, "sentences": 0.3, "targets": 1.5, "store": 0.4, "senses": 0.5, "tokens": 0.3, "training": 0.3, "model": 2.0, "add-words": 3.0, "embed": 1.0}
+LONGEST = {"corpus": 0.02, "sentences": 0.3, "targets": 1.5, "store": 0.4, "senses": 0.5, "tokens": 0.3, "training": 0.3, "model": 2.0, "add-words": 3.0, "embed": 1.0, "atlas": 0.2, "export": 5.0, "search": 3.0, "benchmark": 4.0}
+
+
+def all_trials(trial, kinds, counts, record_property):
+    """Both signals for every kind, each row printed as it is there; returns the rows. MINICOIL_SEED repeats a seed."""
+    seed, rows = int(os.environ.get("MINICOIL_SEED", time.time_ns() % 100_000)), []
+    rng = random.Random(seed)
+    print(f"seed {seed}", flush=True)
+    for kind in kinds:
+        for how in (signal.SIGKILL, signal.SIGTERM):
+            rows.append(trials(lambda *what: trial(*what, rng), kind, how, counts.get(kind, 5), seed))
+            hand_over(record_property, rows[-1])
+            print(table(rows[-1:]).splitlines()[1], flush=True)
+    return rows
 
 
 @pytest.mark.slow
-def test_a_hundred_signals(small, nursery, tmp_path):
-    """A hundred kills and terminations at random moments, at least five in every stage, in add-words and in embed: nothing is lost, nothing is wrong."""
-    from record import save_record
-    seed = int(os.environ.get("MINICOIL_SEED", time.time_ns() % 100_000))
-    rng, rows = random.Random(seed), []
-    for kind, longest in LONGEST.items():
-        for how in (signal.SIGKILL, signal.SIGTERM):
-            rows.append(trials(small, nursery, kind, how, rng, tmp_path, 8 if kind in ("targets", "training") else 5, longest))
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-        if os.environ.get("MINICOIL_RECORD"):
-            save_record(Path(os.environ["MINICOIL_RECORD"]), {"seed": seed, "trials": rows, "total": sum(r["count"] for r in rows)})
-    print(f"seed {seed}\n{table(rows)}")
+def test_a_hundred_signals(small, nursery, tmp_path, record_property):
+    """A hundred kills and terminations at random moments, at least five of each in every stage until the model, in add-words and in embed: nothing is lost, nothing is wrong."""
+    run, kinds = small[0], [*TO_MODEL, "add-words", "embed"]
+    trial = lambda kind, how, rng: (stage_trial if kind in RESULT else command_trial)(run, nursery, kind, how, rng, tmp_path, LONGEST[kind])
+    rows = all_trials(trial, kinds, {"targets": 8, "training": 8}, record_property)
     assert sum(r["count"] for r in rows) >= 100 and min(r["count"] for r in rows) >= 5
     assert not any(r["lost"] or r["wrong"] for r in rows)
+
+
+@pytest.mark.slow
+def test_forty_signals_after_the_model(small, nursery, tmp_path, record_property):
+    """Forty more in the stages after the model, five of each signal in every stage: the stage's files and the model come out the same."""
+    whole = work(open_run(whole_copy(small[0], tmp_path / "whole")), *AFTER_MODEL).dir
+    before = {"atlas": small[0], "export": small[0]}  # stage export adds to the model
+    trial = lambda kind, how, rng: stage_trial(whole, nursery, kind, how, rng, tmp_path, LONGEST[kind], before.get(kind))
+    rows = all_trials(trial, AFTER_MODEL, {}, record_property)
+    assert min(r["count"] for r in rows) >= 5 and not any(r["lost"] or r["wrong"] for r in rows)
 
 
 def test_a_broken_resume_is_caught(small, tmp_path, monkeypatch):
