@@ -62,7 +62,9 @@ def model_folder(run_folder):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane."""
+    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane. MINICOIL_TEST_TINY is one that another session made."""
+    if os.environ.get("MINICOIL_TEST_TINY"):
+        return Path(os.environ["MINICOIL_TEST_TINY"])
     from chains import small_corpus, tiny_transformer, undisturbed
     folder = tmp_path_factory.mktemp("tiny")
     model = str(tiny_transformer(folder / "transformer", 64, seed=5))

@@ -3,7 +3,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import minicoil
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
 from minicoil.commands import command_embed
 from minicoil.run import STAGES, Stage, UserError, checksum, open_run, stage_function, stages_from
@@ -148,7 +148,6 @@ def test_damage_to_a_stage_at_work(small, tmp_path, stage, kind):
 
 def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
     """A kill after a shard was written down and before it got its name is finished by the next call: the shard is made, not missed."""
-    import minicoil.run
     run, model = small
     for stage in ("targets", "training"):
         folder, real = copy_before(run, stage, tmp_path / stage), minicoil.run.write_down
@@ -515,25 +514,77 @@ def test_a_hundred_signals(small, nursery, tmp_path, record_property):
 def test_forty_signals_after_the_model(small, nursery, tmp_path, record_property):
     """Forty more in the stages after the model, five of each signal in every stage: the stage's files and the model come out the same."""
     whole = work(open_run(whole_copy(small[0], tmp_path / "whole")), *AFTER_MODEL).dir
-    before = {"atlas": small[0], "export": small[0]}  # stage export adds to the model
+    before = {"export": small[0]}  # as it stands before that stage has added to the model
     trial = lambda kind, how, rng: stage_trial(whole, nursery, kind, how, rng, tmp_path, LONGEST[kind], before.get(kind))
     rows = all_trials(trial, AFTER_MODEL, {}, record_property)
     assert min(r["count"] for r in rows) >= 5 and not any(r["lost"] or r["wrong"] for r in rows)
 
 
-def test_a_broken_resume_is_caught(small, tmp_path, monkeypatch):
-    """The proof that the trials can fail: shards written straight under their final names, or skipped on resuming, are counted as wrong."""
-    run, model = small
-    folder = copy_before(run, "training", tmp_path / "half")
-    work(open_run(folder), "senses", "tokens")
-    stage = open_run(folder).stage("training")
-    stage.path.mkdir()
-    (stage.path / "part-00000.npy").write_bytes(b"\x93NUMPY half a shard")
-    assert half_files(folder), "a half file under a final name went unseen"
-    skipped = copy_before(run, "training", tmp_path / "skipped")
-    import minicoil.training
-    import numpy as np
-    real = minicoil.training.train_group
-    monkeypatch.setattr(minicoil.training, "train_group", lambda *a, **k: [np.zeros_like(w) for w in real(*a, **k)])
-    work(open_run(skipped), *TO_MODEL)
-    assert digests(skipped / "23_model") != model, "a shard that was skipped went unseen"
+# Code that is broken on purpose
+
+def test_on_disk_before_it_has_its_name(small, tmp_path, monkeypatch):
+    """Whatever a stage renames is another file's whole bytes, forced to disk before, and the folder is forced to disk after: a power cut leaves no empty file under a final name."""
+    run, _ = small
+    folder, synced, wrong, unsynced = copy_before(run, "targets", tmp_path / "run"), set(), [], set()
+    fsync, replace = os.fsync, os.replace
+
+    def seen_fsync(handle):
+        synced.add(os.fstat(handle).st_ino)
+        unsynced.discard(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def seen_replace(source, target):
+        if Path(source) == Path(target) or os.stat(source).st_ino not in synced:
+            wrong.append(str(target))
+        replace(source, target)
+        synced.discard(os.stat(target).st_ino)
+        unsynced.add(os.stat(Path(target).parent).st_ino)
+        renamed.append(str(target))
+
+    renamed = []
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "replace", seen_replace)
+    work(open_run(folder, jobs=1), *TO_MODEL)
+    assert not wrong and not unsynced, (wrong, unsynced)
+    final = {str(f) for stage in TO_MODEL[2:] for f in files_of(folder / RESULT[stage])}
+    assert len(renamed) > 20 and final <= set(renamed), final - set(renamed)
+
+
+BROKEN = {
+    "a rename without its fsync": ("run.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
+    "a file written under its final name": ("run.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
+    "a shard skipped on resuming": ("training.py", 'if (out / f"quality-{number:05d}.json").exists():', 'if f"part-{number:05d}.npy" in (out / "written.txt").read_text():', "test_killed_between_journal_and_rename"),
+    "damage that is not looked for": ("run.py", "known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums", "False", "test_damage_to_a_stage_at_work"),
+}
+
+
+def tested(package, test, tiny):
+    """pytest's exit code of a test of this file, on a copy of the package."""
+    environment = {**os.environ, "PYTHONPATH": str(package.parent), "MINICOIL_TEST_TINY": str(tiny), "MINICOIL_RECORD": ""}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"{__file__}::{test}"], capture_output=True, text=True, env=environment, cwd=package.parent)
+    return done.returncode, done.stdout[-1500:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [None, *BROKEN], ids=lambda b: (b or "whole").replace(" ", "-"))
+def test_a_broken_resume_makes_the_suite_red(small, tmp_path, broken):
+    """The proof that these tests can fail: with the code broken in one place a test is red that is green with it whole."""
+    package = shutil.copytree(Path(minicoil.__file__).parent, tmp_path / "minicoil", ignore=shutil.ignore_patterns("__pycache__"))
+    if broken is None:
+        for test in dict.fromkeys(test for *_, test in BROKEN.values()):
+            code, said = tested(package, test, small[0])
+            assert code == 0, said
+        return
+    file, old, new, test = BROKEN[broken]
+    source = (package / file).read_text()
+    assert source.count(old) == 1, f"{old!r} is no longer in {file}: break it where it is now"
+    (package / file).write_text(source.replace(old, new))
+    code, said = tested(package, test, small[0])
+    assert code == 1 and "1 failed" in said, said
+
+
+def test_a_half_file_is_seen(small, tmp_path):
+    """The proof that the trials' look for half files can fail."""
+    (tmp_path / "part-00000.npy").write_bytes(b"\x93NUMPY half a shard")
+    shutil.copy(small[0] / "23_model" / "minicoil.json", tmp_path)
+    assert [name.split(":")[0] for name in half_files(tmp_path)] == ["part-00000.npy"]
