@@ -91,12 +91,16 @@ class Server:
         if not client and url != ":memory:":
             check_server(url)
         self.client = client or (QdrantClient(url) if url == ":memory:" else connect_server(url))
-        if not self.ask(self.client.collection_exists, name):
-            self.ask(self.client.create_collection, name, vectors_config={"dense": models.VectorParams(size=width, distance=models.Distance.COSINE)},
-                     sparse_vectors_config={"minicoil": models.SparseVectorParams(modifier=models.Modifier.IDF)})
+        self.ask(self.make, width)
         there = self.ask(self.client.get_collection, name).config.params
         sizes = {name: v.size for name, v in there.vectors.items()} if isinstance(there.vectors, dict) else {}
         check_vectors(f"{name} at {url}", sizes, there.sparse_vectors or {}, width)
+
+    def make(self, width):
+        "Create the collection if it is not there; every try looks first, since a try may have been done though its answer was lost"
+        if not self.client.collection_exists(self.name):
+            self.client.create_collection(self.name, vectors_config={"dense": self.m.VectorParams(size=width, distance=self.m.Distance.COSINE)},
+                                          sparse_vectors_config={"minicoil": self.m.SparseVectorParams(modifier=self.m.Modifier.IDF)})
 
     def ask(self, function, *arguments, **options):
         "Call, again where the server does not answer: see `patiently`"
