@@ -78,6 +78,18 @@ def test_pointing_shows_the_stored_sentence_in_every_view(browser, run, size):
             assert page.faults == page.left == [] and wider_than_screen(page) <= 0
 
 
+def test_the_label_hides_no_ring(browser, run):
+    """The label beside the pointer covers the pointed sentence in neither view."""
+    view = next(word_views(run, 0, 1))
+    with watched(browser) as page:
+        page.goto((run.stage("atlas").path / "words" / file_name(0, "html")).as_uri())
+        for n, i in enumerate(random.Random(4).sample(range(len(view.sentences)), 30)):
+            point_at(page, n % 2, i)
+            boxes = page.evaluate("[...document.querySelectorAll('#tip, .ring')].map(e => e.getBoundingClientRect().toJSON())")
+            tip, rings = next(b for b in boxes if b["width"] > 60), [b for b in boxes if b["width"] < 60]
+            assert len(rings) == 2 and not any(r["right"] > tip["left"] and r["left"] < tip["right"] and r["bottom"] > tip["top"] and r["top"] < tip["bottom"] for r in rings)
+
+
 def test_keys_do_what_the_pointer_does(browser, run):
     """Arrow keys walk over the sentences, Enter finds the sentence in the list, Escape lets it go."""
     with watched(browser) as page:

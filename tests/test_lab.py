@@ -43,7 +43,7 @@ def lab(tmp_path_factory):
     process.wait(20)
 
 
-def run_all(page, address, token, name, limit=600):
+def run_all(page, address, token, name, limit=1200):
     """Open a notebook, run all its cells, wait for the last; returns the final state."""
     page.goto(f"{address}/lab/tree/nbs/{name}.ipynb?token={token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
