@@ -15,6 +15,7 @@ __all__ = ['JOURNAL', 'OBJECTIVES', 'FIRST_USE', 'MOST', 'STAGES', 'known_checks
 import contextlib, dataclasses, fcntl, functools, importlib, json, os, resource, shutil, signal, sys, tempfile, time, zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def load_json(path):
 def save_npy(path, array):
     "Write one array as `.npy`, atomically"
     with atomic(path) as temporary, open(temporary, "wb") as f:
-        np.save(f, array, allow_pickle=False)
+        np.save(SimpleNamespace(write=f.write), array, allow_pickle=False)  # given the file itself, numpy would miss a full disk
 
 
 def load_npy(path, mmap_mode=None):
