@@ -167,7 +167,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", TO_MODEL[:-1])
-def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
+def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage, record_property):
     """The same for every file and every kind of damage."""
     run, model = small
     folder, seen = interrupted(run, stage, tmp_path / "first"), []
@@ -180,6 +180,7 @@ def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
             damage(damaged, random.Random(kind))
             seen.append(finish_or_name(copy, damaged, model, stage))
             shutil.rmtree(copy)
+    hand_over(record_property, row(stage, "damaged at work", len(seen), named=seen.count("named")))
     print(f"{stage}: {len(seen)} damages, {seen.count('named')} named, {seen.count('same bytes')} made anew, 0 unnoticed")
 
 
