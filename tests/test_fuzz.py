@@ -311,3 +311,13 @@ def lines_to_embed(case, folder, request):
 
 
 both(lines_to_embed, st.lists(st.one_of(LINES, st.binary(min_size=60, max_size=70)), max_size=6).map(b"\n".join))
+
+
+def test_deep_json_is_one_line(tmp_path):
+    """A line of labelled sentences, documents or queries that nests without end is named."""
+    path = tmp_path / "deep.jsonl"
+    path.write_bytes(b"[" * 5000)
+    for read in (read_senses, lambda p: list(read_documents(p)), read_collection):
+        with pytest.raises(UserError, match="deep.jsonl") as e:
+            read(path)
+        assert "\n" not in str(e.value)
