@@ -44,8 +44,9 @@ def write_down(path, temporary):
     "Write into the journal of the stage at work, if `path` lies in its folder, the checksum of what will stand there"
     for folder in (path.parent, path.parent.parent):
         if (folder / JOURNAL).exists():
-            with open(folder / JOURNAL, "ab", buffering=0) as f:
+            with open(folder / JOURNAL, "ab") as f:
                 f.write(f"\n{json.dumps([str(path.relative_to(folder)), checksum(temporary)])}\n".encode())
+                f.flush()
                 os.fsync(f.fileno())
             return
 

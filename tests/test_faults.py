@@ -272,6 +272,15 @@ def test_half_an_array_is_no_array(tmp_path, room):
     assert np.load(tmp_path / "x.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_no_file_without_its_line_in_the_journal(tmp_path):
+    """A file whose checksum finds no room in the journal gets no name: it could not be told from a damaged one."""
+    journal = tmp_path / minicoil.run.JOURNAL
+    journal.write_bytes(b"x" * 590)
+    save = f"import resource; from minicoil.run import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
+
+
 @pytest.mark.parametrize("stage", ["training", *(pytest.param(stage, marks=pytest.mark.slow) for stage in TO_MODEL if stage not in ("store", "training"))])
 def test_a_file_that_may_not_grow(small, tmp_path, stage):
     """Where files may not grow (a quota, without a mount) a stage ends with exit code 2 and one line, and the next call makes the same model. (The engine of stage store writes its files at their full size.)"""
