@@ -102,7 +102,7 @@ def all_executed(run):
 
 def alternative(prose, limit=300):
     """Alternative text of a picture: the last prose before it, which says what is to be seen."""
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[#`*>|]", r"\1", prose)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*>|]", r"\1", re.sub(r"^#.*$", "", prose, flags=re.M))
     text = " ".join(text.split())
     return (text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …") or "A picture, explained in the text around it"
 

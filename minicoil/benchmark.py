@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MEASURES', 'SYSTEMS', 'MIXES', 'ROW_NAMES', 'area_under_curve', 'sense_scores', 'embed_labelled', 'reductions',
            'benchmark_senses', 'summarise', 'benchmark_retrieval', 'rankings', 'explain_extremes', 'explain_change',
-           'benchmark_collections', 'gain_text', 'retrieval_table', 'macro_table', 'draw_gains', 'other_objectives',
-           'benchmark_run', 'results_table']
+           'collection_names', 'benchmark_collections', 'gain_text', 'retrieval_table', 'macro_table', 'draw_gains',
+           'other_objectives', 'objective_row', 'benchmark_run', 'results_table']
 
 # %% ../nbs/33_benchmark.ipynb #7cc7aa10
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def benchmark_retrieval(model, data, systems=SYSTEMS, avg_len="auto", seed=0, sp
         found["explained"] = explain_extremes(model, found["per_query"], runs, judged, dict(queries), dict(documents), index)
     return found
 
-
+# %% ../nbs/33_benchmark.ipynb #2d8731be
 def rankings(scores, systems, names, queries, seed=0):
     "{system: {query: {document: falling rank score}}} from {rule: scores (queries, documents)}"
     runs = {}
@@ -175,10 +176,22 @@ def explain_change(model, q, text, change, runs, judged, documents, idf):
     rows = explain_hit(model, text, documents[best], idf)
     return {"query": q, "text": text, "document": best, "ranks": list(moved[best]), "words": [{k: row[k] for k in ("word", "known", "similarity", "contribution")} for row in rows]}
 
+# %% ../nbs/33_benchmark.ipynb #8df78da3
+def collection_names(data):
+    "{name: path} of collections: the folder's name, with as many of the folders above it as tell all apart; a `UserError` if one is named twice"
+    parts = [("demo",) if str(d) == "demo" else Path(os.path.abspath(d)).parts for d in data]
+    if len(set(parts)) < len(parts):
+        twice = next(d for d, p in zip(data, parts) if parts.count(p) > 1)
+        raise UserError(f"the collection {twice} is named twice: leave one away")
+    for n in range(1, max(map(len, parts)) + 1):
+        names = [str(Path(*p[-n:])) for p in parts]
+        if len(set(names)) == len(names):
+            return dict(zip(names, data))
+
 # %% ../nbs/33_benchmark.ipynb #bc025792
 def benchmark_collections(model, data, out=None, **given):
     "The benchmark on one or several collections: one as `benchmark_retrieval` gives it, several as {model, collections, macro}; with `out` also results.json, results.md and gain.png there"
-    found = {Path(d).name: benchmark_retrieval(model, d, **given) for d in data}
+    found = {name: benchmark_retrieval(model, d, **given) for name, d in collection_names(data).items()}
     common = set.intersection(*(set(f["per_query"]) for f in found.values()))
     macro = {s: gain_over([f["per_query"] for f in found.values()], s) for s in next(iter(found.values()))["per_query"] if s in common and "bm25" in common}
     if out:
@@ -188,7 +201,7 @@ def benchmark_collections(model, data, out=None, **given):
     lean = {n: {k: v for k, v in f.items() if k not in ("per_query", "explained")} for n, f in found.items()}
     return next(iter(lean.values())) if len(data) == 1 else {"model": str(model.folder), "collections": lean, "macro": macro}
 
-
+# %% ../nbs/33_benchmark.ipynb #8baae990
 def gain_text(gain):
     "`+1.2 [+0.3, +2.0]` of [mean, low, high] in points"
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain)) if gain else ""
@@ -209,7 +222,7 @@ def macro_table(macro):
     "The macro gains as Markdown"
     return "\n".join(["## All collections, each counting the same", "", "| | gain over BM25 [95 %] |", "|---|---|", *(f"| {ROW_NAMES.get(s, s)} | {gain_text(g)} |" for s, g in macro.items())]) + "\n"
 
-
+# %% ../nbs/33_benchmark.ipynb #e72ab37d
 def draw_gains(per_query, path=None):
     "A bar a query, best gain first, a panel a collection {name: {system: {query: nDCG@10}}}; a matplotlib figure, saved to `path`"
     from minicoil.run import PALETTE, plot_style
@@ -240,7 +253,14 @@ def other_objectives(run, objectives=OBJECTIVES):
             found[name][word] = train_word(x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, seed=seed)
     return found
 
+# %% ../nbs/33_benchmark.ipynb #c622baf9
+def objective_row(name, own):
+    "The row of objective `name` in a run of objective `own`: it names the layers where alone `name` would read others"
+    from minicoil.transformer import token_layers
+    read = token_layers(own)
+    return f"{name} objective" + ("" if token_layers(name) == read else ", of the last layer" if read == 1 else f", of the mean of {read} layers")
 
+# %% ../nbs/33_benchmark.ipynb #b300d75c
 def benchmark_run(run, most_words=24):
     "Stage `benchmark`: both benchmarks on the bundle into `results.json` and `results.md`"
     if run.stage("benchmark").done:
@@ -250,7 +270,7 @@ def benchmark_run(run, most_words=24):
     labelled = {row["word"] for row in read_senses(DATA / "sentences.jsonl")} & set(model.words)
     with run.working("benchmark") as stage:
         if labelled:
-            extra = {f"{name} objective": w for name, w in other_objectives(run).items()} if len(model.words) <= most_words else None
+            extra = {objective_row(name, run.params.objective): w for name, w in other_objectives(run).items()} if len(model.words) <= most_words else None
             results = {"senses": benchmark_senses(model, DATA / "sentences.jsonl", extra), "retrieval": benchmark_retrieval(model, "demo")}
             results["senses"]["data"] = "demo"
         for part in results.values():
@@ -277,6 +297,6 @@ def results_table(results):
     cell = lambda scores, m: f"{100 * scores[m]:.1f}" if m in scores else ""
     lines = [f"## Senses: {s['words']} words, held-back sentences", "", "| | 1NN | 5NN | AUC | mAUC |", "|---|---|---|---|---|"]
     lines += [f"| {ROW_NAMES.get(n, n)} | " + " | ".join(cell(v, m) for m in MEASURES) + " |" for n, v in s["results"].items()]
-    ahead = [f"{ROW_NAMES.get(n, n)} in {m}" for n in s["results"] for m in ("nn1", "mauc") if (n in ("pca", "random") or n.endswith(" objective")) and s["results"][n][m] >= s["results"]["minicoil"][m]]
+    ahead = [f"{ROW_NAMES.get(n, n)} in {m}" for n in s["results"] for m in ("nn1", "mauc") if (n in ("pca", "random") or " objective" in n) and s["results"][n][m] >= s["results"]["minicoil"][m]]
     lines += ["", f"Not beaten: {'; '.join(ahead)}." if ahead else "miniCOIL is above every other method of as many numbers, in 1NN and mAUC.", ""]
     return "\n".join(lines) + "\n" + retrieval_table("Search in the bundle", results["retrieval"])

@@ -10,6 +10,7 @@ __all__ = ['LONGEST_LINE', 'benchmarks', 'COMMANDS', 'lines_of', 'decoded', 'rep
 # %% ../nbs/35_commands.ipynb #c6166cbb
 import contextlib, io, json, os, shutil, sys, tempfile, zipfile
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import List, Optional
 
@@ -102,7 +103,7 @@ def command_embed(
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
     out: Optional[Path] = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
-    precision: str = typer.Option("float32", help="float32 or int8"),
+    precision: str = typer.Option("float32", help="float32, int8_head (smaller encoders) or int8 (a smaller transformer too)"),
     batch_size: int = typer.Option(32, help="Texts per batch"),
 ):
     "Sparse vectors of texts, a line each"
@@ -112,7 +113,8 @@ def command_embed(
         raise UserError("npz cannot be written to standard output: name a file with --out")
     if batch_size < 1:
         raise UserError(f"batch size is {batch_size}; it must be at least 1")
-    loaded, faults = MiniCOIL.load(model, precision=precision), {}
+    loaded = MiniCOIL.load(model, precision=precision)
+    faults: dict = {}
     embed = loaded.query_embed if query else loaded.embed
     try:
         stream = open(file, "rb") if file else contextlib.nullcontext(sys.stdin.buffer)
@@ -145,7 +147,7 @@ def command_add_words(
         print(f"warning: {len(facts['left_out'])} words left out ({listed(facts['left_out'], 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-
+# %% ../nbs/35_commands.ipynb #3ad0ec91
 def word_list(words, words_file):
     "Words from the option and the file, or None if neither is given"
     if words is None and words_file is None:
@@ -187,13 +189,13 @@ def command_search(
     loaded, found = MiniCOIL.load(model), read_collection(documents)
     hits = search_documents(loaded, found, [query], limit, using, collection, length_option(avg_len), explain)[0]
     for rank, (hit, rows) in enumerate(hits, 1):
-        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{hit.id}]" + (f"\n   {'; '.join(map(describe, rows)) or 'no word in common'}" if explain else ""))
+        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]" + (f"\n   {'; '.join(one_line(describe(row)) for row in rows) or 'no word in common'}" if explain else ""))
     if not hits:
         print(f"none of the {len(found):,} documents has a word of the query")
 
-
+# %% ../nbs/35_commands.ipynb #abb206c9
 def one_line(text, width=200):
-    "Text on one line, without control characters, cut to `width`"
+    "Text of a corpus for a terminal: on one line, without control characters, cut to `width`"
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
@@ -208,7 +210,7 @@ def command_senses(model: Path = typer.Option(..., help="Model directory"), data
     from minicoil import MiniCOIL
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
 
-
+# %% ../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
     model: Path = typer.Option(..., help="Model directory"),
@@ -225,7 +227,7 @@ def command_retrieval(
     given = dict(systems=tuple(systems.split(",")) if systems else SYSTEMS, avg_len=length_option(avg_len), splade=splade, cache=cache)
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), data, out, **given)))
 
-
+# %% ../nbs/35_commands.ipynb #f782df51
 @benchmarks.command("make-collection")
 def command_make_collection(
     data: List[Path] = typer.Option(..., help="Sense-labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
@@ -237,7 +239,7 @@ def command_make_collection(
     from minicoil.sense_collection import make_collection
     print(json.dumps(make_collection(data, out, most=most, seed=seed)))
 
-
+# %% ../nbs/35_commands.ipynb #b73a2a5c
 def length_option(text):
     "The option --avg-len: `auto`, or a number above 0"
     if text != "auto" and not positive(text):
@@ -253,4 +255,4 @@ def positive(text):
         return False
 
 # %% ../nbs/35_commands.ipynb #b23a43f8
-COMMANDS = {"add-words": command_add_words, "embed": command_embed, "search": command_search}
+COMMANDS: dict[str, Callable] = {"add-words": command_add_words, "embed": command_embed, "search": command_search}

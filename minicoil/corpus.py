@@ -11,13 +11,13 @@ __all__ = ['DATA', 'FORMATS', 'PACKED', 'LONGEST_TEXT', 'BROKEN_TAR', 'OPENWEBTE
            'write_documents']
 
 # %% ../nbs/10_corpus.ipynb #96dd2ca4
-import gzip, hashlib, io, json, lzma, re, tarfile
+import gzip, hashlib, importlib.resources, io, json, lzma, re, tarfile
 from pathlib import Path
 
 from .run import UserError, atomic, load_json, open_run, progress, save_json
 
 # %% ../nbs/10_corpus.ipynb #f56c4981
-DATA = Path(__file__).parent / "data" if "__file__" in globals() else Path(__import__("minicoil").__file__).parent / "data"
+DATA = Path(str(importlib.resources.files("minicoil"))) / "data"
 
 
 def bundled_sentences():
@@ -79,7 +79,7 @@ def open_bytes(path, meter=None):
         return zstandard.open(file, "rb")
     return {".gz": gzip.open, ".xz": lzma.open, "": lambda f, _: f}[packed](file, "rb")
 
-
+# %% ../nbs/10_corpus.ipynb #e152a85b
 def numbered_lines(path, on_bad_input="fail", skipped=None, meter=None):
     "(line number, text) of the lines that are not blank; an undecodable line or broken file fails or is counted in `skipped`"
     number = 0
@@ -101,7 +101,7 @@ def numbered_lines(path, on_bad_input="fail", skipped=None, meter=None):
             raise UserError(f"{path} does not exist") from None
         bad_input(f"{path} cannot be read after line {number} ({type(e).__name__}: {e})", on_bad_input, skipped)
 
-
+# %% ../nbs/10_corpus.ipynb #f374d059
 LONGEST_TEXT = 2**27  # bytes: more is no text but an archive made to fill the memory
 
 
@@ -196,7 +196,7 @@ def member_bytes(tar, member):
         raise tarfile.TarError(f"{member.name} has {member.size:,} bytes, {LONGEST_TEXT:,} is the most")
     return tar.extractfile(member).read()
 
-
+# %% ../nbs/10_corpus.ipynb #ad92674f
 def inner_documents(name, packed, on_bad_input, skipped):
     "The .txt files of an .xz tar given as bytes; a broken one is bad input, and the outer tar goes on"
     try:
@@ -241,7 +241,7 @@ def find_files(corpus):
             found.append(path)
     return found
 
-
+# %% ../nbs/10_corpus.ipynb #16fb8be3
 OPENWEBTEXT_DOCUMENTS, OPENWEBTEXT_BYTES = 8_013_769, 39_769_491_688
 
 
@@ -255,7 +255,7 @@ def stream_openwebtext(files=None):
     except OSError as e:
         raise UserError(f"OpenWebText cannot be had from the hub ({' '.join(str(e).split())[:150]}): try again, or give the path of its archive or of its Parquet files") from None
 
-
+# %% ../nbs/10_corpus.ipynb #6815b9ae
 def documents(corpus, text_field="text", on_bad_input="fail", skipped=None, meter=None):
     "The documents of all corpora, in order; `meter(n)` is told of bytes: of a file as it is read, else of the text"
     for source in find_files(corpus):

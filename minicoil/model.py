@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import load_json, open_run, save_json, save_manifest, save_npy, write_bytes
+from .run import UserError, load_json, open_run, save_json, save_manifest, save_npy, write_bytes
 from .serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_vocabulary
 
@@ -137,13 +137,13 @@ def fastembed_lines(info):
     reasons = info.get("beyond_fastembed")
     return f"FastEmbed cannot serve this model as it was trained: {'; '.join(reasons)}." if reasons else FASTEMBED
 
-
+# %% ../nbs/23_model.ipynb #1b9afd68
 def weakest_rows(quality, most=20):
     "Rows of the card's table: the words whose clusters are kept apart least"
     shaky = sorted(quality.items(), key=lambda item: (item[1]["separation"], item[1]["sentences"]))[:most]
     return "\n".join(f"| {w} | {q['sentences']} | {q['senses']} | {q['separation']:.2f} |" for w, q in shaky)
 
-
+# %% ../nbs/23_model.ipynb #83f44591
 def words_adapted(info):
     "The card's section about the model that this one started from; empty if there is none"
     if "adapted" not in info:
@@ -159,7 +159,7 @@ def words_added(info):
              for a in info.get("added", [])]
     return "\n## Words added later\n\nTrained with the parameters above and appended; the words before are unchanged.\n\n" + "".join(lines) if lines else ""
 
-
+# %% ../nbs/23_model.ipynb #af84a5b0
 def model_card(run, info):
     "The README.md of a model directory"
     from minicoil.transformer import hub_name, load_transformer, sha256
@@ -237,6 +237,8 @@ def write_model(run, stage):
 # %% ../nbs/23_model.ipynb #17c09573
 def adapted(base, words, rows, quality):
     "(vocabulary, encoders, quality, origin) of the model `base` with the encoders `rows` (words + 1, h, dim) of `words` with enough sentences in place of its own"
+    if base.weights.shape[1:] != rows.shape[1:]:
+        raise UserError(f"{base.folder} has encoders of {' × '.join(map(str, base.weights.shape[1:]))} numbers a word, this run of {' × '.join(map(str, rows.shape[1:]))}: minicoil run --start-from takes over what the model was made with")
     enough = [w for w in words if quality[w]["sentences"] >= ADAPT_LEAST and w in base.vocabulary.ids]
     merged = np.array(base.weights)
     for w in enough:

@@ -48,7 +48,7 @@ def read_beir_rows(path, fields):
         raise UserError(f"{path} has no rows")
     return rows
 
-
+# %% ../nbs/25_retrieval.ipynb #b0117396
 def read_collection(source):
     "[(id, text)] of documents: `demo`, a BEIR folder, a file, or a folder"
     folder = DATA / "beir" if str(source) == "demo" else Path(source)
@@ -113,7 +113,7 @@ def term_vectors(forms, rows):
     pieces = forms.pieces[flat].astype(np.float32)
     return np.add.reduceat(forms.vectors[flat] * pieces[:, None], cuts) / np.add.reduceat(pieces, cuts)[:, None]
 
-
+# %% ../nbs/25_retrieval.ipynb #5a96dc1c
 @dataclass
 class Index:
     "A collection to rank: `postings` {term: [(document, count, rows)]}, `lengths` (n,), `forms`"

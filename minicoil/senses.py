@@ -135,7 +135,8 @@ def umap_layout(distances, dim, seed=0):
     import umap
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reducer = umap.UMAP(n_components=dim, metric="precomputed", n_neighbors=min(15, len(distances) - 1), random_state=seed, n_jobs=1)
+        start = "spectral" if len(distances) > dim + 2 else "random"  # so few points have no `dim` eigenvectors to start from
+        reducer = umap.UMAP(n_components=dim, metric="precomputed", n_neighbors=min(15, len(distances) - 1), init=start, random_state=seed, n_jobs=1)
         return reducer.fit_transform(distances).astype(np.float32)
 
 # %% ../nbs/20_senses.ipynb #4ab23183

@@ -188,11 +188,12 @@ def draw_from_index(postings_files, forms, samples, seed):
 
 # %% ../nbs/11_sentences.ipynb #ef19ec75
 LEAST = 5
-DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector")
+DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "seal", "crane", "mouse/mice", "current", "club", "vector",
+              "oxygen", "arm", "organ", "palm", "draw/drew/drawn", "ball", "jam", "plant", "match", "court", "trunk", "port")
 
 
 def wanted_words(run):
-    "The run's words; the bundled twelve if the corpus is the bundle and none are named"
+    "The run's words; the bundled ones if the corpus is the bundle and none are named"
     p = run.params
     if p.words or p.top_words:
         return p.words
@@ -226,7 +227,7 @@ def split_sentences(run, taken=()):
         stage.finish(sentences=n, repeated=repeated, words=len(forms), left_out=left_out, forms=len(counts), tokens=sum(counts.values()), cover=len(np.unique(np.concatenate([i for i, _ in drawn]))))
     return run.stage("sentences").manifest
 
-
+# %% ../nbs/11_sentences.ipynb #2e59ee47
 def split_shards(run, stage):
     "Both rounds over all corpus shards; returns how many sentences were dropped because an earlier shard has them"
     files = run.stage("corpus").parts("parquet")
@@ -250,7 +251,7 @@ def count_forms(stage):
             sentences[form] += rows
     return sentences, counts, sum(pq.read_metadata(f).num_rows for f in stage.parts("parquet"))
 
-
+# %% ../nbs/11_sentences.ipynb #ca46c074
 def keep_trainable(forms, drawn, left_out):
     "Words with at least `LEAST` sentences and their draws; the others go to `left_out` with the reason"
     for word, (ids, _) in zip(forms, drawn):
@@ -263,7 +264,7 @@ def keep_trainable(forms, drawn, left_out):
     names = list(forms)
     return {names[i]: forms[names[i]] for i in kept}, [drawn[i] for i in kept]
 
-
+# %% ../nbs/11_sentences.ipynb #a7ffe5d1
 def save_draw(path, drawn):
     "Write [(ids, keys)] as Parquet with columns word (index), sentence_id, key; ordered by word, then key"
     import pyarrow as pa, pyarrow.parquet as pq

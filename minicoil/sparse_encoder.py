@@ -7,6 +7,7 @@ __all__ = ['BUCKETS', 'IDF_FILE', 'fold', 'sparse_tensor', 'column_idf', 'MiniCO
 
 # %% ../nbs/05_sparse_encoder.ipynb #86ec07bf
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +106,6 @@ def copy_model(source, target):
             shutil.copyfile(file, to)
 
 
-def load_sparse_encoder(path, documents=None, **options):
+def load_sparse_encoder(path: str | Path, documents: Iterable[str] | None = None, **options) -> SparseEncoder:
     "A sentence-transformers `SparseEncoder` of a model directory or hub name; with `documents` (texts), queries are weighted by their IDF. `options` are `MiniCOIL.load`'s."
     return SparseEncoder(modules=[MiniCOILModule.load(path, documents, **options)], similarity_fn_name="dot", device="cpu")

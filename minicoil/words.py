@@ -156,7 +156,7 @@ def grow(model, hidden, folder, left_out):
         files, checksums = ({name: found[name] for name in manifest["files"]} for found in list_files(folder))
         save_manifest(folder / "manifest.json", {**manifest, "words": len(vocabulary.words), "files": files, "checksums": checksums})
 
-
+# %% ../nbs/34_words.ipynb #85baec31
 def origin(hidden, left_out):
     "Where new words come from: what minicoil.json and the card say of them"
     corpus, sentences = hidden.stage("corpus").manifest, hidden.stage("sentences").manifest
@@ -277,7 +277,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(
 
 def report(facts):
     "What `add_words` did, in a few lines for people"
-    words, before, after = facts["words"], *facts["shift"]
+    words, (before, after) = facts["words"], facts["shift"]
     lines = [f"added: {', '.join(f'{word} (id {i})' for i, word in enumerate(words, facts['first_id']))}"]
     where = f"listed in {facts['list']}" if facts["list"] else "--list FILE writes their numbers"
     lines += [f"embed again: documents that have {' or '.join(words)} in any form; {facts['touched']:,} of the {facts['looked_through']:,} documents {'named' if facts['indexed'] else 'learned from'} ({where})"]

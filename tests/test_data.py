@@ -12,8 +12,9 @@ from minicoil.corpus import DATA
 from minicoil.sentences import DEMO_WORDS
 from minicoil.vocabulary import stemmer, stop_words
 
-IRREGULAR = {"mice": "mouse", "sprang": "spring", "sprung": "spring"}
-WORDS = ("bat", "bank", "bass", "spring", "cell", "pitch", "seal", "crane", "mouse", "current", "club", "vector")
+IRREGULAR = {"mice": "mouse", "sprang": "spring", "sprung": "spring", "drew": "draw", "drawn": "draw"}
+WORDS = ("bat", "bank", "bass", "spring", "cell", "pitch", "seal", "crane", "mouse", "current", "club", "vector",
+         "oxygen", "arm", "organ", "palm", "draw", "ball", "jam", "plant", "match", "court", "trunk", "port")
 STEMS = {stemmer().stem_word(word): word for word in WORDS}
 
 
@@ -27,7 +28,7 @@ def pieces(text):
 
 
 def word_of(form):
-    """The one of the twelve words that `form` is a form of, or None."""
+    """The one of the bundle's words that `form` is a form of, or None."""
     return IRREGULAR.get(form) or STEMS.get(stemmer().stem_word(form))
 
 
@@ -42,7 +43,7 @@ each_sense = pytest.mark.parametrize("members", SENSES.values(), ids=map(".".joi
 
 
 def test_words():
-    """There are twelve words, the ones that a run trains when none are named."""
+    """There are 24 words, the ones that a run trains when none are named."""
     assert {word for word, _ in SENSES} == set(WORDS) == {word.split("/")[0] for word in DEMO_WORDS}
 
 
@@ -54,8 +55,8 @@ def test_irregular_forms():
 
 @pytest.mark.parametrize("word", WORDS)
 def test_senses(word):
-    """Every word has two or three senses."""
-    assert len([sense for w, sense in SENSES if w == word]) in (2, 3)
+    """Every word has two or three senses, and one word, which the notebooks hold beside them, has one."""
+    assert len([sense for w, sense in SENSES if w == word]) in ((1,) if word == "oxygen" else (2, 3))
 
 
 @each_sense
@@ -116,15 +117,16 @@ def content_words(sentence, word):
 
 
 def share_free(members, n=10):
-    """Share of sentences without the `n` commonest content words, ties broken by name; and a share no other order goes below."""
+    """Share of sentences without the `n` commonest content words: ties broken by name, and ties broken so that each next word spoils most sentences."""
     found = [content_words(row["sentence"], row["word"]) for row in members]
     counts = Counter(stem for words in found for stem in words)
     ranked = sorted(counts, key=lambda stem: (-counts[stem], stem))
     free = lambda common: sum(not words & common for words in found) / len(found)
     last = counts[ranked[n - 1]]
-    certain = {stem for stem in ranked if counts[stem] > last}
-    # each of the words tied for the last places spoils at most `last` sentences more
-    return free(set(ranked[:n])), free(certain) - (n - len(certain)) * last / len(found)
+    worst = {stem for stem in ranked if counts[stem] > last}
+    while len(worst) < n:
+        worst.add(min((stem for stem in ranked if counts[stem] == last and stem not in worst), key=lambda stem: free(worst | {stem})))
+    return free(set(ranked[:n])), free(worst)
 
 
 def test_share_free():
@@ -136,7 +138,7 @@ def test_share_free():
 
 @each_sense
 def test_commonest_content_words(members):
-    """At least 40 % of a sense's sentences have none of its ten commonest content words, however ties are broken."""
+    """At least 40 % of a sense's sentences have none of its ten commonest content words, even when ties are broken for the worst."""
     fixed, worst = share_free(members)
     assert fixed >= 0.4 and worst >= 0.4
 
@@ -177,9 +179,9 @@ def test_collection():
 
 
 def test_queries():
-    """There are 60 different queries, each with grades 1 and 2 only, at least two sentences of grade 2, and all ids exist."""
+    """There are 150 different queries, each with grades 1 and 2 only, at least two sentences of grade 2, and all ids exist."""
     queries = json_lines(DATA / "beir" / "queries.jsonl")
-    assert len({row["_id"] for row in queries}) == len({row["text"].strip().lower() for row in queries} - {""}) == len(queries) == 60
+    assert len({row["_id"] for row in queries}) == len({row["text"].strip().lower() for row in queries} - {""}) == len(queries) == 150
     header, *lines = (DATA / "beir" / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()
     assert header.split("\t") == ["query-id", "corpus-id", "score"]
     judged = [line.split("\t") for line in lines]
@@ -194,10 +196,10 @@ def test_queries():
 def test_readme():
     """The README beside the data counts right."""
     readme = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
-    assert "Twelve words" in readme
+    assert "Twenty-four words" in readme
     assert re.search(r"(\d+) senses", readme)[1] == str(len(SENSES))
     assert re.search(r"(\d+) sentences with none", readme)[1] == str(len({row["sentence"] for row in PLAIN}))
-    assert re.search(r"(\d+) short queries", readme)[1] == "60"
+    assert re.search(r"(\d+) short queries", readme)[1] == "150"
 
 
 def embed_words(model):
@@ -234,7 +236,7 @@ def test_bag_of_words_is_not_enough(capsys):
     with mock.patch.dict(os.environ):  # loading sets numbers of threads, which later processes must not inherit
         embeddings = embed_words(load_transformer("all-MiniLM-L6-v2"))
     scores = {}
-    for word in WORDS:
+    for word in (w for w in WORDS if w != "oxygen"):
         mine = [i for i, row in enumerate(LABELLED) if row["word"] == word]
         rows, sentences = [LABELLED[i] for i in mine], np.array([LABELLED[i]["sentence"] for i in mine])
         scores[word] = (accuracy(make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000)), sentences, rows),

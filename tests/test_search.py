@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from chains import TO_MODEL, digests, small_corpus, work
+from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
 from minicoil import MiniCOIL, store
-from minicoil.benchmark import benchmark_collections
-from minicoil.model import ADAPT_LEAST
+from minicoil.benchmark import benchmark_collections, objective_row
+from minicoil.model import ADAPT_LEAST, adapted
 from minicoil.pipeline import from_model
 from minicoil.retrieval import build_index, fuse, mix, score_all
 from minicoil.run import UserError, load_json, open_run
@@ -132,6 +132,17 @@ def test_several_collections(model, documents, queries, tmp_path):
     assert again["macro"]["minicoil"] == found["macro"]["minicoil"]
 
 
+def test_two_collections_of_one_name(model, documents, queries, tmp_path):
+    """Two collections whose folders are called alike both have their results; one that is named twice is refused."""
+    asked = [(f"q{i}", text) for i, text in enumerate(queries[:4])]
+    data = [write_beir(tmp_path / where / "same", documents[:40], asked[:n], [(q, documents[0][0]) for q, _ in asked[:n]]) for where, n in (("a", 2), ("b", 3))]
+    found = benchmark_collections(model, data, tmp_path / "out", systems=("bm25", "minicoil"))
+    assert {name: f["queries"] for name, f in found["collections"].items()} == {"a/same": 2, "b/same": 3}
+    assert set(load_json(tmp_path / "out" / "results.json")["collections"]) == {"a/same", "b/same"}
+    with pytest.raises(UserError, match="named twice"):
+        benchmark_collections(model, [data[0], tmp_path / "b" / ".." / "a" / "same"], systems=("bm25", "minicoil"))
+
+
 def test_control_row(model, documents, queries):
     """The control takes a query word's numbers from another text that has the word: cosines of the collection's own occurrences, not of the query's."""
     forms = read_forms(model, [t for _, t in documents])
@@ -166,6 +177,21 @@ def test_start_from(started):
     assert "## Started from another model" in (started[1] / "README.md").read_text()
 
 
+def test_start_from_by_notebook(started, tmp_path):
+    """The notebook of stage `model` runs to its end in a run that starts from a model, and leaves the same encoders."""
+    run = with_notebooks(copy_before(started[1].parent, "model", tmp_path / "run"))
+    done = minicoil("run", "--out", run, "--until", "model")
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(*(np.load(folder / ENCODERS_FILE) for folder in (started[1], run / "23_model")))
+
+
+def test_start_from_another_shape(tiny_run, started):
+    """Stage `model` alone refuses, in one line, to start from a model with other numbers a word."""
+    base = MiniCOIL.load(tiny_run / "23_model")
+    with pytest.raises(UserError, match="64 × 3 numbers a word, this run of 64 × 4"):
+        adapted(base, ["bat"], np.zeros((2, 64, 4), np.float32), {"bat": {"sentences": 100}})
+
+
 def test_start_from_refuses(tiny_run):
     """What contradicts the model is refused in one line: another dim, top words, words it does not have."""
     start = {"start_from": str(tiny_run / "23_model")}
@@ -198,6 +224,29 @@ def test_search_command(tiny_run, documents, tmp_path):
         assert done.returncode == 0 and "d" in done.stdout and len(done.stdout.splitlines()) == 4, done.stderr
     lean = minicoil("search", "--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--no-explain", "--limit", 2, "bat", cwd=tmp_path)
     assert len(lean.stdout.splitlines()) == 2 and (tmp_path / "kept").is_dir()
+
+
+def test_what_search_prints_is_harmless(tiny_run, tmp_path):
+    """`minicoil search` prints no control character of a text or of a document's name."""
+    evil = "\x1b[2J\x07evil\r\n\u202e\x9b"
+    write_beir(tmp_path / "beir", [(f"{evil}{i}", f"the bat {evil} flew") for i in range(3)], [("q", "bat")], [])
+    done = minicoil("search", "--model", tiny_run / "23_model", "--documents", "beir", "--limit", 3, "bat", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count("evil") == 6 and len(done.stdout.splitlines()) == 6, done
+    assert all(c.isprintable() or c == "\n" for c in done.stdout), done.stdout
+
+
+def test_help_names_every_precision():
+    """The help of `embed --precision` names what it can be."""
+    import inspect
+    from minicoil.commands import command_embed
+    from minicoil.serving import MODEL_FILES
+    assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())
+
+
+def test_a_row_of_another_objective_says_what_it_reads():
+    """In the benchmark of a run the row of an objective is marked where it reads other layers than it would alone."""
+    assert objective_row("fit", "graph") == "fit objective, of the mean of 4 layers" and objective_row("umap", "fit") == "umap objective, of the last layer"
+    assert objective_row("umap", "graph") == "umap objective"
 
 
 def test_a_collection_of_another_width_is_refused(tmp_path):
