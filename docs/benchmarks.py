@@ -67,6 +67,14 @@ def forms(record):
     return table(["form", *columns], [[name, *(row.get(c, "") for c in columns)] for name, row in record["forms"].items()])
 
 
+def faults(record):
+    """What was disturbed or spoiled, how often, and with what end."""
+    found = record["results"]
+    rows = [[row["kind"], row["how"], f"{row['count']:,}", row["lost"], row["wrong"]] for row in found["trials"]]
+    return "\n\n".join(["Killed at random moments, cut off, damaged, or given generated bad input: how often work was lost, and how often a result was wrong.",
+                        table(["what", "how", "times", "lost", "wrong"], [*rows, ["all", "", f"{found['total']:,}", found["lost"], found["wrong"]]])])
+
+
 def flat(value, path=""):
     """[(path, value)] of everything in a record, lists of numbers on one line."""
     if isinstance(value, dict):
@@ -82,7 +90,7 @@ def anything(record):
 
 
 SECTIONS = {"search": ("Does it help a search?", search), "senses": ("Telling senses apart", senses), "objectives": ("Search with thousands of words", objectives), "training": ("What training costs", training),
-            "forms": ("Smaller forms", forms), "serving": ("Serving", anything), "inflections": ("Inflected forms", anything)}
+            "forms": ("Smaller forms", forms), "serving": ("Serving", anything), "inflections": ("Inflected forms", anything), "faults": ("Faults", faults)}
 
 
 def recorded(record):

@@ -102,7 +102,7 @@ def all_executed(run):
 
 def alternative(prose, limit=300):
     """Alternative text of a picture: the last prose before it, which says what is to be seen."""
-    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[#`*>|]", r"\1", prose)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*>|]", r"\1", re.sub(r"^#.*$", "", prose, flags=re.M))
     text = " ".join(text.split())
     return (text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …") or "A picture, explained in the text around it"
 
@@ -197,7 +197,7 @@ def write_chapters(paths, run):
 def contents(paths):
     """The site's table of contents, at the end of its first page."""
     howto = [f"howto/{name}" for name in sorted((p.stem for p in (DOCS / "howto").glob("*.md")), key=lambda n: HOWTO.index(n) if n in HOWTO else len(HOWTO))]
-    parts = {"How to": howto, "The book": [n for n in paths if n != "index"], "Reference": ["reference/index", "benchmarks", "promises", "changelog"]}
+    parts = {"How to": howto, "The book": [n for n in paths if n != "index"], "Reference": ["reference/index", "benchmarks", "promises", "versions", "changelog"]}
     return "\n\n".join(f":::{{toctree}}\n:hidden:\n:caption: {title}\n\n" + "\n".join(names) + "\n:::" for title, names in parts.items())
 
 
@@ -222,7 +222,8 @@ def main():
     write_static(run)
     shutil.copytree(DOCS / "howto", SOURCE / "howto")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "changelog.md")
-    shutil.copy(DOCS / "promises.md", SOURCE / "promises.md")
+    for name in ("promises.md", "versions.md"):
+        shutil.copy(DOCS / name, SOURCE / name)
     (SOURCE / "benchmarks.md").write_text(benchmark_page(ROOT / "results"), encoding="utf-8")
     for name, text in reference_pages(ROOT / "minicoil").items():
         (SOURCE / "reference").mkdir(exist_ok=True)

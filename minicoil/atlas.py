@@ -50,7 +50,7 @@ def page_data(view):
 # %% ../nbs/30_atlas.ipynb #4e522046
 def means_table(view):
     "Senses with their colours, counts and mean trained numbers, as an HTML table"
-    head = "".join(f'<th scope="col">{a}</th>' for a in ["sense", *view.axes])
+    head = '<th scope="col">sense</th>' + "".join(f'<th scope="col" class="axis">{a}</th>' for a in view.axes)
     shapes = shape_of(view)
     rows = [f'<tr data-c="{c}"><th scope="row">{glyph(c, "o" if view.labels else shapes[c])}{escaped(name)} ({n:,})</th>{"".join(map(heat, mean))}</tr>'
             for c, (name, n, mean) in enumerate(zip(view.names, view.sizes, view.means.tolist()))]
@@ -85,7 +85,7 @@ def figures_html(view):
     after = f"<figure><h2>After: the {dim} trained numbers</h2>{after}<figcaption>On their two principal axes, {share:.0%} of the spread.</figcaption></figure>"
     if view.before is None:
         note = f", of the first {len(view.sentences)} of the draw" if len(view.sentences) < len(view.clusters) else ""
-        return f'<p class="faint">A plain page: the trained numbers alone{note}. No UMAP was made of this word (see --pictures).</p>\n<div class="views">{after}</div>\n'
+        return f'<p class="faint">A plain page: the trained numbers alone{note}. No UMAP was made of this word (see <code>--pictures</code>).</p>\n<div class="views">{after}</div>\n'
     before = drawn_points(view, view.before, f"{headline(view)}, before training: target embeddings laid out by UMAP. Senses: {senses_text(view)}")
     before = f"<figure><h2>Before: target embeddings, by UMAP</h2>{before}<figcaption>UMAP's axes have no meaning; near is alike.</figcaption></figure>"
     return f'<div class="views">{before}{after}</div>\n'
@@ -120,9 +120,10 @@ def index_row(view):
     "The table row of a word"
     several, kept = len(view.names) > 1, view.separation
     link = lambda inside: f'<a href="words/{file_name(view.index, "html")}">{inside}</a>'
+    share = f'{kept:.0%}<small class="unit"> kept</small>' if several else "–"
     plain = "" if view.before is not None else "<br><small>plain page</small>"
     return (f'<tr role="row"><th role="rowheader" scope="row" data-value="{escaped(view.word)}">{link(escaped(view.word))}{plain}</th><td role="cell" class="number" data-value="{len(view.clusters)}">{len(view.clusters):,}<small class="unit"> sentences</small></td>'
-            f'<td role="cell" class="number" data-value="{kept if several else -1}">{f"{kept:.0%}" if several else "–"}<small class="unit"> kept</small>'
+            f'<td role="cell" class="number" data-value="{kept if several else -1}">{share}'
             f'{f"<br><small>{by_chance(view.sizes):.0%} by chance</small>" if several else ""}</td>'
             f'<td role="cell" class="wide" data-value="{len(view.names)}">{counted(len(view.names), "sense")}<br><small>{escaped(senses_text(view)) if several else ""}</small></td><td role="cell">{thumbnail(view)}</td></tr>')
 
@@ -133,7 +134,7 @@ def index_page(rows, pictures):
     return page(f"Atlas of {counted(len(rows), 'word')} – miniCOIL", f"""<h1>Atlas of {counted(len(rows), "word")}</h1>
 <p>Each word with the sentences it was trained on and the senses that showed in them, named by their telling words. Separation: the share of sentences whose
 nearest neighbour, by the trained numbers, is of the same sense. {counted(pictures, "word")} also as pictures: the same sentences before and after training.</p>
-<p id="find" hidden><label>Find <input id="search" type="search" autocomplete="off" placeholder="a word, or a telling word"></label> <span id="count" class="faint" aria-live="polite"></span></p>
+<p id="find" hidden><label>Find <input id="search" type="search" size="26" autocomplete="off" placeholder="a word, or a telling word"></label> <span id="count" class="faint" aria-live="polite"></span></p>
 <table class="index" role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>
 <tbody role="rowgroup">
 {chr(10).join(rows)}

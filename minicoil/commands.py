@@ -10,6 +10,7 @@ __all__ = ['LONGEST_LINE', 'benchmarks', 'COMMANDS', 'lines_of', 'decoded', 'rep
 # %% ../nbs/35_commands.ipynb #c6166cbb
 import contextlib, io, json, os, shutil, sys, tempfile, zipfile
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import List, Optional
 
@@ -112,7 +113,8 @@ def command_embed(
         raise UserError("npz cannot be written to standard output: name a file with --out")
     if batch_size < 1:
         raise UserError(f"batch size is {batch_size}; it must be at least 1")
-    loaded, faults = MiniCOIL.load(model, precision=precision), {}
+    loaded = MiniCOIL.load(model, precision=precision)
+    faults: dict = {}
     embed = loaded.query_embed if query else loaded.embed
     try:
         stream = open(file, "rb") if file else contextlib.nullcontext(sys.stdin.buffer)
@@ -253,4 +255,4 @@ def positive(text):
         return False
 
 # %% ../nbs/35_commands.ipynb #b23a43f8
-COMMANDS = {"add-words": command_add_words, "embed": command_embed, "search": command_search}
+COMMANDS: dict[str, Callable] = {"add-words": command_add_words, "embed": command_embed, "search": command_search}

@@ -11,13 +11,13 @@ __all__ = ['DATA', 'FORMATS', 'PACKED', 'LONGEST_TEXT', 'BROKEN_TAR', 'OPENWEBTE
            'write_documents']
 
 # %% ../nbs/10_corpus.ipynb #96dd2ca4
-import gzip, hashlib, io, json, lzma, re, tarfile
+import gzip, hashlib, importlib.resources, io, json, lzma, re, tarfile
 from pathlib import Path
 
 from .run import UserError, atomic, load_json, open_run, progress, save_json
 
 # %% ../nbs/10_corpus.ipynb #f56c4981
-DATA = Path(__file__).parent / "data" if "__file__" in globals() else Path(__import__("minicoil").__file__).parent / "data"
+DATA = Path(str(importlib.resources.files("minicoil"))) / "data"
 
 
 def bundled_sentences():

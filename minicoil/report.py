@@ -27,8 +27,8 @@ def cell(value):
 
 
 def table(head, rows):
-    "An HTML table; columns of numbers stand on the right"
-    numeric = [all(re.fullmatch(r"[+-]?[\d,.]*( ?%)?", str(row[i])) for row in rows) for i in range(len(head))]
+    "An HTML table; columns of numbers, times and sizes stand on the right"
+    numeric = [all(re.fullmatch(r"[+-]?[\d,.]*( ?%)?|([\d,]+ (h|min|s|MB) ?)+", str(row[i])) for row in rows) for i in range(len(head))]
     tags = [' class="number"' if n and i else "" for i, n in enumerate(numeric)]
     line = lambda row: "<tr>" + f'<th scope="row">{cell(row[0])}</th>' + "".join(f"<td{tag}>{cell(v)}</td>" for v, tag in zip(row[1:], tags[1:])) + "</tr>"
     titles = "".join(f'<th scope="col"{tag}>{cell(h)}</th>' for h, tag in zip(head, tags))
@@ -102,15 +102,18 @@ def kept_senses(run):
 
 
 def quality_figure(run, rows):
-    "matplotlib figure: sentences a word, and separation against chance"
+    "matplotlib figure: sentences a word, and separation against chance where words have senses"
     from minicoil.run import plot_style
     plt = plot_style()
     sentences = [q["sentences"] for q in load_json(run.stage("training").path / "quality.json").values()]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
+    fig, axes = plt.subplots(1, 2 if rows else 1, figsize=(9 if rows else 4.5, 3), squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
     plt.close(fig)
     left.hist(sentences, bins=min(30, max(5, len(set(sentences)))), color=sense_colour(0))
     left.set_title(f"{counted(len(sentences), 'word')}, median {np.median(sentences):.0f} sentences")
     left.set_xlabel("sentences a word"), left.set_ylabel("words")
+    if not rows:
+        return fig
     right.plot([0, 1], [0, 1], color="#777777", lw=1)
     right.scatter([r[4] for r in rows], [r[3] for r in rows], s=14, alpha=0.6, color=sense_colour(1), edgecolors="none")
     above = sum(r[3] > r[4] for r in rows)
@@ -135,7 +138,8 @@ def notebook_pictures(path, limit=300):
         return []
     for part in parts:
         if part["cell_type"] == "markdown":
-            prose = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)|[#`*>|]", r"\1", "".join(part["source"])).split())
+            text = re.sub(r"^#.*$", "", "".join(part["source"]), flags=re.M)   # a heading is no prose
+            prose = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*>|]", r"\1", text).split()) or prose
         for output in part.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 said = prose if len(prose) <= limit else prose[:limit].rsplit(" ", 1)[0] + " …"
@@ -155,11 +159,11 @@ def pictures_html(run):
 # %% ../nbs/37_report.ipynb #d5264140
 def stage_rows(run, seconds, peaks):
     "[stage, time, peak memory, facts] of every stage that is done"
-    rows = []
+    rows, shown = [], lambda v: f"{v:,}" if type(v) is int else f"{v:.4g}" if type(v) is float else v
     for stage, (name, _) in STAGES.items():
         if run.stage(stage).done:
             facts = {k: v for k, v in run.stage(stage).manifest.items() if type(v) in (int, float, str) and len(str(v)) < 40}
-            said = ", ".join(f"{k.replace('_', ' ')} {v:,}" if type(v) is int else f"{k.replace('_', ' ')} {v}" for k, v in facts.items())
+            said = ", ".join(f"{k.replace('_', ' ')} {shown(v)}" for k, v in facts.items())
             rows.append([name, duration(seconds[stage]) if stage in seconds else "", f"{peaks[stage]:,} MB" if stage in peaks else "", said])
     return rows
 
@@ -174,7 +178,8 @@ def words_html(run):
     named = lambda some: table(["word", "sentences", "senses", "separation", "by chance"], [[w, n, k, f"{s:.0%}", f"{c:.0%}"] for w, n, k, s, c in some])
     tables = f"<h3>Kept best</h3>\n{named(rows[:10])}" + (f"<h3>Kept worst</h3>\n{named(rows[-10:][::-1])}" if len(rows) > 20 else "") if rows else ""
     link = '<p><a href="30_atlas/index.html">The atlas</a> has a page for every word.</p>\n' if run.stage("atlas").done else ""
-    return f"<h2>Words</h2>\n{link}{as_image(buffer.getvalue(), f'Histogram of sentences a word, and separation against chance for {len(rows)} words of several senses')}{tables}"
+    said = "Histogram of sentences a word" + (f", and separation against chance for {counted(len(rows), 'word')} of several senses" if rows else "")
+    return f"<h2>Words</h2>\n{link}{as_image(buffer.getvalue(), said)}{tables}"
 
 
 def search_html(run):

@@ -94,9 +94,13 @@ class Embedded:
 def prepare_collection(home, width):
     "Make the collection of a `Server` for dense vectors of `width`, or check the one that is there"
     from qdrant_client import models
-    if not home.ask(home.client.collection_exists, home.name):
-        home.ask(home.client.create_collection, home.name, vectors_config={"dense": models.VectorParams(size=width, distance=models.Distance.COSINE)},
-                 sparse_vectors_config={"minicoil": models.SparseVectorParams(modifier=models.Modifier.IDF)})
+
+    def make():  # every try looks first, since a try may have been done though its answer was lost
+        if not home.client.collection_exists(home.name):
+            home.client.create_collection(home.name, vectors_config={"dense": models.VectorParams(size=width, distance=models.Distance.COSINE)},
+                                          sparse_vectors_config={"minicoil": models.SparseVectorParams(modifier=models.Modifier.IDF)})
+
+    home.ask(make)
     there = home.ask(home.client.get_collection, home.name).config.params
     sizes = {name: v.size for name, v in there.vectors.items()} if isinstance(there.vectors, dict) else {}
     check_vectors(f"{home.name} at {home.server}", sizes, there.sparse_vectors or {}, width)

@@ -11,13 +11,14 @@ __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 
 # %% ../nbs/04_serving.ipynb #ad84f463
 import os
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from .run import UserError, load_json, one_of
-from .sparse import Int8Encoders, Reader, bm25_weight, document_vectors, encode_words, query_vectors, unknown_shift, whole_readings, word_vectors
+from .sparse import Int8Encoders, Reader, SparseEmbedding, bm25_weight, document_vectors, encode_words, query_vectors, unknown_shift, whole_readings, word_vectors
 from .vocabulary import WordPieces, load_vocabulary
 
 # %% ../nbs/04_serving.ipynb #960e9724
@@ -141,7 +142,7 @@ def embed_window(window, batch_size, assemble):
     return window_pass(EMBEDDER, window, batch_size, globals()[assemble])
 
 # %% ../nbs/04_serving.ipynb #ba732f54
-def explain_match(model, query, text, idf=None):
+def explain_match(model: "MiniCOIL", query: str, text: str, idf: dict[str, float] | None = None) -> list[dict]:
     "Rows of word, known, bm25 (the document's weight), similarity (cosine of meanings, 1 for unknown words), contribution; best first"
     (_, (mine, _, my_stems)), (_, (theirs, counts, stems)) = window_pass(model, [query, text], 2, whole_readings)
     length = sum(counts.values()) + sum(stems.values())
@@ -246,6 +247,7 @@ def open_model(kind, path, threads, providers, precision, k, b, avg_len):
 class MiniCOIL:
     "A finished model, opened by `load`: `embed`, `query_embed`, `embed_words`, `embed_both`, `explain`"
     lanes, lane = 1, None  # threads that take a batch each, and their session
+    loaded_with: dict = {}  # what a process of `parallel` loads it with
 
     def __init__(self, folder, session, tokenizer, vocabulary, weights, info, k=1.2, b=0.75, avg_len=150.0):
         self.folder, self.session, self.tokenizer, self.vocabulary, self.weights, self.info = folder, session, tokenizer, vocabulary, weights, info
@@ -257,27 +259,27 @@ class MiniCOIL:
         self.most_tokens = CPU_TOKENS if session.get_providers() == ["CPUExecutionProvider"] else None
 
     @classmethod
-    def load(cls, path, threads=None, providers=None, precision="float32", k=1.2, b=0.75, avg_len=150):
+    def load(cls, path: str | Path, threads: int | None = None, providers: list[str] | None = None, precision: str = "float32", k: float = 1.2, b: float = 0.75, avg_len: float = 150) -> "MiniCOIL":
         "Open a model directory or a model on the Hugging Face hub. `threads` are ONNX Runtime's; precision: float32, int8_head or int8; `k`, `b`, `avg_len` are BM25's."
         return open_model(cls, path, threads, providers, precision, k, b, avg_len)
 
-    def embed(self, texts, batch_size=32, parallel=None):
+    def embed(self, texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None) -> Iterator[SparseEmbedding]:
         "Sparse vectors of documents, an iterator in input order. `parallel`: that many processes of one thread each; 0 means all cores."
         return (sparse for _, sparse in passes(self, texts, batch_size, parallel, document_vectors))
 
-    def query_embed(self, texts, batch_size=32):
+    def query_embed(self, texts: str | Iterable[str], batch_size: int = 32) -> Iterator[SparseEmbedding]:
         "Sparse vectors of queries: every word weighs 1"
         return (sparse for _, sparse in passes(self, texts, batch_size, None, query_vectors))
 
-    def embed_words(self, texts, batch_size=32):
+    def embed_words(self, texts: str | Iterable[str], batch_size: int = 32) -> Iterator[dict[str, np.ndarray]]:
         "For each text {vocabulary word: unit vector (dim,)}: exactly what enters the sparse vector"
         return (words for _, words in passes(self, texts, batch_size, None, word_vectors))
 
-    def embed_both(self, texts, batch_size=32, parallel=None):
+    def embed_both(self, texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None) -> tuple[np.ndarray, list[SparseEmbedding]]:
         "(dense (n, d) float32, list of sparse vectors) of documents from one forward pass"
         both = list(passes(self, texts, batch_size, parallel, document_vectors))
         return np.array([dense for dense, _ in both], np.float32), [sparse for _, sparse in both]
 
-    def explain(self, query, text, idf=None):
+    def explain(self, query: str, text: str, idf: dict[str, float] | None = None) -> list[dict]:
         "Why `text` matches `query`: see `explain_match`"
         return explain_match(self, query, text, idf)

@@ -119,7 +119,7 @@ class SparseEmbedding:
     indices: np.ndarray
     values: np.ndarray
 
-    def as_dict(self):
+    def as_dict(self) -> dict[int, float]:
         "{index: value}"
         return dict(zip(self.indices.tolist(), self.values.tolist()))
 

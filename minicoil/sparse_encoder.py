@@ -8,6 +8,7 @@ __all__ = ['BUCKETS', 'IDF_FILE', 'OPTIONS', 'fold', 'sparse_tensor', 'column_id
 
 # %% ../nbs/05_sparse_encoder.ipynb #86ec07bf
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,6 @@ def copy_model(source, target):
             shutil.copyfile(file, to)
 
 
-def load_sparse_encoder(path, documents=None, **options):
+def load_sparse_encoder(path: str | Path, documents: Iterable[str] | None = None, **options) -> SparseEncoder:
     "A sentence-transformers `SparseEncoder` of a model directory or hub name; with `documents` (texts), queries are weighted by their IDF. `options` are `MiniCOIL.load`'s."
     return SparseEncoder(modules=[MiniCOILModule.load(path, documents, **options)], similarity_fn_name="dot", device="cpu")

@@ -239,8 +239,11 @@ class ServerStore:
         from qdrant_client import models as m
         put = lambda batch: self.ask(self.client.upsert, self.collection, [m.PointStruct(id=i, vector=v, payload=p) for i, v, p in batch], wait=True)
         with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(put, batch) for batch in batches(rows, 500)]:
-                done.result()
+            try:
+                for done in [pool.submit(put, batch) for batch in batches(rows, 500)]:
+                    done.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error: a server that is away is not waited for once a batch
 
     def draw(self, forms, samples):
         "[(sentence ids, keys)] of the `samples` smallest keys among points with any form, for each list of forms"

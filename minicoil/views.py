@@ -50,7 +50,7 @@ class WordView:
     numbers: np.ndarray     # (n, dim) what serving computes
     separation: float       # see 22_training
     constant: bool = False  # the last number carries the constant too
-    labels: list = None     # (shown) senses given by people, if there are any
+    labels: list | None = None     # (shown) senses given by people, if there are any
 
     @property
     def after(self):

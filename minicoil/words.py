@@ -277,7 +277,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(
 
 def report(facts):
     "What `add_words` did, in a few lines for people"
-    words, before, after = facts["words"], *facts["shift"]
+    words, (before, after) = facts["words"], facts["shift"]
     lines = [f"added: {', '.join(f'{word} (id {i})' for i, word in enumerate(words, facts['first_id']))}"]
     where = f"listed in {facts['list']}" if facts["list"] else "--list FILE writes their numbers"
     lines += [f"embed again: documents that have {' or '.join(words)} in any form; {facts['touched']:,} of the {facts['looked_through']:,} documents {'named' if facts['indexed'] else 'learned from'} ({where})"]

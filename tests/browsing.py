@@ -28,7 +28,7 @@ def find_chromium():
 @contextlib.contextmanager
 def watched(browser, size=DESKTOP, **options):
     """A page that remembers what went wrong: `page.faults` (console errors, exceptions, dialogs) and `page.left` (requests beyond this machine)."""
-    context = browser.new_context(viewport=size, **options)
+    context = browser.new_context(viewport=size, has_touch=size == PHONE, **options)
     page = context.new_page()
     page.faults, page.left = [], []
     page.on("console", lambda m: page.faults.append(m.text) if m.type == "error" else None)

@@ -125,6 +125,17 @@ def small_corpus(path, words=("bat", "bank"), each=60, others=80):
     return path
 
 
+def made_up_corpus(path, words, sentences=12_000, length=10):
+    """A text file of made-up sentences in which `words` different words, of different stems and a piece each, are all about as frequent."""
+    from minicoil.transformer import load_tokenizer
+    from minicoil.vocabulary import stemmer, stop_words
+    stem, stops, rng = stemmer("english").stem_word, stop_words("english"), random.Random(0)
+    known = sorted(w for w in load_tokenizer("all-MiniLM-L6-v2").get_vocab() if w.isascii() and w.isalpha() and len(w) > 3 and w not in stops)
+    chosen = list({stem(w): w for w in known}.values())[:words]
+    path.write_text("".join(" ".join(rng.choices(chosen, k=length)).capitalize() + ".\n" for _ in range(sentences)), encoding="utf-8")
+    return path
+
+
 def tiny_transformer(folder, hidden_size, seed, dim=None, max_length=128):
     """Save a random BERT of two layers with MiniLM's tokenizer as a sentence transformer; `dim` adds a projection. Returns its folder."""
     import torch

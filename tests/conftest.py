@@ -28,6 +28,15 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="long: run with --slow or make test-slow"))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The table of trials, see trials.py, below the results."""
+    from trials import rows_of, table
+    rows = rows_of(r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome) if r.when == "call")
+    if rows:
+        terminalreporter.section("trials")
+        terminalreporter.write_line(table(rows))
+
+
 def minicoil(*arguments, **options):
     """The `minicoil` command of this environment as a finished process with text output."""
     command = [str(Path(sys.executable).with_name("minicoil")), *map(str, arguments)]
@@ -53,7 +62,9 @@ def model_folder(run_folder):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane."""
+    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane. MINICOIL_TEST_TINY is one that another session made."""
+    if os.environ.get("MINICOIL_TEST_TINY"):
+        return Path(os.environ["MINICOIL_TEST_TINY"])
     from chains import small_corpus, tiny_transformer, undisturbed
     folder = tmp_path_factory.mktemp("tiny")
     model = str(tiny_transformer(folder / "transformer", 64, seed=5))

@@ -1,7 +1,12 @@
-"""The atlas, the report and the live page in a browser: what is pointed at is what is shown, and nothing else happens."""
+"""The atlas, the report and the live page in a browser: what is pointed at is what is shown, and nothing else happens.
+
+Slow tests use an atlas of 5,000 words: of the run MINICOIL_TEST_BROAD, or of one made here, with made-up sentences and a random transformer."""
+import os
 import random
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,8 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 from minicoil.atlas import file_name, index_page, index_row, word_page
 from minicoil.pages import OVERRIDES
 from minicoil.run import open_run, save_json
+from minicoil.sentences import sentence_texts
+from minicoil.store import drawn_sentences
 from minicoil.views import WordView, word_views
 
 HOSTILE = ["</script><script>document.title='hacked'</script> the bat", "<img src=x onerror=\"document.title='hacked'\"> the bat", "{{7*7}} ${7*7} %{x} the bat",
@@ -22,11 +29,23 @@ def run(run_folder):
     return open_run(run_folder)
 
 
+@pytest.fixture(scope="module")
+def broad_run(tmp_path_factory):
+    """A run with an atlas of at least 5,000 words."""
+    if os.environ.get("MINICOIL_TEST_BROAD"):
+        return open_run(Path(os.environ["MINICOIL_TEST_BROAD"]))
+    from chains import TO_MODEL, made_up_corpus, tiny_transformer, work
+    folder = tmp_path_factory.mktemp("broad")
+    model = str(tiny_transformer(folder / "transformer", 32, seed=5, max_length=32))
+    run = open_run(folder / "run", corpus=[str(made_up_corpus(folder / "corpus.txt", 5600))], top_words=5000, dim=4, samples=20, objective="fit", pictures=4, input_model=model, target_model=model)
+    return work(run, *TO_MODEL, "atlas")
+
+
 def point_at(page, view, i):
-    """Move the pointer to point i of a view; on a phone, tap it."""
+    """Move the pointer to point i of a view; on a phone, tap it. Returns the number of the sentence that is shown."""
     x, y = page.evaluate("""([view, i]) => { const svg = document.querySelectorAll("svg.plot")[view], use = svg.querySelectorAll("use")[i]; svg.scrollIntoView({block: "start"});
         const at = new DOMPoint(+use.getAttribute("x"), +use.getAttribute("y")).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; }""", [view, i])
-    page.mouse.move(x, y)
+    page.touchscreen.tap(x, y) if page.viewport_size == PHONE else page.mouse.move(x, y)
     return page.evaluate("document.getElementById('said').dataset.i ?? null")
 
 
@@ -57,6 +76,18 @@ def test_pointing_shows_the_stored_sentence_in_every_view(browser, run, size):
                 assert said.startswith(clean(view.sentences[shown])) and view.names[view.clusters[shown]] in said
                 assert page.locator("#said mark").first.text_content() == view.sentences[shown][slice(*view.spans[shown][0])]
             assert page.faults == page.left == [] and wider_than_screen(page) <= 0
+
+
+def test_the_label_hides_no_ring(browser, run):
+    """The label beside the pointer covers the pointed sentence in neither view."""
+    view = next(word_views(run, 0, 1))
+    with watched(browser) as page:
+        page.goto((run.stage("atlas").path / "words" / file_name(0, "html")).as_uri())
+        for n, i in enumerate(random.Random(4).sample(range(len(view.sentences)), 30)):
+            point_at(page, n % 2, i)
+            boxes = page.evaluate("[...document.querySelectorAll('#tip, .ring')].map(e => e.getBoundingClientRect().toJSON())")
+            tip, rings = next(b for b in boxes if b["width"] > 60), [b for b in boxes if b["width"] < 60]
+            assert len(rings) == 2 and not any(r["right"] > tip["left"] and r["left"] < tip["right"] and r["bottom"] > tip["top"] and r["top"] < tip["bottom"] for r in rings)
 
 
 def test_keys_do_what_the_pointer_does(browser, run):
@@ -103,6 +134,53 @@ def toy_view(word, index=0, sentences=None, n=60):
     return WordView(word, index, sentences, spans, half, [f"left{index}", "right"], rng.normal(size=(len(half), 2)), np.c_[half - .5, rng.normal(size=(len(half), 3)) / 9], 0.9)
 
 
+@pytest.mark.slow
+@BOTH
+def test_a_broad_atlas_shows_the_stored_rows(browser, broad_run, size):
+    """Among 5,000 words, pointing at 20 random points, each in both views, shows the corpus's own row and rings it in the other view; so do 20 on plain pages."""
+    rng, drawn, pictures = random.Random(1), drawn_sentences(broad_run), broad_run.stage("senses").manifest["pictures"]
+    assert len(drawn) >= 5000 and pictures > 0
+    with watched(browser, size) as page:
+        for index in [rng.randrange(pictures) for _ in range(20)] + [rng.randrange(pictures, len(drawn)) for _ in range(20)]:
+            ids = drawn[index][2]
+            page.goto((broad_run.stage("atlas").path / "words" / file_name(index, "html")).as_uri())
+            points = page.locator("svg.plot").first.locator("use").count()
+            plots, i = page.locator("svg.plot").count(), rng.randrange(points)
+            assert plots == (2 if index < pictures else 1) and points == min(len(ids), len(ids) if plots == 2 else 100)
+            for view in range(plots):
+                shown, rings = int(point_at(page, view, i)), lit(page)
+                stored = sentence_texts(broad_run, ids[[shown]])[ids[shown]]
+                assert clean(page.locator("#said").text_content()).startswith(clean(stored) + " (")
+                assert i in rings[view] and all(shown in ring for ring in rings)
+        assert page.faults == page.left == [] and wider_than_screen(page) <= 0
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_broad_index_is_used(browser, broad_run, size):
+    """The index of 5,000 real rows finds a word within 2 s of loading, the best of three times; it sorts, and leads to the word's page. Says how long it took."""
+    drawn, waits = drawn_sentences(broad_run), []
+    for index in random.Random(2).sample(range(len(drawn)), 3):
+        with watched(browser, size) as page:
+            begin = time.perf_counter()
+            page.goto((broad_run.stage("atlas").path / "index.html").as_uri(), wait_until="load")
+            loaded = time.perf_counter()
+            page.fill("#search", drawn[index][0])
+            assert drawn[index][0] in page.locator("tbody tr:visible th a").all_text_contents()
+            found = time.perf_counter()
+            waits.append(found - loaded)
+            page.fill("#search", "")
+            page.get_by_role("button", name="separation").click()
+            kept = [float(v) for v in page.evaluate("[...document.querySelectorAll('tbody tr')].map(r => r.cells[2].dataset.value)")]
+            ordered = time.perf_counter()
+            print(f"{len(drawn):,} words, {size['width']} px: loaded in {loaded - begin:.2f} s; a word found {found - loaded:.2f} s after that; sorted {ordered - found:.2f} s after that")
+            assert kept == sorted(kept) and len(kept) == len(drawn) and wider_than_screen(page) <= 0
+            page.fill("#search", drawn[index][0])
+            page.get_by_role("link", name=drawn[index][0], exact=True).first.click()
+            assert page.locator("h1").text_content().startswith(f"{drawn[index][0]}: ") and page.faults == page.left == []
+    assert min(waits) <= 2   # the issue asks for it; the best of three, as other processes may be at work
+
+
 def test_five_thousand_words_are_searched(browser, tmp_path):
     """An index of 5,000 words finds one of them, by its name and by a telling word."""
     rows = [index_row(replace(toy_view("x", i % 7, n=20), word=f"word{i}", index=i, names=[f"sense{i}", "other"])) for i in range(5000)]
@@ -129,6 +207,29 @@ def test_hostile_sentences_are_text_in_the_atlas(browser, tmp_path):
         assert page.title() != "hacked" and page.locator("img").count() == 0 and page.faults == [] and wider_than_screen(page) <= 0
         page.goto((tmp_path / "index.html").as_uri())
         assert page.locator("tbody th a").text_content() == "<b>bat</b>" and page.title() != "hacked" and page.faults == []
+
+
+def test_a_hostile_corpus_is_text_on_its_pages(browser, tmp_path):
+    """Hostile sentences of a corpus, drawn and trained on, stand as they were in the atlas's page of their word; the run's report has no markup of theirs."""
+    from chains import TO_MODEL, small_corpus, tiny_transformer, work
+    from minicoil.report import write_report
+    texts = [t for t in (f"One night someone wrote {bad} upon the old wall" for bad in HOSTILE) if len(t) <= 1000]   # longer sentences are none, see 11_sentences
+    corpus = small_corpus(tmp_path / "corpus.txt", ("bat",), each=20)
+    corpus.write_text(corpus.read_text(encoding="utf-8") + "\n".join(texts), encoding="utf-8")
+    model = str(tiny_transformer(tmp_path / "transformer", 32, seed=5))
+    run = open_run(tmp_path / "run", words=["bat", "wall"], corpus=[str(corpus)], dim=2, samples=100, pictures=0, input_model=model, target_model=model)
+    work(run, *TO_MODEL, "atlas")
+    stored = [" ".join(t.split()) for t in texts]
+    with watched(browser) as page:
+        page.goto((run.stage("atlas").path / "words" / file_name(0, "html")).as_uri())
+        shown = page.locator("li[id]").all_text_contents()
+        assert len(stored) >= 5 and all(sum(clean(t) == clean(item) for item in shown) == 1 for t in stored)
+        for i in (i for i, item in enumerate(page.evaluate("[...document.querySelectorAll('svg.plot use')].map((_, i) => document.getElementById('s' + i).textContent)")) if clean(item) in map(clean, stored)):
+            shown = int(point_at(page, 0, i))
+            assert clean(page.locator("#said").text_content()).startswith(clean(page.locator(f"#s{shown}").text_content()))
+        for address in (page.url, (run.stage("atlas").path / "index.html").as_uri(), write_report(run).as_uri()):
+            page.goto(address)
+            assert page.title() != "hacked" and page.locator("img[src=x]").count() == 0 and page.faults == page.left == []
 
 
 def test_hostile_text_is_text_in_the_report(browser, tmp_path):
@@ -183,6 +284,29 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
         inside = page.frame_locator("iframe")
         assert inside.locator("polygon.star").count() == 1 and inside.locator("#landed li").count() == 3
         assert page.faults == page.left == []
+
+
+@pytest.mark.slow
+def test_typed_sentences_land_in_a_broad_atlas(browser, broad_run):
+    """For stored sentences typed into the live page of 5,000 words, every word's numbers are `embed_words`'s of a model loaded anew, to 1e-4, and all are marked."""
+    from minicoil import MiniCOIL
+    from minicoil.explore import explore_server
+    folder, rng, drawn = broad_run.stage("model").path, random.Random(3), drawn_sentences(broad_run)
+    ids = np.array([rng.choice(drawn[rng.randrange(len(drawn))][2].tolist()) for _ in range(10)])
+    texts, model, worst = list(sentence_texts(broad_run, ids).values()), MiniCOIL.load(folder), 0
+    with explore_server(MiniCOIL.load(folder)) as server, watched(browser) as page:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for text, wanted in zip(texts, model.embed_words(texts)):
+            page.goto(f"http://127.0.0.1:{server.server_port}")
+            page.fill("#text", text)
+            page.get_by_role("button").click()
+            links = {a["word"]: a["at"] for a in page.evaluate("[...document.querySelectorAll('tbody th a')].map(a => ({word: a.textContent, at: a.href.split('#at=')[1].split(',').map(Number)}))")}
+            assert links.keys() == wanted.keys() and len(wanted) > 0 and page.locator("#typed mark").count() >= len(wanted)
+            worst = max([worst, *(np.abs(np.array(links[word]) - numbers).max() for word, numbers in wanted.items())])
+            assert page.frame_locator("iframe").locator("polygon.star").count() == 1
+        server.shutdown()
+        print(f"{len(texts)} sentences typed: at most {worst:.1e} from embed_words")
+        assert worst < 1e-4 and page.faults == page.left == []
 
 
 def test_a_star_stands_on_the_point_with_its_numbers(browser, run):

@@ -1,4 +1,4 @@
-"""JupyterLab, driven as a person drives it: every numbered notebook of a clean copy is opened and run to its end."""
+"""JupyterLab, driven as a person drives it: every notebook of a clean clone is opened and run to its end."""
 import json
 import os
 import secrets
@@ -13,16 +13,18 @@ import pytest
 from browsing import watched
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("*.ipynb"))
 STATE = """() => { const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length);
     return {cells: cells.length, done: cells.filter(c => c.execution_count).length, errors: cells.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)}; }"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """(address, token, folder) of a JupyterLab on a copy of the tree, without outputs of earlier runs."""
+    """(address, token, folder) of a JupyterLab on a clean clone: the tracked files as they are here, nothing else."""
     folder, token = tmp_path_factory.mktemp("lab") / "clone", secrets.token_hex(8)
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", "__pycache__", "*.egg-info", ".pytest_cache"))
+    for name in subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")[:-1]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -41,7 +43,7 @@ def lab(tmp_path_factory):
     process.wait(20)
 
 
-def run_all(page, address, token, name, limit=600):
+def run_all(page, address, token, name, limit=1200):
     """Open a notebook, run all its cells, wait for the last; returns the final state."""
     page.goto(f"{address}/lab/tree/nbs/{name}.ipynb?token={token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)

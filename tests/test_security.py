@@ -5,7 +5,6 @@ import json
 import lzma
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 
 from conftest import minicoil
 from minicoil.corpus import read_documents
-from minicoil.run import STAGES, UserError, check_parameters, load_npy
+from minicoil.run import UserError, check_parameters, load_npy
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-a-secret-that-nobody-writes-down"
@@ -152,6 +151,13 @@ def test_no_secret_of_the_environment_is_written(tiny_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
     assert not [p for p in folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+
+
+def test_every_pin_is_tabled():
+    """The dated page of versions says of every pinned package what is pinned today, and nothing of others."""
+    from versions import PAGE, pinned, tabled
+    assert {name: version for name, (version, _) in tabled().items()} == pinned() and len(pinned()) > 100, "python tests/versions.py --write NEWEST.tsv"
+    assert re.search(r" on 20\d\d-\d\d-\d\d: ", PAGE.read_text(encoding="utf-8"))
 
 
 # `minicoil explore`

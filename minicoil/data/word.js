@@ -35,10 +35,17 @@ function light(i, at) {
   sentence(i).classList.add("lit");
   if (at) {
     tip.replaceChildren(...excerpt(sentence(i)));
-    const box = tip.getBoundingClientRect();
-    tip.style.left = Math.max(4, Math.min(at.clientX + 14, innerWidth - box.width - 8)) + "px";
-    tip.style.top = (at.clientY + 18 + box.height > innerHeight ? at.clientY - box.height - 14 : at.clientY + 18) + "px";
+    beside(at);
   }
+}
+function beside(at) {   // the label beside the pointer, where it hides no ring if there is such a place
+  const {width, height} = tip.getBoundingClientRect(), rings = [...document.querySelectorAll(".ring")].map(ring => ring.getBoundingClientRect());
+  const places = [[14, 18], [14, -height - 14], [-width - 14, 18], [-width - 14, -height - 14]].map(([x, y]) =>
+    [Math.max(4, Math.min(at.clientX + x, innerWidth - width - 8)), Math.max(4, Math.min(at.clientY + y, innerHeight - height - 4))]);
+  const hides = ([x, y]) => rings.some(r => r.right > x && r.left < x + width && r.bottom > y && r.top < y + height);
+  const [left, top] = places.find(place => !hides(place)) ?? places[0];
+  tip.style.left = left + "px";
+  tip.style.top = top + "px";
 }
 function nearest(v, x, y, allowed = () => true) {
   let best = null, least = Infinity;
