@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARD_POINTS', 'PASSING', 'payload', 'batches', 'sample_of', 'merge', 'open_shard', 'draw_from_shard',
            'draw_from_shards', 'upload_to_shard', 'EdgeStore', 'server_name', 'connect_server', 'patiently',
-           'check_server', 'make_collection', 'ServerStore', 'collection_name', 'open_store', 'upload_to_qdrant',
-           'upload_part', 'drawn_sentences']
+           'check_server', 'make_collection', 'some_at_once', 'ServerStore', 'collection_name', 'open_store',
+           'upload_to_qdrant', 'upload_part', 'drawn_sentences']
 
 # %% ../nbs/13_store.ipynb #202707af
 import contextlib, hashlib, json, os, re, time
@@ -215,6 +215,16 @@ def make_collection(client, name, dim, rows):
         if field not in (info.payload_schema or {}):
             client.create_payload_index(name, field, field_schema=index, wait=True)
 
+# %% ../nbs/13_store.ipynb #7c92aa9c
+def some_at_once(action, items, n=4):
+    "Do `action` on all items, `n` at a time; after an error those that wait are not begun: a server that is away is not waited for once a batch"
+    with ThreadPoolExecutor(n) as pool:
+        try:
+            for done in [pool.submit(action, item) for item in items]:
+                done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
 # %% ../nbs/13_store.ipynb #43e61156
 class ServerStore:
     "Sentences in a collection of a Qdrant server; the same methods as `EdgeStore`"
@@ -238,12 +248,7 @@ class ServerStore:
         "Put sentences (ids, vectors, texts, forms, keys) into the collection, four batches at a time; doing it again changes nothing"
         from qdrant_client import models as m
         put = lambda batch: self.ask(self.client.upsert, self.collection, [m.PointStruct(id=i, vector=v, payload=p) for i, v, p in batch], wait=True)
-        with ThreadPoolExecutor(4) as pool:
-            try:
-                for done in [pool.submit(put, batch) for batch in batches(rows, 500)]:
-                    done.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # after an error: a server that is away is not waited for once a batch
+        some_at_once(put, batches(rows, 500))
 
     def draw(self, forms, samples):
         "[(sentence ids, keys)] of the `samples` smallest keys among points with any form, for each list of forms"
