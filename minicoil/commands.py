@@ -173,6 +173,7 @@ def command_search(
     query: str = typer.Argument(..., help="What to look for"),
     model: Path = typer.Option(..., help="Model directory"),
     documents: str = typer.Option("demo", help="demo, a file, a folder of files, or a BEIR folder"),
+    text_field: str = typer.Option("text", help="Where .jsonl and .parquet documents keep the text"),
     limit: int = typer.Option(5, help="Hits to show"),
     using: str = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
@@ -186,7 +187,7 @@ def command_search(
     one_of("using", using, WAYS)
     if limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
-    loaded, found = MiniCOIL.load(model), read_collection(documents)
+    loaded, found = MiniCOIL.load(model), read_collection(documents, text_field)
     hits = search_documents(loaded, found, [query], limit, using, collection, length_option(avg_len), explain)[0]
     for rank, (hit, rows) in enumerate(hits, 1):
         print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]" + (f"\n   {'; '.join(one_line(describe(row)) for row in rows) or 'no word in common'}" if explain else ""))

@@ -154,7 +154,7 @@ def triplet_projection(x, targets, dim, snippets=None, steps=TRIPLET_STEPS, seed
 
 # %% ../nbs/06_objectives.ipynb #3765b978
 def main_directions(views, rank=TRIPLET_RANK):
-    "Main directions (words, h, rank) of the first of some views (words, n, h), a scale (words, rank), and the views in scaled coordinates"
+    "Main directions (words, h, rank) of the first of some views (words, n, h), centred by the caller, a scale (words, rank), and the views in scaled coordinates"
     import torch
     spread = (views[0].mT @ views[0]).double()
     values, vectors = torch.linalg.eigh(spread)
@@ -201,11 +201,13 @@ def train_group(objective, dim, x, near=None, layout=None, targets=None, snippet
         real = (x.abs().sum(2) > 0).double()
         size = (((x.double() - mean[:, None]) @ directions * real[..., None]) ** 2).sum((1, 2)).div(real.sum(1)).sqrt().clamp(min=1e-12)
         parts = mean, directions, constants / size[:, None]
-    else:
+    elif objective == "graph":
         width = max(a.shape[1] for a in near)
         near = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=-1) for a in near]
         none[:, -1] = CONSTANT
         parts = (*graph_projection(x, adjacency(rows(near, -1)), dim, torch.as_tensor(pooled).to(device) if pooled is not None else None), none)
+    else:
+        raise ValueError(objective)
     return np.ascontiguousarray(serving_matrices(x, *parts).cpu().numpy())
 
 

@@ -49,8 +49,8 @@ def read_beir_rows(path, fields):
     return rows
 
 # %% ../nbs/25_retrieval.ipynb #b0117396
-def read_collection(source):
-    "[(id, text)] of documents: `demo`, a BEIR folder, a file, or a folder"
+def read_collection(source, text_field="text"):
+    "[(id, text)] of documents: `demo`, a BEIR folder, a file, or a folder; `text_field` is where JSON lines and Parquet keep the text"
     folder = DATA / "beir" if str(source) == "demo" else Path(source)
     if folder.is_dir() and any((folder / f"corpus.jsonl{end}").exists() for end in ("", ".gz")):
         rows = read_beir_rows(beir_file(folder, "corpus.jsonl"), ("_id", "title", "text"))
@@ -58,7 +58,7 @@ def read_collection(source):
     texts = sorted(folder.rglob("*.txt")) if folder.is_dir() else []
     if texts:
         return [(str(f.relative_to(folder)), f.read_text(encoding="utf-8", errors="replace")) for f in texts]
-    found = [(f"{Path(f).name}:{i}", text) for f in find_files([str(source)]) for i, text in enumerate(read_documents(f), 1)]
+    found = [(f"{Path(f).name}:{i}", text) for f in find_files([str(source)]) for i, text in enumerate(read_documents(f, text_field), 1)]
     if not found:
         raise UserError(f"{source} has no documents")
     return found

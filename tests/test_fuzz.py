@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -71,7 +72,19 @@ def both(check, strategy):
 
 LINES = st.one_of(st.binary(max_size=60), st.text(max_size=40).map(lambda t: t.encode("utf-8", "surrogatepass")),
                   st.sampled_from([b"", b"\xef\xbb\xbfA bat.", b"a\x00bat", b"a\tbat\r", b"\xed\xa0\x80 lone", b"bat\xe2\x80\xa8bank", b"{\"text\": \"bat\"}", b"{\"text\": null}", b"[" * 3000, b"{\"text\": \"\\ud800 bat\"}", b"null", b"\"x\"", b"1e999"]))
-PACKERS = {"": lambda b: b, ".gz": gzip.compress, ".xz": lzma.compress, ".gz-wrong": lambda b: b, ".gz-cut": lambda b: gzip.compress(b)[:-9], ".xz-cut": lambda b: lzma.compress(b)[:-5]}
+
+
+def zstd(raw):
+    """The bytes as one Zstandard frame."""
+    return pyarrow.compress(raw, codec="zstd", asbytes=True)
+
+
+def spoiled(packed):
+    """The bytes with some in their middle overwritten."""
+    return packed[: len(packed) // 2] + b"\xff" * 8 + packed[len(packed) // 2 + 8 :]
+
+
+PACKERS = {"": lambda b: b, ".gz": gzip.compress, ".xz": lzma.compress, ".gz-wrong": lambda b: b, ".gz-cut": lambda b: gzip.compress(b)[:-9], ".gz-spoiled": lambda b: spoiled(gzip.compress(b)), ".zst": zstd, ".zst-cut": lambda b: zstd(b)[:-3], ".xz-cut": lambda b: lzma.compress(b)[:-5]}
 CORPUS = st.tuples(st.lists(LINES, max_size=8), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.sampled_from([".txt", ".jsonl", ".parquet", ".tar"]), st.sampled_from(list(PACKERS)), st.sampled_from(["fail", "skip"]))
 
 
@@ -86,6 +99,7 @@ def corpora(case, folder, request):
     if found is None:
         assert on_bad_input == "fail" or kind == ".parquet"
         return None
+    assert skipped or not packed.endswith("-cut") or kind == ".tar", "half a file was read as a whole one"
     assert all(isinstance(t, str) for t in found) and all("\n" not in s for s in skipped if s)
     if kind == ".txt" and packed == "" and not skipped:
         whole = end.join(lines).decode("utf-8-sig").split("\n")

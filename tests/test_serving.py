@@ -18,7 +18,7 @@ from minicoil.serving import WINDOW, MiniCOIL, forward
 from minicoil.sparse import encode_words, head_arrays
 
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "transformers", "matplotlib")
-TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "zstandard", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",
+TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",
                  "ipykernel", "nbformat", "plotly", "psutil", "threadpoolctl", "fastembed", "ir_measures", "fastcore", "nbdev")
 
 
