@@ -66,7 +66,7 @@ def raised_in(traceback):
     found = re.findall(r"File \S*?minicoil/(\w+\.py):\d+, in (\w+)", plain)
     return f", in {found[-1][1]} of {found[-1][0]}" if found else ""
 
-
+# %% ../nbs/40_pipeline.ipynb #406fb3aa
 def execute(run, stage):
     "Run the notebook of a stage on a run; returns nothing, the result is in the run's folder"
     import logging

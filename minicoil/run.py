@@ -6,10 +6,10 @@
 __all__ = ['JOURNAL', 'OBJECTIVES', 'FIRST_USE', 'MOST', 'STAGES', 'known_checksum', 'PALETTE', 'UserError', 'one_of', 'checksum',
            'write_down', 'written', 'atomic', 'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy',
            'unreadable', 'throw_away_folder', 'Parameters', 'check_parameters', 'from_here', 'check_value',
-           'check_text', 'stage_function', 'stages_from', 'Stage', 'save_manifest', 'load_manifest', 'list_files',
-           'check_journal', 'process_start', 'locked', 'lock_holder', 'living_holder', 'end_orphan', 'Run',
-           'peak_memory', 'sweep', 'check_driver', 'open_run', 'tuple_or', 'discard', 'versions', 'one_thread',
-           'progress', 'plot_style']
+           'check_text', 'stage_function', 'stages_from', 'check_file', 'save_manifest', 'load_manifest', 'list_files',
+           'Stage', 'check_journal', 'process_start', 'locked', 'lock_holder', 'living_holder', 'end_orphan', 'Run',
+           'check_driver', 'holding', 'blaming', 'open_run', 'tuple_or', 'sweep', 'discard', 'peak_memory', 'versions',
+           'one_thread', 'progress', 'plot_style']
 
 # %% ../nbs/00_run.ipynb #bb4e9ac8
 import contextlib, dataclasses, fcntl, functools, importlib, json, os, resource, shutil, signal, sys, tempfile, time, zlib
@@ -59,7 +59,6 @@ def written(folder):
             name, crc = json.loads(line)
             found.setdefault(name, set()).add(crc)
     return found
-
 
 # %% ../nbs/00_run.ipynb #74292500
 @contextlib.contextmanager
@@ -126,7 +125,6 @@ def unreadable(path, error):
     stage = next((name for name, (folder, _) in STAGES.items() if folder in Path(path).parts[:-1]), None)
     mend = f"run again with --from {stage} to make it anew" if stage else "put back a copy, or make it anew"
     return UserError(f"{path} is damaged ({' '.join(f'{type(error).__name__}: {error}'.split())[:120]}): {mend}")
-
 
 # %% ../nbs/00_run.ipynb #bdfca885
 def throw_away_folder():
@@ -227,7 +225,6 @@ def check_text(name, value):
 
 MOST = 2**31 - 1
 
-
 # %% ../nbs/00_run.ipynb #dba97b1d
 STAGES = {
     "corpus": ("10_corpus", "convert_openwebtext"),
@@ -256,12 +253,47 @@ def stages_from(stage):
     names = list(STAGES)
     return names[names.index(one_of("stage", stage, names)):]
 
+# %% ../nbs/00_run.ipynb #c5f1d0a5
+known_checksum = functools.lru_cache(100_000)(lambda path, *stamp: checksum(path))
+
+
+def check_file(stage, file, size=None, checksums=(None,)):
+    "A `UserError` unless `file` of a stage is there, of this size and with one of these checksums; None is any"
+    path = stage.path / file
+    found = path.stat() if path.is_file() else None
+    state = "is missing" if found is None else f"has {found.st_size} bytes instead of {size}" if size not in (None, found.st_size) else ""
+    if not state and None not in checksums and known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums:
+        state = "is damaged: its bytes are not those that were written"
+    if state:
+        raise UserError(f"{path} {state}: run again with --from {stage.name} to make it anew")
+
+
+def save_manifest(path, facts):
+    "Write a manifest, with a checksum of what it says"
+    save_json(path, {**facts, "check": zlib.crc32(json.dumps(facts, sort_keys=True).encode())})
+
+
+def load_manifest(path):
+    "Read a manifest, without its checksum; a `UserError` if that does not fit"
+    facts = load_json(path)
+    if not isinstance(facts, dict) or "check" in facts and facts.pop("check") != zlib.crc32(json.dumps(facts, sort_keys=True).encode()):
+        raise unreadable(path, ValueError("what it says is not what was written"))
+    return facts
+
+
+def list_files(folder):
+    "({file: bytes}, {file: checksum}) of a stage's folder, without manifest, journal and the embedded Qdrant"
+    files = {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file() and f.name not in ("manifest.json", JOURNAL)
+             and not f.name.endswith(".tmp") and "qdrant" not in f.relative_to(folder).parts}
+    return {name: f.stat().st_size for name, f in files.items()}, {name: known_checksum(str(f), (s := f.stat()).st_size, s.st_mtime_ns, s.st_ino) for name, f in files.items()}
+
 # %% ../nbs/00_run.ipynb #2b5efb46
 @dataclass
 class Stage:
     "One stage's folder in a run"
     name: str
     path: Path
+    check = check_file
 
     @property
     def done(self):
@@ -272,16 +304,6 @@ class Stage:
         for file, size in manifest["files"].items():
             self.check(file, size, {manifest.get("checksums", {}).get(file)})
         return True
-
-    def check(self, file, size=None, checksums=(None,)):
-        "A `UserError` unless `file` is there, of this size and with one of these checksums; None is any"
-        path = self.path / file
-        found = path.stat() if path.is_file() else None
-        state = "is missing" if found is None else f"has {found.st_size} bytes instead of {size}" if size not in (None, found.st_size) else ""
-        if not state and None not in checksums and known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums:
-            state = "is damaged: its bytes are not those that were written"
-        if state:
-            raise UserError(f"{path} {state}: run again with --from {self.name} to make it anew")
 
     @property
     def manifest(self):
@@ -305,38 +327,12 @@ class Stage:
         save_manifest(self.path / "manifest.json", {**facts, "files": files, "checksums": checksums})
         (self.path / JOURNAL).unlink(missing_ok=True)
 
-
-# %% ../nbs/00_run.ipynb #c5f1d0a5
-known_checksum = functools.lru_cache(100_000)(lambda path, *stamp: checksum(path))
-
-
-def save_manifest(path, facts):
-    "Write a manifest, with a checksum of what it says"
-    save_json(path, {**facts, "check": zlib.crc32(json.dumps(facts, sort_keys=True).encode())})
-
-
-def load_manifest(path):
-    "Read a manifest, without its checksum; a `UserError` if that does not fit"
-    facts = load_json(path)
-    if not isinstance(facts, dict) or "check" in facts and facts.pop("check") != zlib.crc32(json.dumps(facts, sort_keys=True).encode()):
-        raise unreadable(path, ValueError("what it says is not what was written"))
-    return facts
-
-
-def list_files(folder):
-    "({file: bytes}, {file: checksum}) of a stage's folder, without manifest, journal and the embedded Qdrant"
-    files = {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file() and f.name not in ("manifest.json", JOURNAL)
-             and not f.name.endswith(".tmp") and "qdrant" not in f.relative_to(folder).parts}
-    return {name: f.stat().st_size for name, f in files.items()}, {name: known_checksum(str(f), (s := f.stat()).st_size, s.st_mtime_ns, s.st_ino) for name, f in files.items()}
-
-
 # %% ../nbs/00_run.ipynb #c5f1d0a8
 def check_journal(stage, missing="temporary"):
     "A `UserError` about the first file in a stage's folder that is not what the journal says; `missing`: which may be gone, `temporary` ones or `any`"
     for file, checksums in written(stage.path).items():
         if (stage.path / file).exists() or missing == "temporary" and ".tmp." not in file:
             stage.check(file, None, checksums)
-
 
 # %% ../nbs/00_run.ipynb #2688c746
 def process_start(pid):
@@ -369,7 +365,7 @@ def locked(path, busy, wait=0.0):
     finally:
         f.close()
 
-
+# %% ../nbs/00_run.ipynb #85a9dce7
 def lock_holder(path):
     "Who last took a lock: a dict with pid and start, empty if nobody"
     try:
@@ -377,7 +373,7 @@ def lock_holder(path):
     except (OSError, ValueError):
         return {}
 
-# %% ../nbs/00_run.ipynb #85a9dce7
+
 def living_holder(path, patience=1.0):
     "`lock_holder`, once it names a living process; after `patience` seconds whatever it says"
     until = time.monotonic() + patience
@@ -388,7 +384,7 @@ def living_holder(path, patience=1.0):
         time.sleep(0.02)
     return lock_holder(path)
 
-# %% ../nbs/00_run.ipynb #b0102f61
+
 def end_orphan(run_dir, patience=15.0, grace=2.0):
     "Wait until no stage is at work in `run_dir`; after `grace` seconds end the kernel that a dead driver left behind"
     path, begin = Path(run_dir) / ".work.lock", time.monotonic()
@@ -430,48 +426,16 @@ class Run:
     @contextlib.contextmanager
     def working(self, name):
         "Hold the run while a stage is at work, and write down which stage, by whom and since when"
-        with contextlib.ExitStack() as stack:
-            driver, _, driven = os.environ.get("MINICOIL_DRIVER", "").partition(":")
-            if driven == str(self.dir):
-                check_driver(self.dir, driver)
-            else:
-                stack.enter_context(locked(self.dir / ".driver.lock", f"{self.dir} is at work already"))
-            stack.enter_context(locked(self.dir / ".work.lock", f"a stage of {self.dir} is at work already", wait=15))
-            stage = self.stage(name)
+        stage = self.stage(name)
+        with holding(self.dir), open(self.dir / "log.txt", "a", encoding="utf-8") as log:
             stage.path.mkdir(parents=True, exist_ok=True)
             sweep(self.dir)
-            with open(self.dir / "log.txt", "a", encoding="utf-8") as log:
-                say = lambda *what: print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", *what, file=log, flush=True)
-                say("start")
-                stage.begin()
-                with self.blaming(name):
-                    yield stage
-                say("done", f"peak={peak_memory()}MB")
-
-    @contextlib.contextmanager
-    def blaming(self, name):
-        "Where the stage `name` fails because a file is damaged, say which"
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception:
-            for earlier in list(STAGES)[: list(STAGES).index(name)]:
-                self.stage(earlier).done
-            check_journal(self.stage(name))
-            raise
-
-
-def peak_memory():
-    "The most memory in MB that this process, or any one it started and saw end, has held so far"
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // unit
-
-# %% ../nbs/00_run.ipynb #df1e2ad7
-def sweep(run_dir):
-    "Remove what killed processes left half-written or half-removed in a run's folder; call it while holding the run"
-    for litter in [*run_dir.rglob(".*.tmp"), *run_dir.glob(".*.old")]:
-        shutil.rmtree(litter, ignore_errors=True) if litter.is_dir() else litter.unlink(missing_ok=True)
+            say = lambda *what: print(time.strftime("%Y-%m-%dT%H:%M:%S"), name, f"pid={os.getpid()}", *what, file=log, flush=True)
+            say("start")
+            stage.begin()
+            with blaming(self, name):
+                yield stage
+            say("done", f"peak={peak_memory()}MB")
 
 # %% ../nbs/00_run.ipynb #bdb780f5
 def check_driver(run_dir, driver):
@@ -481,6 +445,33 @@ def check_driver(run_dir, driver):
         raise UserError(f"the driver (pid {driver}) that started this kernel no longer holds {run_dir}")
 
 
+@contextlib.contextmanager
+def holding(run_dir):
+    "Hold both locks of a run while a stage is at work; a kernel makes sure that its driver still holds the first"
+    with contextlib.ExitStack() as stack:
+        driver, _, driven = os.environ.get("MINICOIL_DRIVER", "").partition(":")
+        if driven == str(run_dir):
+            check_driver(run_dir, driver)
+        else:
+            stack.enter_context(locked(run_dir / ".driver.lock", f"{run_dir} is at work already"))
+        stack.enter_context(locked(run_dir / ".work.lock", f"a stage of {run_dir} is at work already", wait=15))
+        yield
+
+
+@contextlib.contextmanager
+def blaming(run, name):
+    "Where the stage `name` fails because a file is damaged, say which"
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:
+        for earlier in list(STAGES)[: list(STAGES).index(name)]:
+            run.stage(earlier).done
+        check_journal(run.stage(name))
+        raise
+
+# %% ../nbs/00_run.ipynb #13962313
 def open_run(run_dir="", redo_from=None, jobs=1, **given):
     "Open the run in `run_dir`, made new if there is none; `given` are `Parameters` by name"
     if not run_dir:
@@ -512,6 +503,12 @@ def tuple_or(value):
     "JSON has no tuples: a list read back is one"
     return tuple(value) if isinstance(value, list) else value
 
+# %% ../nbs/00_run.ipynb #78659cdc
+def sweep(run_dir):
+    "Remove what killed processes left half-written or half-removed in a run's folder; call it while holding the run"
+    for litter in [*run_dir.rglob(".*.tmp"), *run_dir.glob(".*.old")]:
+        shutil.rmtree(litter, ignore_errors=True) if litter.is_dir() else litter.unlink(missing_ok=True)
+
 
 def discard(folder):
     "Remove a folder so that a kill in the middle never leaves half of it under its name"
@@ -519,6 +516,12 @@ def discard(folder):
         doomed = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         os.replace(folder, doomed)
         shutil.rmtree(doomed)
+
+
+def peak_memory():
+    "The most memory in MB that this process, or any one it started and saw end, has held so far"
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // unit
 
 
 def versions():

@@ -6,7 +6,7 @@
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
            'batch_pass', 'forwards', 'lane_session', 'window_pass', 'batched', 'passes', 'call_by_name',
            'start_embedder', 'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts',
-           'open_session', 'check_graph', 'MiniCOIL']
+           'open_session', 'check_graph', 'open_model', 'MiniCOIL']
 
 # %% ../nbs/04_serving.ipynb #ad84f463
 import os
@@ -231,6 +231,18 @@ def check_graph(folder, session, weights, pad_id, tokenizer):
         raise UserError(f"{folder / 'minicoil.json'}: the tokenizer has no token {pad_id} to pad with")
 
 
+# %% ../nbs/04_serving.ipynb #7499b6e8
+def open_model(kind, path, threads, providers, precision, k, b, avg_len):
+    "A model of the class `kind`, see `MiniCOIL.load`"
+    folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)))
+    info, tokenizer, vocabulary, weights = load_parts(folder, precision)
+    session = open_session(folder / MODEL_FILES[precision], threads, providers)
+    check_graph(folder, session, weights, info.get("pad_id", 0), tokenizer)
+    model = kind(folder, session, tokenizer, vocabulary, weights, info, k, b, avg_len)
+    model.loaded_with = dict(threads=1, providers=providers, precision=precision, k=k, b=b, avg_len=avg_len)
+    model.lanes = (threads or len(os.sched_getaffinity(0))) if model.most_tokens else 1
+    return model
+
 # %% ../nbs/04_serving.ipynb #6d3aecef
 class MiniCOIL:
     "A finished model, opened by `load`: `embed`, `query_embed`, `embed_words`, `embed_both`, `explain`"
@@ -249,14 +261,7 @@ class MiniCOIL:
     @classmethod
     def load(cls, path: str | Path, threads: int | None = None, providers: list[str] | None = None, precision: str = "float32", k: float = 1.2, b: float = 0.75, avg_len: float = 150) -> "MiniCOIL":
         "Open a model directory or a model on the Hugging Face hub. `threads` are ONNX Runtime's; precision: float32, int8_head or int8; `k`, `b`, `avg_len` are BM25's."
-        folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)))
-        info, tokenizer, vocabulary, weights = load_parts(folder, precision)
-        session = open_session(folder / MODEL_FILES[precision], threads, providers)
-        check_graph(folder, session, weights, info.get("pad_id", 0), tokenizer)
-        model = cls(folder, session, tokenizer, vocabulary, weights, info, k, b, avg_len)
-        model.loaded_with = dict(threads=1, providers=providers, precision=precision, k=k, b=b, avg_len=avg_len)
-        model.lanes = (threads or len(os.sched_getaffinity(0))) if model.most_tokens else 1
-        return model
+        return open_model(cls, path, threads, providers, precision, k, b, avg_len)
 
     def embed(self, texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None) -> Iterator[SparseEmbedding]:
         "Sparse vectors of documents, an iterator in input order. `parallel`: that many processes of one thread each; 0 means all cores."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LANGUAGES', 'SPECIAL', 'INVISIBLE', 'CHINESE', 'VOCAB_FILE', 'STOP_FILE', 'stemmer', 'stop_words',
            'listed_stop_words', 'without_accents', 'byte_letters', 'kind_of', 'bytes_of', 'characters', 'word_pattern',
-           'character_ends', 'WordPieces', 'fold', 'beyond_fastembed', 'read_words', 'why_unusable', 'shorten',
-           'punctuation', 'between_words', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms',
+           'character_ends', 'inside_words', 'fold', 'WordPieces', 'beyond_fastembed', 'read_words', 'why_unusable',
+           'shorten', 'punctuation', 'between_words', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms',
            'vocabulary_of_stems', 'save_vocabulary', 'load_vocabulary']
 
 # %% ../nbs/01_vocabulary.ipynb #1a9ffa32
@@ -108,6 +108,24 @@ def character_ends(text):
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
     return np.cumsum(1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF) - 2 * (codes >> 8 == 0xDC))
 
+# %% ../nbs/01_vocabulary.ipynb #b501a26f
+def inside_words(found):
+    "Whether each token, given as bytes, begins inside a word: its first byte is in a word that began before"
+    text = b"".join(found).decode("utf-8", "surrogateescape")
+    begins = np.cumsum([0] + [len(b) for b in found])[:-1]
+    ends = np.r_[0, character_ends(text)]
+    words = np.array([m.span() for m in word_pattern().finditer(text)] or [(0, 0)])
+    first, last = ends[words[:, 0]], ends[words[:, 1]]
+    before = np.searchsorted(first, begins, "left") - 1
+    return (before >= 0) & (begins < last[before])
+
+
+def fold(text):
+    "A word as a form: composed, lower case, without invisible characters, and without what stands around its letters and digits"
+    text = re.sub(f"[{INVISIBLE}]", "", unicodedata.normalize("NFC", text).lower())
+    found = [m.span() for m in word_pattern().finditer(text)]
+    return text[found[0][0] : found[-1][1]] if found else ""
+
 # %% ../nbs/01_vocabulary.ipynb #913e6927
 class WordPieces:
     "How a tokenizer's pieces make words: `spans`, `glue` and `words` of token ids"
@@ -131,15 +149,8 @@ class WordPieces:
         return np.r_[starts, len(ids)]
 
     def continues(self, ids):
-        "Whether each token begins inside a word: its first byte is in a word that began before"
-        found = [self.bytes[i] for i in ids]
-        text = b"".join(found).decode("utf-8", "surrogateescape")
-        begins = np.cumsum([0] + [len(b) for b in found])[:-1]
-        ends = np.r_[0, character_ends(text)]
-        words = np.array([m.span() for m in word_pattern().finditer(text)] or [(0, 0)])
-        first, last = ends[words[:, 0]], ends[words[:, 1]]
-        before = np.searchsorted(first, begins, "left") - 1
-        return (before >= 0) & (begins < last[before])
+        "Whether each token begins inside a word, see `inside_words`"
+        return inside_words([self.bytes[i] for i in ids])
 
     def glue(self, ids):
         "The word that these pieces make, as a form; empty for pieces without a letter or digit (WordPiece: the pieces)"
@@ -152,13 +163,6 @@ class WordPieces:
         "The words of a text given as token ids"
         ends = self.spans(ids)
         return [word for a, b in zip(ends[:-1], ends[1:]) if (word := self.glue(ids[a:b]))]
-
-
-def fold(text):
-    "A word as a form: composed, lower case, without invisible characters, and without what stands around its letters and digits"
-    text = re.sub(f"[{INVISIBLE}]", "", unicodedata.normalize("NFC", text).lower())
-    found = [m.span() for m in word_pattern().finditer(text)]
-    return text[found[0][0] : found[-1][1]] if found else ""
 
 # %% ../nbs/01_vocabulary.ipynb #d9e04c24
 def beyond_fastembed(pieces, language):
@@ -213,7 +217,7 @@ def between_words(language):
     "The regular expression of what parts a form that is no vocabulary word; English is cut as FastEmbed does, others keep marks with their letters"
     return re.compile(r"[^\w\s]" if language == "english" else rf"[^\w\s{characters('M')}]")
 
-
+# %% ../nbs/01_vocabulary.ipynb #1f9ea7b6
 @dataclass
 class Vocabulary:
     "Words with ids 1…n, the forms and stems that lead to them, and the language's stop words"
