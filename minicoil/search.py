@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .collection import Embedded, Server, open_collection
+from .collection import Embedded, Server, check_vectors, open_collection
 from .retrieval import DEPTH, mix, read_collection
 from .serving import MiniCOIL, batched
 from .run import UserError, load_json, one_of, open_run, progress, save_json
