@@ -5,7 +5,7 @@ READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYTHONWARNINGS = ignore::SyntaxWarning
 
-.PHONY: run model-en test test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "make model-en CORPUS=PATH   an English model of 20,000 words, for search"
@@ -30,6 +30,10 @@ model-en: $(READY)
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py
+
+# Which lines of the package the notebooks and the tests run; half as long again as make test
+coverage: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py --coverage
 
 test-slow: $(BIN)/docs-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow

@@ -32,7 +32,7 @@ def read_senses(path):
         try:
             row = json.loads(line)
             row = {k: row[k] for k in ("word", "sense", "sentence", "start", "end", "split")}
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise UserError(f"{path} line {number}: sense data needs word, sense, sentence, start, end and split ({type(e).__name__} {e})") from None
         rows.append(row)
     if not rows:

@@ -15,6 +15,7 @@ __all__ = ['JOURNAL', 'OBJECTIVES', 'FIRST_USE', 'MOST', 'STAGES', 'known_checks
 import contextlib, dataclasses, fcntl, functools, importlib, json, os, resource, shutil, signal, sys, tempfile, time, zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -43,8 +44,9 @@ def write_down(path, temporary):
     "Write into the journal of the stage at work, if `path` lies in its folder, the checksum of what will stand there"
     for folder in (path.parent, path.parent.parent):
         if (folder / JOURNAL).exists():
-            with open(folder / JOURNAL, "ab", buffering=0) as f:
+            with open(folder / JOURNAL, "ab") as f:
                 f.write(f"\n{json.dumps([str(path.relative_to(folder)), checksum(temporary)])}\n".encode())
+                f.flush()
                 os.fsync(f.fileno())
             return
 
@@ -107,7 +109,7 @@ def load_json(path):
 def save_npy(path, array):
     "Write one array as `.npy`, atomically"
     with atomic(path) as temporary, open(temporary, "wb") as f:
-        np.save(f, array, allow_pickle=False)
+        np.save(SimpleNamespace(write=f.write), array, allow_pickle=False)  # given the file itself, numpy would miss a full disk
 
 
 def load_npy(path, mmap_mode=None):

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -166,7 +167,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", TO_MODEL[:-1])
-def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
+def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage, record_property):
     """The same for every file and every kind of damage."""
     run, model = small
     folder, seen = interrupted(run, stage, tmp_path / "first"), []
@@ -179,6 +180,7 @@ def test_damage_to_every_file_of_a_stage_at_work(small, tmp_path, stage):
             damage(damaged, random.Random(kind))
             seen.append(finish_or_name(copy, damaged, model, stage))
             shutil.rmtree(copy)
+    hand_over(record_property, row(stage, "damaged at work", len(seen), named=seen.count("named")))
     print(f"{stage}: {len(seen)} damages, {seen.count('named')} named, {seen.count('same bytes')} made anew, 0 unnoticed")
 
 
@@ -255,6 +257,37 @@ def test_a_full_disk(small, tmp_path, full_disk, stage):
     code, errors = in_process(folder, [stage])
     assert code == 2 and len(one_line(errors)) == 1 and "make room" in errors, errors[-1500:]
     (disk / "filler").unlink()
+    work(open_run(folder), *TO_MODEL)
+    assert digests(folder / "23_model") == model
+
+
+@pytest.mark.parametrize("room", [0, 100, 200, 4000, 4100, 9000])
+def test_half_an_array_is_no_array(tmp_path, room):
+    """An array that finds no room, or room for a part of it, is an error, and no file: numpy alone would leave the part without a word."""
+    import numpy as np
+    save = f"import resource, numpy as np; from minicoil.run import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr and not list(tmp_path.iterdir()), done.stderr[-500:]
+    minicoil.run.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    assert np.load(tmp_path / "x.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_no_file_without_its_line_in_the_journal(tmp_path):
+    """A file whose checksum finds no room in the journal gets no name: it could not be told from a damaged one."""
+    journal = tmp_path / minicoil.run.JOURNAL
+    journal.write_bytes(b"x" * 590)
+    save = f"import resource; from minicoil.run import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
+
+
+@pytest.mark.parametrize("stage", ["training", *(pytest.param(stage, marks=pytest.mark.slow) for stage in TO_MODEL if stage not in ("store", "training"))])
+def test_a_file_that_may_not_grow(small, tmp_path, stage):
+    """Where files may not grow (a quota, without a mount) a stage ends with exit code 2 and one line, and the next call makes the same model. (The engine of stage store writes its files at their full size.)"""
+    run, model = small
+    folder = copy_before(run, stage, tmp_path / "run")
+    code, errors = in_process(folder, [stage], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)))
+    assert code == 2 and len(one_line(errors)) == 1 and "make room" in errors, errors[-1500:]
     work(open_run(folder), *TO_MODEL)
     assert digests(folder / "23_model") == model
 
@@ -404,11 +437,12 @@ def half_files(folder):
 
 
 def made(folder, last):
-    """Digests of what a run has made: the model, or where its making is not what is tried, the encoders and the draw; the files of a later stage, without the times in the report of stage export."""
+    """Digests of what a run has made: the model, or where its making is not what is tried, the encoders and the draw; the files of a later stage, without the times in the report of stage export and the model's card, which says what is known by then."""
     if last == "training":
         return [digests(folder / "13_store")["drawn.parquet"], *(digests(folder / "22_training")[name] for name in ("encoders.safetensors", "quality.json"))]
     files = digests(folder / RESULT[last]) if last in AFTER_MODEL else {}
-    return digests(folder / "23_model"), {name: digest for name, digest in files.items() if last != "export" or name not in ("report.json", "manifest.json")}
+    timed = ("report.json", "manifest.json") if last == "export" else ()
+    return {name: digest for name, digest in [*digests(folder / "23_model").items(), *files.items()] if name not in timed and (last == "model" or name != "README.md")}
 
 
 def stage_trial(run, nursery, stage, how, rng, folder, longest, before=None):

@@ -17,7 +17,7 @@ from minicoil import MiniCOIL
 from minicoil.commands import decoded, word_list
 from minicoil.corpus import file_format, read_documents, read_senses
 from minicoil.retrieval import read_collection, read_judged
-from minicoil.run import OBJECTIVES, Parameters, UserError, check_parameters, load_json, open_run
+from minicoil.run import OBJECTIVES, Parameters, UserError, check_parameters, open_run, stage_function
 from minicoil.serving import ENCODERS_FILE
 from minicoil.vocabulary import VOCAB_FILE, WordPieces, read_words
 from trials import hand_over, row
@@ -108,6 +108,19 @@ def corpora(case, folder, request):
 
 
 both(corpora, CORPUS)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["a", "the bat flew ", "The bat flew. ", '"( '])
+def test_a_line_of_a_hundred_megabytes(tmp_path, text):
+    """A line of 100 MB is a text like any other: read whole, cut into sentences, and the lines around it too."""
+    path = tmp_path / "corpus.txt"
+    path.write_text("A bat flew.\n" + text * (100_000_000 // len(text)) + "\nThe bat sat on its own in the cave.\n")
+    assert [len(t) > 10**7 for t in read_documents(path)] == [False, True, False]
+    run = open_run(tmp_path / "run", words=["bat"], corpus=[str(path)])
+    stage_function("corpus")(run)
+    assert one_line_or(lambda: stage_function("sentences")(run)) is None, "one sentence with a bat is too few to train"
+    assert not (tmp_path / "run" / "11_sentences" / "manifest.json").exists()
+
 
 TAR_MEMBERS = st.lists(st.tuples(st.sampled_from(["a.txt", "../../escaped.txt", "/tmp/minicoil-escaped.txt", "x/../../y.txt", "b.xz", "link.txt", "dev.txt"]),
                                  st.binary(max_size=40), st.sampled_from([tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])), max_size=5)
@@ -312,3 +325,13 @@ def lines_to_embed(case, folder, request):
 
 
 both(lines_to_embed, st.lists(st.one_of(LINES, st.binary(min_size=60, max_size=70)), max_size=6).map(b"\n".join))
+
+
+def test_deep_json_is_one_line(tmp_path):
+    """A line of labelled sentences, documents or queries that nests without end is named."""
+    path = tmp_path / "deep.jsonl"
+    path.write_bytes(b"[" * 5000)
+    for read in (read_senses, lambda p: list(read_documents(p)), read_collection):
+        with pytest.raises(UserError, match="deep.jsonl") as e:
+            read(path)
+        assert "\n" not in str(e.value)
