@@ -203,13 +203,15 @@ def test_start_from_refuses(tiny_run):
 
 def test_make_collection(tmp_path):
     """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads; a folder in use is refused."""
-    from minicoil.corpus import DATA
+    from minicoil.corpus import DATA, bundled_sentences
     from minicoil.retrieval import read_judged
     done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert done.returncode == 0, done.stderr
     documents, queries, judged = read_judged(tmp_path / "senses")
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts == {"words": 12, "senses": 30, "documents": len(documents), "queries": len(queries)} and len(judged) == len(queries)
+    senses = {w: {row["sense"] for row in bundled_sentences() if row["word"] == w} for w in {row["word"] for row in bundled_sentences()} - {None}}
+    ambiguous = [len(found) for found in senses.values() if len(found) > 1]
+    assert facts == {"words": len(ambiguous), "senses": sum(ambiguous), "documents": len(documents), "queries": len(queries)} and len(judged) == len(queries)
     again = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert again.returncode == 2 and len(again.stderr.splitlines()) == 1
 
