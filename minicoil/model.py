@@ -21,7 +21,7 @@ from .vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_voca
 def export_onnx(transformer, path):
     "Write the transformer as ONNX: inputs (batch, length) int64, outputs token embeddings and sentence embedding"
     import logging, warnings
-    import onnx, torch
+    import torch
 
     class Graph(torch.nn.Module):
         def forward(self, *inputs):

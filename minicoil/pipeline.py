@@ -14,7 +14,7 @@ from typing import List, Optional
 
 from .engine import ENGINES, chosen_engine
 from .report import write_report
-from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, stages_from, throw_away_folder
+from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, throw_away_folder
 
 # %% ../nbs/40_pipeline.ipynb #f80de4dc
 def notebook_path(stage):
@@ -38,7 +38,7 @@ def check_first(params):
     from minicoil.corpus import find_files
     from minicoil.sentences import DEMO_WORDS
     from minicoil.transformer import load_tokenizer, locate_model
-    from minicoil.vocabulary import WordPieces, read_words, shorten, stemmer, stop_words
+    from minicoil.vocabulary import WordPieces, read_words, stemmer, stop_words
     stemmer(params.language), stop_words(params.language)
     for model in {params.target_model, params.input_model}:
         locate_model(model)

@@ -13,7 +13,7 @@ __all__ = ['JOURNAL', 'OBJECTIVES', 'FIRST_USE', 'MOST', 'STAGES', 'known_checks
 
 # %% ../nbs/00_run.ipynb #bb4e9ac8
 import contextlib, dataclasses, fcntl, functools, importlib, json, os, resource, shutil, signal, sys, tempfile, time, zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 

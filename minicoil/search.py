@@ -11,14 +11,13 @@ __all__ = ['WAYS', 'EXAMPLE_QUERIES', 'point_number', 'digests_of', 'add_documen
 import hashlib, math, tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from .collection import Embedded, Server, check_vectors, open_collection
+from .collection import open_collection
 from .retrieval import DEPTH, mix, read_collection
 from .serving import MiniCOIL, batched
-from .run import UserError, load_json, one_of, open_run, progress, save_json
+from .run import load_json, one_of, open_run, progress, save_json
 from .sparse import unknown_index
 from .windows import embed_long, window_rows
 

@@ -10,7 +10,6 @@ __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'APART', 'CLUSTER_NEIGHBO
 
 # %% ../nbs/20_senses.ipynb #be480e22
 import collections, math, random
-from pathlib import Path
 
 import numpy as np
 

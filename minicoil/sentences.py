@@ -10,7 +10,7 @@ __all__ = ['LONGEST_PARAGRAPH', 'LONGEST_SENTENCE', 'FEWEST_WORDS', 'LANGUAGE_CO
            'save_draw', 'read_draw', 'sentence_texts', 'trained_words']
 
 # %% ../nbs/11_sentences.ipynb #6f7a125d
-import collections, functools, hashlib, json, re
+import collections, functools, hashlib, re
 from pathlib import Path
 
 import numpy as np

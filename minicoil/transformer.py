@@ -100,7 +100,7 @@ class Transformer:
     "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
 
     def __init__(self, name, device=None, layers=None):
-        import logging, torch
+        import logging
         from sentence_transformers import SentenceTransformer
         from tokenizers import Tokenizer
         from transformers.utils import logging as hf_logging

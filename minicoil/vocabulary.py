@@ -11,7 +11,7 @@ __all__ = ['LANGUAGES', 'SPECIAL', 'INVISIBLE', 'CHINESE', 'VOCAB_FILE', 'STOP_F
 
 # %% ../nbs/01_vocabulary.ipynb #1a9ffa32
 import functools, json, re, sys, unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

@@ -9,7 +9,7 @@ __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'starting_pa
            'add_words', 'report']
 
 # %% ../nbs/34_words.ipynb #f676dcd8
-import contextlib, ctypes, dataclasses, json, os, re, shutil, time
+import contextlib, ctypes, dataclasses, json, os, re, shutil
 from collections import Counter
 from pathlib import Path
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from minicoil.corpus import documents, stream_openwebtext
 from minicoil.run import STAGES, load_json, open_run, save_json, stage_function
-from minicoil.sentences import ROW_BITS, draw_from_index, random_keys, read_draw, trained_words
+from minicoil.sentences import draw_from_index, random_keys, read_draw, trained_words
 from minicoil.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 from record import circumstances
 

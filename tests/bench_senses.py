@@ -143,7 +143,7 @@ def bench(data, args):
     words = usable(encode(data, args.model, args.quick), args.least)
     pooled = np.mean([np.cov(d["train"]["mean"].T) for d in words.values()], 0).astype(np.float32)
     wanted = [d | {} for d in words.values()]
-    table, base, test = {}, None, 0
+    table, base = {}, None
     references = [reference(d, DEFAULT["dim"]) for d in progress(wanted, "references")]
     for name in references[0]:
         table[name] = summary([r[name] for r in references])

@@ -4,14 +4,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from chains import TO_MODEL, digests, end_all, small_corpus, start, tiny_transformer, work
+from chains import TO_MODEL, digests, end_all, start, tiny_transformer, work
 from conftest import minicoil
 from minicoil import MiniCOIL
 from minicoil.serving import ENCODERS_FILE
@@ -144,7 +143,6 @@ def test_moved_indexes_are_said(tmp_path):
 
 def test_shift_of_a_large_model(tiny_run, tmp_path, monkeypatch):
     """With a vocabulary at the edge of a step of 32,000, one more word moves the indexes of unknown words, and `add_words` reports both."""
-    from minicoil import words
     folder = copy_of(tiny_run, tmp_path / "model")
     n = 32_000 // 3 - 1
     vocabulary = json.loads((folder / "minicoil.triplet.model.vocab").read_text())

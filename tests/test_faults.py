@@ -16,7 +16,7 @@ import pytest
 import minicoil
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
 from minicoil.commands import command_embed
-from minicoil.run import STAGES, Stage, UserError, checksum, open_run, stage_function, stages_from
+from minicoil.run import STAGES, Stage, UserError, checksum, open_run, stages_from
 from trials import hand_over, row, table
 
 RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
@@ -76,7 +76,6 @@ DAMAGES = {f.__name__: f for f in (truncate, flip_a_bit, delete, swap_in_another
 
 def finish_or_name(folder, damaged, model, stage):
     """The next call makes the model of an undisturbed run, or names the damaged file and the command that mends it; that command then does."""
-    before = damaged.read_bytes() if damaged.exists() else None
     try:
         work(open_run(folder), *TO_MODEL)
     except UserError as e:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from minicoil import MiniCOIL
 from minicoil.commands import decoded, word_list
-from minicoil.corpus import file_format, read_documents, read_senses
+from minicoil.corpus import read_documents, read_senses
 from minicoil.retrieval import read_collection, read_judged
 from minicoil.run import OBJECTIVES, Parameters, UserError, check_parameters, open_run, stage_function
 from minicoil.serving import ENCODERS_FILE

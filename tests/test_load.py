@@ -7,9 +7,9 @@ import numpy as np
 import psutil
 import pytest
 
-from chains import digests, undisturbed, copy_before, work
+from chains import digests, copy_before, work
 from minicoil import MiniCOIL
-from minicoil.run import load_json, open_run
+from minicoil.run import open_run
 
 WORDS = ["bat", "bank", "cave", "river", "money", "zzyzx", "flew", "the", "bats", "banks"]
 

@@ -60,7 +60,7 @@ def bomb(path, packed):
     if packed == "line":
         path.write_bytes(part * 256)
         return path
-    size, inner = 2**32, io.BytesIO()
+    size = 2**32
     header = tarfile.TarInfo("a.txt")
     header.size = size
     inner_tar = lzma.compress(header.tobuf(), preset=0) + part * 256 + lzma.compress(b"\0" * 1024, preset=0)

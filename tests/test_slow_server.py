@@ -2,11 +2,12 @@
 import pytest
 
 from chains import copy_before, digests
-from minicoil import search, store
+from minicoil import store
+from minicoil.collection import Server
 from minicoil.run import UserError, open_run
 from minicoil.store import ServerStore, check_server, upload_to_qdrant
 from qdrant_fake import FakeQdrant, Proxy, serving
-from test_store import ABOUT, DIM, expected, fake, sentences
+from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401
 from trials import hand_over, row
 
 
@@ -55,7 +56,7 @@ def test_an_answer_that_is_lost(fake, monkeypatch):
         place.upload(0, *sentences(500))
         assert place.count() == 500
     server.lost.append("create")
-    search.Server(url, DIM, name="documents").close()
+    Server(url, DIM, name="documents").close()
     assert server.lost == [] and server.calls.count("create") == 2
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
+from chains import copy_before, digests, small_corpus, undisturbed, work
 from minicoil import MiniCOIL
 from minicoil.run import OBJECTIVES, UserError, load_json, open_run
 from minicoil.training import group_words, memory_of
