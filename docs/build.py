@@ -84,7 +84,7 @@ def executed(path):
         print(f"docs: executing {path.stem}", flush=True)
         from nbclient import NotebookClient
         notebook = nbformat.read(path, 4)
-        NotebookClient(notebook, kernel_name="python3", timeout=900, resources={"metadata": {"path": str(ROOT / "nbs")}}).execute(env=environment())
+        NotebookClient(notebook, kernel_name="python3", timeout=900, extra_arguments=["--IPKernelApp.log_level=50"], resources={"metadata": {"path": str(ROOT / "nbs")}}).execute(env=environment())
         cached.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, cached)
         stamp.write_text(key)
