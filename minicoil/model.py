@@ -22,13 +22,14 @@ def export_onnx(transformer, path):
     "Write the transformer as ONNX: inputs (batch, length) int64, outputs token embeddings and sentence embedding"
     import logging, warnings
     import torch
+    from minicoil.transformer import model_inputs
 
     class Graph(torch.nn.Module):
         def forward(self, *inputs):
             sentence, tokens, _ = transformer.outputs(dict(zip(names, inputs)))
             return tokens, sentence
 
-    example = transformer.features([[transformer.pad_id] * 7] * 2)
+    example = model_inputs(transformer, [[transformer.pad_id] * 7] * 2)
     names = list(example)
     batch, length = torch.export.Dim("batch", min=1, max=65536), torch.export.Dim("length", min=2, max=transformer.max_length)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
-           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'load_transformer', 'load_once', 'chosen_device',
-           'Transformer', 'token_layers', 'layer_mean', 'load_tokenizer', 'equal_length_batches', 'arithmetic',
-           'give_back_memory', 'encode']
+           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'open_model', 'model_inputs',
+           'halved', 'load_transformer', 'load_once', 'chosen_device', 'token_layers', 'layer_mean', 'load_tokenizer',
+           'equal_length_batches', 'arithmetic', 'give_back_memory', 'encode']
 
 # %% ../nbs/02_transformer.ipynb #a74ca4de
 import contextlib, ctypes, functools, hashlib, importlib.util, json, os, urllib.request
@@ -51,7 +51,7 @@ def locate_model(name):
         raise UserError(f"model {name!r} is no folder here, not in the local hub cache, and the hub does not answer for it: check the name or the network")
     return name
 
-
+# %% ../nbs/02_transformer.ipynb #4d1f0a02
 def hub_name(name):
     "The hub's name of a model: names without an owner belong to sentence-transformers"
     return name if "/" in name else f"sentence-transformers/{name}"
@@ -78,6 +78,82 @@ def hub_answers(name, seconds=10):
     return False
 
 # %% ../nbs/02_transformer.ipynb #e77575a9
+class Transformer:
+    "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
+
+    def __init__(self, name, device=None, layers=None):
+        from tokenizers import Tokenizer
+        self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
+        self.device = device or chosen_device()
+        self.model = open_model(name, self.path, self.device)
+        self.model[0].auto_model.config.output_hidden_states = True
+        self.max_length = int(self.model.max_seq_length or 512)
+        # a copy: sentence-transformers turns padding on and off on its own
+        self.tokenizer = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.max_length)
+        self.pad_id = self.model.tokenizer.pad_token_id or 0
+        self.with_types = "token_type_ids" in self.model.tokenizer.model_input_names
+        sentence, tokens = self.forward([[self.pad_id]])
+        self.dim, self.hidden_size = sentence.shape[1], tokens.shape[2]
+
+    def tokenize(self, texts):
+        "Token ids of each text, special tokens included, cut at `max_length`"
+        return [e.ids for e in self.tokenizer.encode_batch(list(texts))]
+
+    def forward(self, rows):
+        "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)), float32, of rows of token ids"
+        return self.forward_all(rows)[:2]
+
+    def forward_all(self, rows, bf16=False):
+        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside the mean over `layers`; with `bf16` matrix products in bfloat16"
+        import torch
+        with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+            return tuple(t.float().cpu().numpy() for t in self.outputs(model_inputs(self, rows), halved(self.model) if bf16 else None))
+
+    def outputs(self, features, weights=None):
+        "(sentence embeddings, token embeddings, the last layer's) as tensors: what the forward pass and the exported graph compute; `weights` {name: tensor} stand in for the model's own"
+        import torch
+        out = torch.func.functional_call(self.model, weights, (features,)) if weights else self.model(features)
+        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"], self.layers), out["token_embeddings"]
+
+# %% ../nbs/02_transformer.ipynb #4d1f0a04
+def open_model(name, path, device):
+    "The `SentenceTransformer` at a path, ready to be asked; a `UserError` where the library cannot load it"
+    import logging
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as hf_logging
+    hf_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    try:
+        return SentenceTransformer(path, device=device).eval()
+    except Exception as e:
+        raise UserError(f"model {name!r} cannot be loaded by sentence-transformers: {' '.join(str(e).split())[:200]}") from None
+
+
+def model_inputs(transformer, rows):
+    "The model's inputs, as tensors on its device, for rows of token ids, padded to the longest"
+    import torch
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), transformer.pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if transformer.with_types:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    return {k: v.to(transformer.device) for k, v in inputs.items()}
+
+
+@functools.lru_cache(1)
+def halved(model):
+    "{name: bfloat16 weights} of a model's linear layers"
+    import torch
+    linear = {f"{name}." if name else "" for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    return {name: p.detach().to(torch.bfloat16) for name, p in model.named_parameters() if name[: name.rfind(".") + 1] in linear}
+
+# %% ../nbs/02_transformer.ipynb #4d1f0a06
 def load_transformer(name, layers=None):
     "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
     return load_once(name, layers or LAYERS)
@@ -94,75 +170,6 @@ def chosen_device():
     "`cuda` where torch sees a GPU, else `cpu`"
     import torch
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class Transformer:
-    "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
-
-    def __init__(self, name, device=None, layers=None):
-        import logging
-        from sentence_transformers import SentenceTransformer
-        from tokenizers import Tokenizer
-        from transformers.utils import logging as hf_logging
-        hf_logging.disable_progress_bar()
-        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-        self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
-        self.device = device or chosen_device()
-        try:
-            self.model = SentenceTransformer(self.path, device=self.device).eval()
-        except Exception as e:
-            raise UserError(f"model {name!r} cannot be loaded by sentence-transformers: {' '.join(str(e).split())[:200]}") from None
-        self.model[0].auto_model.config.output_hidden_states = True
-        self.max_length = int(self.model.max_seq_length or 512)
-        # a copy: sentence-transformers turns padding on and off on its own
-        self.tokenizer = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.max_length)
-        self.pad_id = self.model.tokenizer.pad_token_id or 0
-        self.with_types = "token_type_ids" in self.model.tokenizer.model_input_names
-        sentence, tokens = self.forward([[self.pad_id]])
-        self.dim, self.hidden_size = sentence.shape[1], tokens.shape[2]
-
-    @functools.cached_property
-    def halved(self):
-        "Weights of the linear layers in bfloat16, by name: cast once instead of in every batch"
-        import torch
-        linear = {f"{name}." if name else "" for name, part in self.model.named_modules() if isinstance(part, torch.nn.Linear)}
-        return {name: p.detach().to(torch.bfloat16) for name, p in self.model.named_parameters() if name[: name.rfind(".") + 1] in linear}
-
-    def tokenize(self, texts):
-        "Token ids of each text, special tokens included, cut at `max_length`"
-        return [e.ids for e in self.tokenizer.encode_batch(list(texts))]
-
-    def features(self, rows):
-        "The model's inputs for rows of token ids, padded to the longest"
-        import torch
-        length = max(map(len, rows))
-        ids = torch.full((len(rows), length), self.pad_id, dtype=torch.long)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[i, : len(row)] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if self.with_types:
-            inputs["token_type_ids"] = torch.zeros_like(ids)
-        return {k: v.to(self.device) for k, v in inputs.items()}
-
-    def forward(self, rows):
-        "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)), float32, of rows of token ids"
-        return self.forward_all(rows)[:2]
-
-    def forward_all(self, rows, bf16=False):
-        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside the mean over `layers`; with `bf16` matrix products in bfloat16"
-        import torch
-        with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
-            return tuple(t.float().cpu().numpy() for t in self.outputs(self.features(rows), self.halved if bf16 else None))
-
-    def outputs(self, features, weights=None):
-        "(sentence embeddings, token embeddings, the last layer's) as tensors: what the forward pass and the exported graph compute; `weights` {name: tensor} stand in for the model's own"
-        import torch
-        out = torch.func.functional_call(self.model, weights, (features,)) if weights else self.model(features)
-        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"], self.layers), out["token_embeddings"]
 
 # %% ../nbs/02_transformer.ipynb #95a826c2
 LAYERS = 4
@@ -221,7 +228,7 @@ def arithmetic(precision, device="cpu"):
     native = kind == "cuda" or kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return precision if precision != "auto" else "bf16" if native else "float32"
 
-
+# %% ../nbs/02_transformer.ipynb #4d1f0a08
 def give_back_memory():
     "Give freed memory back to the system: glibc keeps pages that nobody uses between small arrays that live"
     with contextlib.suppress(OSError, AttributeError):

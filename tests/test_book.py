@@ -27,15 +27,11 @@ def test_a_chapter_opens_with_what_it_is_and_ends_with_what_was_learned(path):
     assert "## What was learned" in prose[-1] and re.findall(r"\]\((\w+\.ipynb)\)", prose[-1])[-1] == following.name
 
 
-LONG_CELLS = {"02_transformer"}  # a class and two functions that are to be cut smaller
-
-
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_a_cell_is_one_idea(path):
     """No cell has more than 40 lines of code, and no chapter more than 50 cells."""
-    if path.stem not in LONG_CELLS:
-        for where, source in cells(path, "code"):
-            assert len([line for line in source.splitlines() if not line.startswith("#|")]) <= 40, where
+    for where, source in cells(path, "code"):
+        assert len([line for line in source.splitlines() if not line.startswith("#|")]) <= 40, where
     assert len(cells(path, "code")) + len(cells(path, "markdown")) <= 50
 
 
