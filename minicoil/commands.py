@@ -173,12 +173,12 @@ def command_search(
     query: str = typer.Argument(..., help="What to look for"),
     model: Path = typer.Option(..., help="Model directory"),
     documents: str = typer.Option("demo", help="demo, a file, a folder of files, or a BEIR folder"),
-    text_field: str = typer.Option("text", help="Where .jsonl and .parquet documents keep the text"),
     limit: int = typer.Option(5, help="Hits to show"),
     using: str = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = typer.Option("auto", help="Average document length for BM25: auto measures it"),
     collection: str = typer.Option("", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call embeds only what has changed"),
+    text_field: str = typer.Option("text", help="Where .jsonl and .parquet documents keep the text"),
 ):
     "Search documents, and say why each one was found"
     from minicoil import MiniCOIL
