@@ -61,7 +61,8 @@ def command(out, *options):
 
 def start(arguments, **environment):
     """Start a command in a process group of its own, with some more environment variables; it is ended with the test."""
-    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background of a shell ignore Ctrl-C, and would hand that down
+    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, preexec_fn=hear)
     STARTED.append(process)
     return process
 

@@ -591,7 +591,7 @@ BROKEN = {
 }
 
 
-def tested(package, tests, tiny):
+def outcome(package, tests, tiny):
     """pytest's exit code of tests of this file, on a copy of the package, and the end of what it said."""
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "MINICOIL_TEST_TINY": str(tiny), "MINICOIL_RECORD": ""}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *(f"{__file__}::{test}" for test in tests)], capture_output=True, text=True, env=environment, cwd=package.parent)
@@ -604,14 +604,14 @@ def test_a_broken_resume_makes_the_suite_red(small, tmp_path, broken):
     """The proof that these tests can fail: with the code broken in one place a test is red that is green with it whole."""
     package = shutil.copytree(Path(minicoil.__file__).parent, tmp_path / "minicoil", ignore=shutil.ignore_patterns("__pycache__"))
     if broken is None:
-        code, said = tested(package, sorted({test for *_, test in BROKEN.values()}), small[0])
+        code, said = outcome(package, sorted({test for *_, test in BROKEN.values()}), small[0])
         assert code == 0, said
         return
     file, old, new, test = BROKEN[broken]
     source = (package / file).read_text()
     assert source.count(old) == 1, f"{old!r} is no longer in {file}: break it where it is now"
     (package / file).write_text(source.replace(old, new))
-    code, said = tested(package, [test], small[0])
+    code, said = outcome(package, [test], small[0])
     assert code == 1 and "1 failed" in said, said
 
 

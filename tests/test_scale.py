@@ -10,7 +10,7 @@ import pytest
 
 from chains import copy_before, digests
 from minicoil.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
-from minicoil.run import UserError, load_json, open_run, stage_function
+from minicoil.run import UserError, list_files, load_json, load_manifest, open_run, save_manifest, stage_function
 from minicoil.sentences import draw_from_index, read_draw, split_sentences, trained_words
 from minicoil.targets import encode_targets
 
@@ -160,7 +160,10 @@ def test_a_mixed_up_folder_is_refused(tiny_run, tmp_path, changed, finished):
     text = origin.read_text()
     old = record["draw"] if changed == "draw" else next(iter(record["weights"].values()))
     origin.write_text(text.replace(old, "0" * 64))
-    if not finished:
+    if finished:  # as a whole folder of another run would have it
+        files, checksums = list_files(run.stage("targets").path)
+        save_manifest(manifest, {**load_manifest(manifest), "files": files, "checksums": checksums})
+    else:
         manifest.unlink()
     with pytest.raises(UserError, match=f"another {'draw of sentences' if changed == 'draw' else 'target model'}.*--from targets"):
         stage_function("targets")(run)
