@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
-           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'open_model', 'model_inputs',
-           'halved', 'load_transformer', 'load_once', 'chosen_device', 'token_layers', 'layer_mean', 'load_tokenizer',
-           'equal_length_batches', 'arithmetic', 'give_back_memory', 'encode']
+           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'load_sentence_transformer',
+           'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device', 'token_layers', 'layer_mean',
+           'load_tokenizer', 'equal_length_batches', 'arithmetic', 'give_back_memory', 'encode']
 
 # %% ../nbs/02_transformer.ipynb #a74ca4de
 import contextlib, ctypes, functools, hashlib, importlib.util, json, os, urllib.request
@@ -85,7 +85,7 @@ class Transformer:
         from tokenizers import Tokenizer
         self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
         self.device = device or chosen_device()
-        self.model = open_model(name, self.path, self.device)
+        self.model = load_sentence_transformer(name, self.path, self.device)
         self.model[0].auto_model.config.output_hidden_states = True
         self.max_length = int(self.model.max_seq_length or 512)
         # a copy: sentence-transformers turns padding on and off on its own
@@ -118,7 +118,7 @@ class Transformer:
         return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"], self.layers), out["token_embeddings"]
 
 # %% ../nbs/02_transformer.ipynb #4d1f0a04
-def open_model(name, path, device):
+def load_sentence_transformer(name, path, device):
     "The `SentenceTransformer` at a path, ready to be asked; a `UserError` where the library cannot load it"
     import logging
     from sentence_transformers import SentenceTransformer
@@ -247,4 +247,4 @@ def encode(transformer, rows, last=False, precision="float32"):
         found = transformer.forward_all([rows[i] for i in batch + batch[:1] * filling], bf16)
         yield batch, *(x[: len(batch)] for x in (found if last else found[:2]))
         if number % BATCHES_A_TRIM == 0:
-            give_back_memory()  # batches of many shapes: without this the heap grows from shard to shard
+            give_back_memory()  # without this a worker holds some 75 MB more

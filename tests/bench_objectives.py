@@ -24,7 +24,7 @@ from minicoil.senses import word_senses
 from minicoil.sentences import trained_words
 from minicoil.tokens import word_tokens
 from minicoil.training import group_words
-from minicoil.transformer import equal_length_batches, load_transformer
+from minicoil.transformer import encode, load_transformer
 from minicoil.vocabulary import WordPieces, make_vocabulary
 
 WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
@@ -60,9 +60,8 @@ def read_texts(model, read, texts, title):
     import torch
     torch.set_num_threads(2)
     ids, found = model.tokenize(texts), [None] * len(texts)
-    for batch in progress(list(equal_length_batches(ids)), title):
-        sentences, tokens = model.forward([ids[i] for i in batch])
-        for i, s, t in zip(batch, sentences, tokens):
+    for batch in progress(encode(model, ids), title):
+        for i, s, t in zip(*batch):
             known, unknown = read(ids[i])
             found[i] = {w: [n, t[at].mean(0).astype(np.float16)] for w, (n, at) in known.items()}, unknown, s / np.linalg.norm(s)
     return found

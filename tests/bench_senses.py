@@ -23,7 +23,7 @@ from minicoil.retrieval import bootstrap
 from minicoil.run import one_thread, progress
 from minicoil.targets import word_contexts, word_embeddings
 from minicoil.tokens import SNIPPET, snippet
-from minicoil.transformer import equal_length_batches, load_transformer
+from minicoil.transformer import encode as encode_rows, load_transformer
 from minicoil.vocabulary import WordPieces, make_vocabulary, positions
 
 DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,
@@ -44,8 +44,8 @@ def encode(data, name, quick):
     for k, r in enumerate(rows):
         wanted[number[r["sentence"]]].append(k)
     views, asked = {v: [None] * len(rows) for v in ("mean", "last", "contexts", "contexts_mean", "sentence", "snippets")}, []
-    for batch in progress(list(equal_length_batches(ids)), f"encode {Path(data).name}"):
-        for i, sentence, mean, last in zip(batch, *model.forward_all([ids[i] for i in batch])):
+    for batch in progress(encode_rows(model, ids, last=True), f"encode {Path(data).name}"):
+        for i, sentence, mean, last in zip(*batch):
             found = positions(ids[i], pieces, vocabulary)
             for k in wanted[i]:
                 at = found.get(vocabulary.ids[rows[k]["word"]])
@@ -54,8 +54,8 @@ def encode(data, name, quick):
                     views["contexts"][k], views["contexts_mean"][k], views["sentence"][k] = word_contexts(last, [at])[0], word_contexts(mean, [at])[0], sentence
                     asked.append((k, *snippet(ids[i], at, SNIPPET)))
     short = [row for _, row, _ in asked]
-    for batch in progress(list(equal_length_batches(short)), "snippets"):
-        for i, mean in zip(batch, model.forward([short[i] for i in batch])[1]):
+    for batch in progress(encode_rows(model, short), "snippets"):
+        for i, _, mean in zip(*batch):
             views["snippets"][asked[i][0]] = word_embeddings(mean, [asked[i][2]])[0]
     out = {}
     for word in sorted({r["word"] for r in rows}):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import minicoil
 
-from minicoil.corpus import DATA
+from minicoil.corpus import bundled_sentences
 from minicoil.run import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ def home(run_folder, tmp_path_factory):
     """A folder with what the page's commands speak of: outputs/demo, and texts of one's own."""
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(run_folder, home / "outputs" / "demo")
-    rows = [json.loads(line) for line in (DATA / "sentences.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = bundled_sentences()
     own = [row["sentence"] for row in rows if row["word"] in ("bat", "bank", "mouse")]
     (home / "my_documents").mkdir()
     (home / "my_documents" / "own.txt").write_text("\n".join(own), encoding="utf-8")
