@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DATA', 'FORMATS', 'PACKED', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_TAR', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES',
-           'SHARD_BYTES', 'bundled_sentences', 'read_senses', 'demo_documents', 'file_format', 'MeteredFile',
-           'open_bytes', 'numbered_lines', 'bounded_lines', 'bad_input', 'read_documents', 'parquet_documents',
-           'tar_documents', 'member_bytes', 'inner_documents', 'text_document', 'is_tar', 'find_files',
-           'stream_openwebtext', 'documents', 'corpus_bytes', 'fingerprints', 'check_inputs', 'convert_openwebtext',
-           'write_documents']
+           'SHARD_BYTES', 'bundled_sentences', 'sense_row', 'read_senses', 'demo_documents', 'file_format',
+           'MeteredFile', 'open_bytes', 'numbered_lines', 'bounded_lines', 'bad_input', 'writable', 'read_documents',
+           'parquet_documents', 'tar_documents', 'member_bytes', 'inner_documents', 'text_document', 'is_tar',
+           'find_files', 'stream_openwebtext', 'documents', 'corpus_bytes', 'fingerprints', 'check_inputs',
+           'convert_openwebtext', 'write_documents']
 
 # %% ../nbs/10_corpus.ipynb #96dd2ca4
 import gzip, hashlib, importlib.resources, io, json, lzma, re, tarfile, zlib
@@ -25,16 +25,28 @@ def bundled_sentences():
     return read_senses(DATA / "sentences.jsonl")
 
 
+def sense_row(row):
+    "The six fields of a labelled sentence; a `ValueError`, `KeyError` or `TypeError` says what is wrong with it"
+    row = {k: row[k] for k in ("word", "sense", "sentence", "start", "end", "split")}
+    if not all(isinstance(row[k], str) and row[k].encode() is not None for k in ("sentence", "split")):  # half of a surrogate pair is a ValueError
+        raise ValueError("sentence and split must be texts")
+    if row["word"] is None:
+        return row
+    if not all(isinstance(row[k], str) and row[k].encode() for k in ("word", "sense")):
+        raise ValueError("word and sense must be texts")
+    if not all(type(row[k]) is int for k in ("start", "end")) or not 0 <= row["start"] < row["end"] <= len(row["sentence"]):
+        raise ValueError(f"there is no span from {row['start']} to {row['end']} in its sentence")
+    return row
+
+
 def read_senses(path):
     "Rows of a file of sense data (JSON lines, possibly compressed); a `UserError` names the line that is wrong"
     rows = []
     for number, line in numbered_lines(path):
         try:
-            row = json.loads(line)
-            row = {k: row[k] for k in ("word", "sense", "sentence", "start", "end", "split")}
+            rows.append(sense_row(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise UserError(f"{path} line {number}: sense data needs word, sense, sentence, start, end and split ({type(e).__name__} {e})") from None
-        rows.append(row)
+            raise UserError(f"{path} line {number}: sense data needs word, sense, sentence, start, end and split ({type(e).__name__}: {e})") from None
     if not rows:
         raise UserError(f"{path} has no sentences")
     return rows
@@ -124,6 +136,11 @@ def bad_input(message, on_bad_input, skipped):
     skipped.append(message if len(skipped) < 1000 else None)
 
 # %% ../nbs/10_corpus.ipynb #24a09c3f
+def writable(text):
+    "The text with ? for halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold"
+    return text.encode("utf-8", "replace").decode()
+
+
 def read_documents(path, text_field="text", on_bad_input="fail", skipped=None, meter=None):
     "The documents of one file, as texts"
     kind, _ = file_format(path)
@@ -138,7 +155,7 @@ def read_documents(path, text_field="text", on_bad_input="fail", skipped=None, m
             except (ValueError, KeyError, TypeError, RecursionError) as e:
                 bad_input(f"{path} line {number} has no text in the field {text_field!r} ({type(e).__name__})", on_bad_input, skipped)
                 continue
-            yield text
+            yield writable(text)
     elif kind == ".txt":
         yield from (line for _, line in numbered_lines(path, on_bad_input, skipped, meter))
     else:

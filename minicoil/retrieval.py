@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import DATA, find_files, numbered_lines, read_documents
+from .corpus import DATA, find_files, numbered_lines, read_documents, writable
 from .objectives import apply
 from .run import UserError
 from .sparse import bm25_weight
@@ -36,9 +36,9 @@ def read_beir_rows(path, fields):
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
-            if row["_id"] is None:
+            if row["_id"] is None or any(isinstance(row.get(f), (list, dict)) for f in fields):
                 raise ValueError
-            rows.append({f: str(row[f]) if f == "_id" else str(row.get(f) or "") for f in fields})
+            rows.append({f: writable(str(row[f]) if f == "_id" else str(row.get(f) or "")) for f in fields})
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise UserError(f"{path} line {number} is no BEIR row: it needs {', '.join(fields)}") from None
         if rows[-1]["_id"] in seen:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
-           'batch_pass', 'forwards', 'lane_session', 'window_pass', 'batched', 'passes', 'call_by_name',
+           'batch_pass', 'forwards', 'lane_session', 'token_ids', 'window_pass', 'batched', 'passes', 'call_by_name',
            'start_embedder', 'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts',
            'open_session', 'check_graph', 'open_model', 'MiniCOIL']
 
@@ -82,9 +82,18 @@ def lane_session(model):
     return model.lane
 
 
+def token_ids(tokenizer, texts):
+    "Ids of each text's tokens; a `UserError` about the first that is no text UTF-8 can hold"
+    try:
+        return [e.ids for e in tokenizer.encode_batch(texts)]
+    except TypeError:
+        wrong = next(t for t in texts if not isinstance(t, str) or t != t.encode("utf-8", "replace").decode())
+        raise UserError(f"{ascii(wrong)[:60]} is no text in UTF-8, and cannot be embedded") from None
+
+
 def window_pass(model, window, batch_size, assemble):
     "[(sentence embedding (d,), assembled result)] of one window of texts, in order"
-    rows = [e.ids for e in model.tokenizer.encode_batch(window)]
+    rows = token_ids(model.tokenizer, window)
     batches, results = list(token_batches([len(row) for row in rows], batch_size, model.most_tokens)), [None] * len(rows)
     for batch, embedded in zip(batches, forwards(model, [[rows[i] for i in batch] for batch in batches])):
         for i, sentence, made in zip(batch, *batch_pass(model, [rows[i] for i in batch], embedded, assemble)):

@@ -77,8 +77,10 @@ AT_ONCE = {
     "search-documents-empty": ("search --model MODEL --documents empty.txt bat", "empty.txt"),
     "search-documents-undecodable": ("search --model MODEL --documents undecodable.txt bat", "undecodable.txt line 3"),
     "search-limit": ("search --model MODEL --documents good.txt --limit 0 bat", "limit"),
+    "search-query-undecodable": (["search", "--model", "MODEL", "--documents", "good.txt", os.fsdecode(b"\xff bat")], "UTF-8"),
     "senses-data-missing": ("benchmark senses --model MODEL --data nowhere.jsonl", "nowhere.jsonl"),
     "senses-data-broken": ("benchmark senses --model MODEL --data good.txt", "good.txt line 1"),
+    "senses-data-without-spans": ("benchmark senses --model MODEL --data spans.jsonl", "spans.jsonl line 1"),
     "retrieval-no-collection": ("benchmark retrieval --model MODEL --data pictures", "pictures"),
     "retrieval-unknown-system": ("benchmark retrieval --model MODEL --data demo --systems nonsense", "nonsense"),
     "retrieval-avg-len": ("benchmark retrieval --model MODEL --data demo --avg-len ²", "avg-len"),
@@ -99,6 +101,7 @@ def spoiled_folder(folder, run_folder):
     (folder / "blank.txt").write_bytes(b"\n \n\n")
     (folder / "good.txt").write_bytes(b"A bat flew out of the cave at night.\nThis line is only here to be read.\n")
     (folder / "undecodable.txt").write_bytes(b"First line of the file.\nSecond line.\nThird \xff line.\n")
+    (folder / "spans.jsonl").write_text(json.dumps({"word": "bat", "sense": "animal", "sentence": "A bat.", "start": None, "end": 5, "split": "test"}))
     (folder / "pictures").mkdir()
     (folder / "pictures" / "bat.png").write_bytes(b"\x89PNG")
     (folder / "old").mkdir()

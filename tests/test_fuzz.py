@@ -180,7 +180,23 @@ def parameters(case, folder, request):
     return params
 
 
-both(parameters, st.dictionaries(st.sampled_from([*Parameters.__dataclass_fields__, "nonsense", "__import__('os')"]), VALUE, max_size=4))
+GOOD_WORDS = st.lists(st.sampled_from(["bat", "bank", "mouse/mice", "été"]), max_size=3)
+GOOD = {"words": GOOD_WORDS, "top_words": st.integers(0, 10**6), "corpus": st.lists(st.sampled_from(["demo", "openwebtext", "nowhere.txt"]), min_size=1, max_size=2), "text_field": st.sampled_from(["text", "body"]), "target_model": st.just("bge-small-en-v1.5"),
+        "dim": st.integers(2, 16), "samples": st.integers(16, 1000), "objective": st.sampled_from(sorted(OBJECTIVES)), "language": st.sampled_from(["english", "german"]), "seed": st.integers(0, 2**31 - 1), "encode": st.sampled_from(["cover", "all"]),
+        "precision": st.sampled_from(["auto", "float32", "bf16"]), "pictures": st.integers(0, 99), "on_bad_input": st.sampled_from(["fail", "skip"])}
+ANY = st.dictionaries(st.sampled_from([*Parameters.__dataclass_fields__, "nonsense", "__import__('os')"]), VALUE, max_size=4)
+NAMED = st.sampled_from([*Parameters.__dataclass_fields__, "nonsense"])
+both(parameters, st.one_of(ANY, st.fixed_dictionaries({}, optional=GOOD), st.tuples(st.fixed_dictionaries({}, optional=GOOD), NAMED, VALUE).map(lambda c: {**c[0], c[1]: c[2]})))
+
+
+def sound_parameters(case, folder, request):
+    """Parameters that are all sound are taken as they are."""
+    params = check_parameters(case)
+    assert all(getattr(params, name) == (tuple(value) if isinstance(value, list) else value) for name, value in case.items())
+    return params
+
+
+both(sound_parameters, st.fixed_dictionaries({}, optional=GOOD))
 
 
 # Model directories
@@ -293,14 +309,70 @@ def judged_collections(case, folder, request):
 
 both(judged_collections, BEIR)
 
+NAME = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=5)
+NAMES = st.lists(NAME, min_size=1, max_size=5, unique=True)
+COLLECTION = st.tuples(NAMES, NAMES, st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(-1, 3)), min_size=1, max_size=9), st.text(max_size=20), st.booleans(), st.sampled_from(["\n", "\r\n"]),
+                       st.sampled_from(["", "no id", "no query", "twice", "list", "grade", "unknown query"]))
+
+
+def sound_collections(case, folder, request):
+    """A BEIR folder with at most one fault is read as it was written, or the fault is named with its file; a query without judgements is left out."""
+    documents, queries, pairs, text, header, end, fault = case
+    shutil.rmtree(folder / "sound", ignore_errors=True)
+    (folder / "sound" / "qrels").mkdir(parents=True)
+    rows = [{"_id": d, "title": "t", "text": text} for d in documents]
+    asked = [{"_id": q, "text": f"{text} {q}"} for q in queries]
+    judged = {(queries[q % len(queries)], documents[d % len(documents)]): g for q, d, g in pairs}
+    lines = [*(["query-id\tcorpus-id\tscore"] if header else []), *(f"{q}\t{d}\t{g}" for (q, d), g in judged.items())]
+    if fault == "no id":
+        rows[-1].pop("_id")
+    elif fault == "no query":
+        asked = [q for q in asked if q["_id"] not in {q for q, _ in judged}]
+    elif fault == "twice":
+        rows.append(rows[0])
+    elif fault == "list":
+        rows[0]["text"] = [text]
+    elif fault == "grade":
+        lines.append(f"{queries[0]}\t{documents[0]}\tgood")
+    elif fault == "unknown query":
+        lines.append(f"nobody asks this\t{documents[0]}\t1")
+    for name, written in (("corpus.jsonl", map(json.dumps, rows)), ("queries.jsonl", map(json.dumps, asked)), ("qrels/test.tsv", lines)):
+        (folder / "sound" / name).write_bytes((end.join(written) + end).encode())
+    found = one_line_or(lambda: read_judged(folder / "sound"))
+    if fault in ("", "unknown query"):
+        of = {q for q, _ in judged}
+        assert found == ([(d, f"t {clean(text)}".strip()) for d in documents], [(q, f"{clean(text)} {q}") for q in queries if q in of], {q: {d: g for (p, d), g in judged.items() if p == q} for q in queries if q in of})
+    else:
+        assert found is None
+    return found
+
+
+def clean(text):
+    """The text as a file in UTF-8 can hold it."""
+    return text.encode("utf-8", "replace").decode()
+
+
+both(sound_collections, COLLECTION)
+
+SENTENCE = {"word": st.sampled_from(["bat", "bank", None, 3]), "sense": st.sampled_from(["animal", "club", None, 7]), "sentence": st.sampled_from(["A bat flew by.", "The bank.", "", None, "\ud800 bat"]), "start": st.one_of(st.integers(-1, 16), st.none(), st.floats()),
+            "end": st.one_of(st.integers(-1, 16), st.none(), st.just("5")), "split": st.sampled_from(["train", "test", 1])}
+ALL_SOUND = {"word": st.just("bat"), "sense": st.sampled_from(["animal", "club"]), "sentence": st.just("A bat flew by."), "start": st.just(2), "end": st.just(5), "split": st.sampled_from(["train", "test"])}
+SENSES = st.lists(st.one_of(LINES, *[st.fixed_dictionaries(ALL_SOUND)] * 3, st.fixed_dictionaries(SENTENCE), st.tuples(st.fixed_dictionaries(ALL_SOUND), st.sampled_from(sorted(SENTENCE))).flatmap(lambda c: SENTENCE[c[1]].map(lambda v: {**c[0], c[1]: v}))), max_size=3)
+
 
 def sense_data(case, folder, request):
-    """Labelled sentences are read or refused by line."""
-    (folder / "senses.jsonl").write_bytes(b"\n".join(case))
-    return one_line_or(lambda: read_senses(folder / "senses.jsonl"))
+    """Labelled sentences are read as they were written, each with a span in it, or refused by line."""
+    (folder / "senses.jsonl").write_bytes(b"\n".join(row if isinstance(row, bytes) else json.dumps(row).encode() for row in case))
+    found = one_line_or(lambda: read_senses(folder / "senses.jsonl"))
+    sound = bool(case) and all(isinstance(row, dict) and row["word"] == "bat" and isinstance(row["sense"], str) and row["sentence"] == "A bat flew by." and (row["start"], row["end"]) == (2, 5) and isinstance(row["split"], str) for row in case)
+    assert found == case if sound else True
+    for row in found or ():
+        assert row["word"] is None or isinstance(row["sense"], str) and 0 <= row["start"] < row["end"] <= len(row["sentence"])
+        row["sentence"].encode()
+    return found
 
 
-both(sense_data, st.lists(LINES, max_size=4))
+both(sense_data, SENSES)
 
 
 def lists_of_words(case, folder, request):
