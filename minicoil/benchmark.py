@@ -250,7 +250,7 @@ def other_objectives(run, objectives=OBJECTIVES):
         targets = next(unit_targets(run, [(i, ids)]))
         for name in found:
             layout = umap_layout(cosine_distances(targets), dim, seed) if name == "umap" else None
-            found[name][word] = train_word(x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, seed=seed)
+            found[name][word] = train_word(x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, name=word, seed=seed)
     return found
 
 # %% ../nbs/33_benchmark.ipynb #c622baf9

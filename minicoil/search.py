@@ -162,8 +162,8 @@ def try_search(run):
     with run.working("search") as stage:
         model, documents = MiniCOIL.load(run.stage("model").path), read_collection("demo")
         found = search_documents(model, documents, EXAMPLE_QUERIES)
-        save_json(stage.path / "examples.json", [{"query": query, "hits": [{"id": h.id, "text": h.text, "score": h.score, "words": rows} for h, rows in hits]}
-                                                 for query, hits in zip(EXAMPLE_QUERIES, found)])
+        shown = [sorted(({"id": h.id, "text": h.text, "score": round(h.score, 3), "words": rows} for h, rows in hits), key=lambda h: (-h["score"], h["id"])) for hits in found]
+        save_json(stage.path / "examples.json", [{"query": query, "hits": hits} for query, hits in zip(EXAMPLE_QUERIES, shown)])
         stage.finish(documents=len(documents), queries=len(EXAMPLE_QUERIES))
     return run.stage("search").manifest
 

@@ -246,7 +246,7 @@ def one_line(errors):
 def test_a_full_disk(small, tmp_path, full_disk, stage):
     """On a disk that is full a stage ends with exit code 2 and one line; with room again, the next call makes the same model."""
     run, model = small
-    disk = full_disk("120m")
+    disk = full_disk("400m")
     folder = copy_before(run, stage, disk / "run")
     if stage != "store":
         shutil.rmtree(folder / "13_store" / "qdrant", ignore_errors=True)
@@ -448,14 +448,18 @@ def stage_trial(run, nursery, stage, how, rng, folder, longest, before=None):
     """One kill in a stage: (it counted, lost, wrong). `run` is the undisturbed run, `before` one that stands before the stage, if that is not to be cut out of `run`."""
     copy, last = copy_before(before or run, stage, folder / "run"), stage if stage in ("model", *AFTER_MODEL) else "training"
     alive = signalled(nursery, how, rng.random() ** 2 * longest, stage, copy) and not (copy / RESULT[stage] / "manifest.json").exists()
-    wrong = bool(half_files(copy))
+    wrong = bool(half := half_files(copy))
+    if half:
+        print(stage, how.name, "half files", half)
     try:
         work(open_run(copy), *([stage] if stage in AFTER_MODEL else TO_MODEL[: TO_MODEL.index(last) + 1]))
         lost = False
     except UserError as e:
         print(stage, how.name, e)
         lost = True
-    wrong |= not lost and made(copy, last) != made(run, last)
+    if not lost and (now := made(copy, last)) != (then := made(run, last)):
+        wrong = True
+        print(stage, how.name, "differs in", sorted(set(now.items()) ^ set(then.items())) if last != "training" else (now, then))
     shutil.rmtree(copy)
     return alive, lost, wrong
 
