@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA', 'FORMATS', 'PACKED', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_TAR', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES',
            'SHARD_BYTES', 'bundled_sentences', 'sense_row', 'read_senses', 'demo_documents', 'file_format',
-           'MeteredFile', 'open_bytes', 'numbered_lines', 'bounded_lines', 'bad_input', 'writable', 'read_documents',
+           'MeteredFile', 'open_bytes', 'writable', 'numbered_lines', 'bounded_lines', 'bad_input', 'read_documents',
            'parquet_documents', 'tar_documents', 'member_bytes', 'inner_documents', 'text_document', 'is_tar',
            'find_files', 'stream_openwebtext', 'documents', 'corpus_bytes', 'fingerprints', 'check_inputs',
            'convert_openwebtext', 'write_documents']
@@ -92,6 +92,11 @@ def open_bytes(path, meter=None):
     return {".gz": gzip.open, ".xz": lzma.open, "": lambda f, _: f}[packed](file, "rb")
 
 # %% ../nbs/10_corpus.ipynb #e152a85b
+def writable(text):
+    "The text with ? for halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold"
+    return text.encode("utf-8", "replace").decode()
+
+
 def numbered_lines(path, on_bad_input="fail", skipped=None, meter=None):
     "(line number, text) of the lines that are not blank; an undecodable line or broken file fails or is counted in `skipped`"
     number = 0
@@ -136,11 +141,6 @@ def bad_input(message, on_bad_input, skipped):
     skipped.append(message if len(skipped) < 1000 else None)
 
 # %% ../nbs/10_corpus.ipynb #24a09c3f
-def writable(text):
-    "The text with ? for halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold"
-    return text.encode("utf-8", "replace").decode()
-
-
 def read_documents(path, text_field="text", on_bad_input="fail", skipped=None, meter=None):
     "The documents of one file, as texts"
     kind, _ = file_format(path)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROWS', 'RIDGE', 'POWER', 'POOLED_WEIGHT', 'TWO_STEPS', 'RANK', 'FIT_ROWS', 'FIT_STEPS', 'MIXED', 'BASE_MARGIN',
            'TRIPLETS', 'TRIPLET_STEPS', 'TRIPLET_RANK', 'CONSTANT', 'padded_length', 'stack_rows', 'adjacency',
-           'graph_projection', 'fix_signs', 'mixed_start', 'fit_projection', 'descend', 'regress', 'draw_triplets',
+           'graph_projection', 'fix_signs', 'descend', 'mixed_start', 'fit_projection', 'regress', 'draw_triplets',
            'triplet_projection', 'main_directions', 'one_direction', 'serving_matrices', 'train_group', 'apply',
            'mean_cosine', 'keep_level']
 
@@ -70,7 +70,21 @@ def fix_signs(directions):
     at = directions.abs().argmax(1, keepdim=True)
     return directions * directions.gather(1, at).sign()
 
-# %% ../nbs/06_objectives.ipynb #64345b72
+# %% ../nbs/06_objectives.ipynb #5b1e9d02
+def descend(loss, start, steps, high=0.03, low=0.001):
+    "The parameters (words, …) after Adam steps (Kingma and Ba 2015) of falling size; `loss(parameters)` gives one value a word"
+    import torch
+    p = start.clone().requires_grad_(True)
+    first, second = torch.zeros_like(p), torch.zeros_like(p)
+    for t in range(steps):
+        gradient, = torch.autograd.grad(loss(p).sum(), p)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        step = high * (low / high) ** (t / max(steps - 1, 1))
+        update = step * first / (1 - 0.9 ** (t + 1)) / ((second / (1 - 0.999 ** (t + 1))).sqrt() + 1e-8)
+        p = (p - update).detach().requires_grad_(True)
+    return p.detach()
+
+# %% ../nbs/06_objectives.ipynb #b7d2406f
 RANK, FIT_ROWS, FIT_STEPS, MIXED = 48, 512, 120, 40
 
 
@@ -84,7 +98,7 @@ def mixed_start(spread, n, dim, names):
         p[1 : 1 + few, 1 : 1 + mix.shape[1]] = mix / np.sqrt((size[1 : 1 + few, None] * mix**2).sum().clip(1e-12))
     return start
 
-
+# %% ../nbs/06_objectives.ipynb #64345b72
 def fit_projection(x, dim, steps=FIT_STEPS, names=None):
     "W (words, h, dim) float64 of token embeddings x (words, n, h), zero rows being padding; at most the first `FIT_ROWS` rows are used; `names` decide what is mixed"
     import torch
@@ -104,20 +118,6 @@ def fit_projection(x, dim, steps=FIT_STEPS, names=None):
         y = torch.nn.functional.normalize(z @ p, dim=2)
         return (pairs * (y @ y.mT - goal) ** 2).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
     return main @ descend(loss, start, steps).double()
-
-
-def descend(loss, start, steps, high=0.03, low=0.001):
-    "The parameters (words, …) after Adam steps (Kingma and Ba 2015) of falling size; `loss(parameters)` gives one value a word"
-    import torch
-    p = start.clone().requires_grad_(True)
-    first, second = torch.zeros_like(p), torch.zeros_like(p)
-    for t in range(steps):
-        gradient, = torch.autograd.grad(loss(p).sum(), p)
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        step = high * (low / high) ** (t / max(steps - 1, 1))
-        update = step * first / (1 - 0.9 ** (t + 1)) / ((second / (1 - 0.999 ** (t + 1))).sqrt() + 1e-8)
-        p = (p - update).detach().requires_grad_(True)
-    return p.detach()
 
 # %% ../nbs/06_objectives.ipynb #a4934903
 def regress(x, layout, ridge=1.0):

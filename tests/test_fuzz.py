@@ -366,9 +366,9 @@ def sense_data(case, folder, request):
     found = one_line_or(lambda: read_senses(folder / "senses.jsonl"))
     sound = bool(case) and all(isinstance(row, dict) and row["word"] == "bat" and isinstance(row["sense"], str) and row["sentence"] == "A bat flew by." and (row["start"], row["end"]) == (2, 5) and isinstance(row["split"], str) for row in case)
     assert found == case if sound else True
-    for row in found or ():
-        assert row["word"] is None or isinstance(row["sense"], str) and 0 <= row["start"] < row["end"] <= len(row["sentence"])
-        row["sentence"].encode()
+    for one in found or ():
+        assert one["word"] is None or isinstance(one["sense"], str) and 0 <= one["start"] < one["end"] <= len(one["sentence"])
+        one["sentence"].encode()
     return found
 
 
