@@ -5,7 +5,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from minicoil.run import STAGES, open_run, plot_style
+from minicoil.files import plot_style
+
+from minicoil.run import STAGES, open_run
 from minicoil.senses import cosine_distances, umap_layout, word_targets
 from minicoil.store import drawn_sentences
 from minicoil.views import headline, in_words, told_apart, word_figure, word_views

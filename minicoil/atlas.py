@@ -12,7 +12,8 @@ import numpy as np
 
 from .pages import OUTLINES, SHAPES, counted, embedded, escaped, glyph, heat, marked, page
 from .engine import map_shards
-from .run import atomic, open_run, write_bytes
+from .files import atomic, write_bytes
+from .run import open_run
 from .views import by_chance, headline, in_words, markers, principal_axes, shape_of, told_apart, word_figure, word_views
 
 # %% ../nbs/30_atlas.ipynb #1ca5207b

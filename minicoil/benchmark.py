@@ -19,7 +19,8 @@ from .corpus import DATA, read_senses
 from .model import write_card
 from .retrieval import DEPTH, LEXICAL, best_of, bootstrap, build_index, fuse, gain_over, measure, mix, ranking, read_judged, score_all
 from .rivals import outside_scores
-from .run import OBJECTIVES, UserError, atomic, load_json, load_npy, one_of, open_run, progress, save_json, write_bytes
+from .files import UserError, atomic, load_json, load_npy, one_of, progress, save_json, write_bytes
+from .run import OBJECTIVES, open_run
 from .search import explain_hit
 from .serving import MiniCOIL, forward
 from .windows import encode_means, read_forms, unit_rows
@@ -225,7 +226,7 @@ def macro_table(macro):
 # %% ../nbs/33_benchmark.ipynb #e72ab37d
 def draw_gains(per_query, path=None):
     "A bar a query, best gain first, a panel a collection {name: {system: {query: nDCG@10}}}; a matplotlib figure, saved to `path`"
-    from minicoil.run import PALETTE, plot_style
+    from minicoil.files import PALETTE, plot_style
     fig, axes = plot_style().subplots(1, max(len(per_query), 1), figsize=(3 + 3.2 * len(per_query), 3.2), squeeze=False)
     for ax, (name, scores) in zip(axes[0], per_query.items()):
         gain = np.sort([scores["minicoil"][q] - scores["bm25"][q] for q in scores["bm25"]])[::-1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .retrieval import DEPTH, RRF_K
-from .run import UserError, load_json
+from .files import UserError, load_json
 from .store import check_server, connect_server, patiently
 
 # %% ../nbs/28_collection.ipynb #ea3e8c12

@@ -17,7 +17,7 @@ from typing import List, Optional
 import numpy as np
 import typer
 
-from .run import UserError, atomic, one_of
+from .files import UserError, atomic, one_of
 
 # %% ../nbs/35_commands.ipynb #6f62e367
 LONGEST_LINE = 4 * 2**20   # bytes

@@ -14,7 +14,9 @@ __all__ = ['DATA', 'FORMATS', 'PACKED', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_T
 import gzip, hashlib, importlib.resources, io, json, lzma, re, tarfile, zlib
 from pathlib import Path
 
-from .run import UserError, atomic, load_json, open_run, progress, save_json
+from .files import UserError, atomic, load_json, progress, save_json
+
+from .run import open_run
 
 # %% ../nbs/10_corpus.ipynb #f56c4981
 DATA = Path(str(importlib.resources.files("minicoil"))) / "data"
@@ -240,12 +242,12 @@ def find_files(corpus):
         elif path.is_dir():
             files = sorted(f for f in path.rglob("*") if f.is_file() and (file_format(f)[0] or is_tar(f)))
             if not files:
-                raise UserError(f"the folder {name} has no .txt, .jsonl, .parquet, .tar or .xz files")
+                raise UserError(f"the folder {name} has no {', '.join(FORMATS)}, .tar or .xz files")
             found.extend(files)
         elif not path.exists():
             raise UserError(f"the corpus {name} does not exist: use demo, openwebtext, or the path of a file or folder")
         elif not file_format(path)[0] and not is_tar(path):
-            raise UserError(f"{name} is none of .txt, .jsonl, .parquet (each also .gz, .zst, .xz), .tar or a tar as .xz")
+            raise UserError(f"{name} is none of {', '.join(FORMATS)} (each also {', '.join(PACKED)}), .tar or a tar as .xz")
         else:
             found.append(path)
     return found

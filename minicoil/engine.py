@@ -11,7 +11,7 @@ import contextlib, ctypes, importlib, multiprocessing, os, signal, threading, ti
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
-from .run import UserError, one_of, one_thread, progress
+from .files import UserError, one_of, one_thread, progress
 from .transformer import give_back_memory
 
 # %% ../nbs/07_engine.ipynb #024229cb

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 import typer
 
 from .pages import escaped, heat, marked, page
-from .run import UserError, load_json
+from .files import UserError, load_json
 
 # %% ../nbs/36_explore.ipynb #e552e32f
 LONGEST = 20_000   # characters of a typed text

@@ -14,7 +14,8 @@ import numpy as np
 
 from .corpus import bundled_sentences
 from .model import write_card
-from .run import atomic, load_json, open_run, save_json, save_npy, write_bytes
+from .files import atomic, load_json, save_json, save_npy, write_bytes
+from .run import open_run
 from .serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE, MiniCOIL, batched, forward
 from .sparse import encode_words, head_arrays, int8_encoders
 

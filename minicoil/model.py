@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import UserError, load_json, open_run, save_json, save_manifest, save_npy, write_bytes
+from .files import UserError, load_json, save_json, save_npy, write_bytes
+
+from .run import open_run, save_manifest
 from .serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_vocabulary
 

@@ -14,7 +14,8 @@ from typing import List, Optional
 
 from .engine import ENGINES, chosen_engine
 from .report import write_report
-from .run import OBJECTIVES, STAGES, UserError, check_parameters, end_orphan, load_json, locked, one_of, open_run, throw_away_folder
+from .files import UserError, end_orphan, load_json, locked, one_of, throw_away_folder
+from .run import OBJECTIVES, STAGES, check_parameters, open_run
 
 # %% ../nbs/40_pipeline.ipynb #f80de4dc
 def notebook_path(stage):

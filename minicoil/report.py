@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from .pages import counted, escaped, page, sense_colour
-from .run import STAGES, load_json, write_bytes
+from .files import load_json, write_bytes
+from .run import STAGES
 
 # %% ../nbs/37_report.ipynb #f44e674d
 class Html(str):
@@ -103,7 +104,7 @@ def kept_senses(run):
 
 def quality_figure(run, rows):
     "matplotlib figure: sentences a word, and separation against chance where words have senses"
-    from minicoil.run import plot_style
+    from minicoil.files import plot_style
     plt = plot_style()
     sentences = [q["sentences"] for q in load_json(run.stage("training").path / "quality.json").values()]
     fig, axes = plt.subplots(1, 2 if rows else 1, figsize=(9 if rows else 4.5, 3), squeeze=False)

@@ -17,7 +17,7 @@ import numpy as np
 
 from .corpus import DATA, find_files, numbered_lines, read_documents, writable
 from .objectives import apply
-from .run import UserError
+from .files import UserError
 from .sparse import bm25_weight
 from .windows import unit_rows
 

@@ -17,7 +17,8 @@ import numpy as np
 from .collection import open_collection
 from .retrieval import DEPTH, mix, read_collection
 from .serving import MiniCOIL, batched
-from .run import load_json, one_of, open_run, progress, save_json
+from .files import load_json, one_of, progress, save_json
+from .run import open_run
 from .sparse import unknown_index
 from .windows import embed_long, window_rows
 
@@ -170,7 +171,7 @@ def try_search(run):
 # %% ../nbs/32_search.ipynb #c81d93f4
 def draw_explanation(rows, title=""):
     "A matplotlib figure of `explain_hit`'s rows: per shared word BM25's weight as an outline and the contribution as a bar, similarity beside it"
-    from minicoil.run import PALETTE, plot_style
+    from minicoil.files import PALETTE, plot_style
     fig, ax = plot_style().subplots(figsize=(6.5, 0.9 + 0.45 * max(len(rows), 1)))
     reach = max([1.0, *(row["bm25"] for row in rows), *(abs(row["contribution"]) for row in rows)])
     for i, row in enumerate(rows):

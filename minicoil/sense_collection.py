@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import read_senses
-from .run import UserError, write_bytes
+from .files import UserError, write_bytes
 
 # %% ../nbs/26_sense_collection.ipynb #0c65ac4b
 WIDTH = 4

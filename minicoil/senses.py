@@ -14,7 +14,8 @@ import collections, math, random
 import numpy as np
 
 from .engine import map_shards
-from .run import load_json, load_npy, one_thread, open_run, save_json, save_npy
+from .files import load_json, load_npy, one_thread, save_json, save_npy
+from .run import open_run
 from .sentences import sentence_texts
 from .store import drawn_sentences
 from .targets import gather_pairs

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from .engine import map_shards
-from .run import UserError, atomic, load_json, load_npy, open_run, save_json, save_npy
+from .files import UserError, atomic, load_json, load_npy, save_json, save_npy
+from .run import open_run
 from .transformer import load_tokenizer
 from .vocabulary import WordPieces, read_words, stemmer, stop_words
 

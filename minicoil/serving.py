@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import UserError, load_json, one_of
+from .files import UserError, load_json, one_of
 from .sparse import Int8Encoders, Reader, SparseEmbedding, bm25_weight, document_vectors, encode_words, query_vectors, unknown_shift, whole_readings, word_vectors
 from .vocabulary import WordPieces, load_vocabulary
 

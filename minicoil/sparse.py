@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .run import UserError
+from .files import UserError
 
 # %% ../nbs/03_sparse.ipynb #4b6a43d4
 REMEMBERED = 32_768  # sequences of word pieces

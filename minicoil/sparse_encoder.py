@@ -17,7 +17,7 @@ import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import InputModule
 
-from .run import save_npy
+from .files import save_npy
 from .serving import MiniCOIL, batch_pass, batched, feed, forward
 from .sparse import document_vectors, query_vectors
 

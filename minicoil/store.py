@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .run import FIRST_USE, UserError, discard, load_npy, open_run, progress, save_json, stages_from
+from .files import UserError, load_npy, progress, save_json
+
+from .run import FIRST_USE, discard, open_run, stages_from
 from .sentences import random_keys, read_draw, save_draw, sentence_texts, smallest_keys, trained_words
 from .transformer import load_tokenizer
 from .vocabulary import WordPieces

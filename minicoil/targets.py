@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .engine import map_shards
-from .run import UserError, load_json, load_npy, open_run, save_json, save_npy
+from .files import UserError, load_json, load_npy, save_json, save_npy
+from .run import open_run
 from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
 from .transformer import encode as encode_rows
 from .transformer import arithmetic, chosen_device, load_transformer, locate_model, sha256

@@ -10,7 +10,8 @@ __all__ = ['SNIPPET', 'POOL_SENTENCES', 'POOL_LEAST', 'load_sentences', 'input_t
 import numpy as np
 
 from .engine import map_shards
-from .run import load_npy, open_run, save_npy
+from .files import load_npy, save_npy
+from .run import open_run
 from .senses import WORDS_PER_SHARD
 from .sentences import random_keys, read_draw, sentence_texts, trained_words
 from .store import drawn_sentences

@@ -13,7 +13,8 @@ import numpy as np
 
 from .engine import map_shards
 from .objectives import apply, keep_level, padded_length, train_group
-from .run import OBJECTIVES, atomic, load_json, load_npy, one_of, one_thread, open_run, save_json, save_npy
+from .files import atomic, load_json, load_npy, one_of, one_thread, save_json, save_npy
+from .run import OBJECTIVES, open_run
 from .senses import word_senses, word_targets
 from .sentences import trained_words
 from .tokens import word_tokens

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import UserError, one_thread
+from .files import UserError, one_thread
 
 # %% ../nbs/02_transformer.ipynb #173e5011
 BUNDLED = "all-MiniLM-L6-v2"

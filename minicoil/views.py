@@ -15,7 +15,7 @@ import numpy as np
 
 from .corpus import bundled_sentences
 from .pages import OVERRIDES, SHAPES, counted, sense_colour, signed
-from .run import UserError, load_json, plot_style
+from .files import UserError, load_json, plot_style
 from .senses import word_senses
 from .sentences import sentence_texts
 from .store import drawn_sentences

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from py_rust_stemmers import SnowballStemmer
 
-from .run import UserError, one_of, write_bytes
+from .files import UserError, one_of, write_bytes
 
 # %% ../nbs/01_vocabulary.ipynb #4abdd06d
 LANGUAGES = ("arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian", "norwegian",

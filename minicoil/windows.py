@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .run import load_json, load_npy, progress, save_json, save_npy
+from .files import load_json, load_npy, progress, save_json, save_npy
 from .serving import MODEL_FILES, WINDOW, batched, forwards, token_batches
 from .sparse import document_vectors, encode_words
 

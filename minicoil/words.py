@@ -18,7 +18,8 @@ import numpy as np
 from .corpus import documents, find_files
 from . import MiniCOIL
 from .model import weakest_rows, words_added
-from .run import UserError, atomic, list_files, load_json, load_manifest, locked, open_run, progress, save_json, save_manifest, save_npy, write_bytes
+from .files import UserError, atomic, load_json, locked, progress, save_json, save_npy, write_bytes
+from .run import list_files, load_manifest, open_run, save_manifest
 from .sentences import split_sentences, trained_words
 from .training import train_words
 from .transformer import load_transformer, locate_model, token_layers

@@ -16,7 +16,8 @@ from bench_scale import rows_of_words
 
 from minicoil.corpus import documents
 from minicoil.report import stage_peaks
-from minicoil.run import STAGES, load_json, open_run, stage_function
+from minicoil.files import load_json
+from minicoil.run import STAGES, open_run, stage_function
 from minicoil.sentences import read_draw
 from record import save_record
 

@@ -158,7 +158,7 @@ def main():
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
     from minicoil.corpus import DATA
-    from minicoil.run import load_json, save_json
+    from minicoil.files import load_json, save_json
     record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
     senses = given.senses or DATA / "sentences.jsonl"
     record["words"] = len(load_json(given.model / "minicoil.json")["quality"])

@@ -19,7 +19,8 @@ from minicoil.benchmark import area_under_curve
 from minicoil.sparse import Reader, bm25_weight
 from minicoil.objectives import apply, train_group
 from minicoil.retrieval import beir_file, measure, ranking, read_beir_rows, read_collection, read_judgements
-from minicoil.run import load_npy, open_run, progress
+from minicoil.files import load_npy, progress
+from minicoil.run import open_run
 from minicoil.senses import word_senses
 from minicoil.sentences import trained_words
 from minicoil.tokens import word_tokens

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from minicoil.corpus import documents, stream_openwebtext
-from minicoil.run import STAGES, load_json, open_run, save_json, stage_function
+from minicoil.files import load_json, save_json
+from minicoil.run import STAGES, open_run, stage_function
 from minicoil.sentences import draw_from_index, random_keys, read_draw, trained_words
 from minicoil.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 from record import circumstances

@@ -20,7 +20,8 @@ from minicoil.benchmark import rankings
 from minicoil.objectives import keep_level, train_group
 from minicoil.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
 from minicoil.rivals import outside_scores
-from minicoil.run import load_json, load_npy, open_run, progress
+from minicoil.files import load_json, load_npy, progress
+from minicoil.run import open_run
 from minicoil.senses import word_senses
 from minicoil.tokens import word_tokens
 from minicoil.training import group_words
@@ -225,7 +226,7 @@ def within_word(model, ways, collection):
 
 def read_layers(model, texts, forms, layers, cache):
     """Token embeddings (rows of forms, h) that are the mean of other layers than the model's."""
-    from minicoil.run import save_npy
+    from minicoil.files import save_npy
     from minicoil.transformer import encode, load_transformer
     from minicoil.windows import forms_key, window_rows
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"

@@ -20,7 +20,7 @@ from minicoil import senses as S
 from minicoil.benchmark import MEASURES, reductions, sense_scores
 from minicoil.corpus import read_senses
 from minicoil.retrieval import bootstrap
-from minicoil.run import one_thread, progress
+from minicoil.files import one_thread, progress
 from minicoil.targets import word_contexts, word_embeddings
 from minicoil.tokens import SNIPPET, snippet
 from minicoil.transformer import encode as encode_rows, load_transformer

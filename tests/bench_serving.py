@@ -154,7 +154,7 @@ def main():
     given = parser.parse_args()
     from fastembed import SparseTextEmbedding
     from minicoil import MiniCOIL
-    from minicoil.run import save_json
+    from minicoil.files import save_json
     record, sentences = circumstances(), plain_sentences(given.corpus)
     model = MiniCOIL.load(given.model, threads=2)
     rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)

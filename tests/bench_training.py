@@ -18,7 +18,8 @@ import psutil
 from record import save_record
 
 from minicoil.objectives import train_group
-from minicoil.run import load_json, one_thread, open_run, save_json, save_npy
+from minicoil.files import load_json, one_thread, save_json, save_npy
+from minicoil.run import open_run
 from minicoil.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
 from minicoil.sentences import save_draw
 

@@ -14,7 +14,8 @@ from chains import TO_MODEL, digests, end_all, start, tiny_transformer, work
 from conftest import minicoil
 from minicoil import MiniCOIL
 from minicoil.serving import ENCODERS_FILE
-from minicoil.run import UserError, load_json, open_run
+from minicoil.files import UserError, load_json
+from minicoil.run import open_run
 from minicoil.words import add_words, report
 
 OLD, NEW = ["bat", "bank"], ["seal", "crane"]

@@ -14,7 +14,8 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
 from minicoil.atlas import file_name, index_page, index_row, word_page
 from minicoil.pages import OVERRIDES
-from minicoil.run import open_run, save_json
+from minicoil.files import save_json
+from minicoil.run import open_run
 from minicoil.sentences import sentence_texts
 from minicoil.store import drawn_sentences
 from minicoil.views import WordView, word_views

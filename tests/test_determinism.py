@@ -5,7 +5,8 @@ from safetensors.numpy import load_file
 
 from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from minicoil.corpus import convert_openwebtext
-from minicoil.run import load_json, open_run
+from minicoil.files import load_json
+from minicoil.run import open_run
 from minicoil.senses import compress_dimensions
 from minicoil.sentences import read_draw
 from minicoil.targets import cut_shards

@@ -11,11 +11,11 @@ import pytest
 
 from chains import command, copy_before, digests, end_all, finish, kill, start, starts, wait_until, with_notebooks
 from minicoil.engine import TRIES, chosen_engine, map_shards
-from minicoil.run import UserError
+from minicoil.files import UserError
 
 MORTAL = """
 import os, pathlib, signal
-from minicoil.run import UserError
+from minicoil.files import UserError
 
 def begun(shard, folder):
     "How often this shard was begun, this time included"

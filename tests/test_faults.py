@@ -16,7 +16,8 @@ import pytest
 import minicoil
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
 from minicoil.commands import command_embed
-from minicoil.run import STAGES, Stage, UserError, checksum, open_run, stages_from
+from minicoil.files import UserError, checksum
+from minicoil.run import STAGES, Stage, open_run, stages_from
 from trials import hand_over, row, table
 
 RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
@@ -150,7 +151,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
     """A kill after a shard was written down and before it got its name is finished by the next call: the shard is made, not missed."""
     run, model = small
     for stage in ("targets", "training"):
-        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.run.write_down
+        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.files.write_down
 
         def killed(path, temporary):
             real(path, temporary)
@@ -158,7 +159,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(minicoil.run, "write_down", killed)
+            patched.setattr(minicoil.files, "write_down", killed)
             work(open_run(folder), stage)
         work(open_run(folder), *TO_MODEL[: TO_MODEL.index("training") + 1])
         assert made(folder, "training") == made(run, "training")
@@ -264,18 +265,18 @@ def test_a_full_disk(small, tmp_path, full_disk, stage):
 def test_half_an_array_is_no_array(tmp_path, room):
     """An array that finds no room, or room for a part of it, is an error, and no file: numpy alone would leave the part without a word."""
     import numpy as np
-    save = f"import resource, numpy as np; from minicoil.run import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
+    save = f"import resource, numpy as np; from minicoil.files import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
     done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
     assert done.returncode == 1 and "File too large" in done.stderr and not list(tmp_path.iterdir()), done.stderr[-500:]
-    minicoil.run.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    minicoil.files.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     assert np.load(tmp_path / "x.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_no_file_without_its_line_in_the_journal(tmp_path):
     """A file whose checksum finds no room in the journal gets no name: it could not be told from a damaged one."""
-    journal = tmp_path / minicoil.run.JOURNAL
+    journal = tmp_path / minicoil.files.JOURNAL
     journal.write_bytes(b"x" * 590)
-    save = f"import resource; from minicoil.run import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
+    save = f"import resource; from minicoil.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
     done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
     assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
 
@@ -588,8 +589,8 @@ def test_on_disk_before_it_has_its_name(small, tmp_path, monkeypatch):
 
 
 BROKEN = {
-    "a rename without its fsync": ("run.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
-    "a file written under its final name": ("run.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
+    "a rename without its fsync": ("files.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
+    "a file written under its final name": ("files.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
     "a shard skipped on resuming": ("training.py", 'if (out / f"quality-{number:05d}.json").exists():', 'if f"part-{number:05d}.npy" in (out / "written.txt").read_text():', "test_killed_between_journal_and_rename"),
     "damage that is not looked for": ("run.py", "known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums", "False", "test_damage_to_a_stage_at_work"),
 }

@@ -17,7 +17,8 @@ from minicoil import MiniCOIL
 from minicoil.commands import decoded, word_list
 from minicoil.corpus import read_documents, read_senses
 from minicoil.retrieval import read_collection, read_judged
-from minicoil.run import OBJECTIVES, Parameters, UserError, check_parameters, open_run, stage_function
+from minicoil.files import UserError
+from minicoil.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
 from minicoil.serving import ENCODERS_FILE
 from minicoil.vocabulary import VOCAB_FILE, WordPieces, read_words
 from trials import hand_over, row

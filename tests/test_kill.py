@@ -10,7 +10,8 @@ import pytest
 
 import minicoil.run
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, kill, kill_in_stage, small_corpus, start, starts, tiny_transformer, undisturbed, wait_until, with_notebooks
-from minicoil.run import STAGES, UserError, end_orphan, load_json, lock_holder, locked, open_run, process_start, stages_from
+from minicoil.files import UserError, end_orphan, load_json, lock_holder, locked, process_start
+from minicoil.run import STAGES, open_run, stages_from
 
 WORDS = ("--words", "bat,bank", "--pictures", 0)
 
@@ -321,7 +322,7 @@ def test_two_at_once(tmp_path):
 def test_a_stage_by_hand_is_refused(tmp_path):
     """A stage called by hand on a folder where a driver is at work is refused with the driver's pid."""
     run = open_run(tmp_path / "run")
-    driver = python("import sys, time\nfrom minicoil.run import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
+    driver = python("import sys, time\nfrom minicoil.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
     wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock", 30)
     with pytest.raises(UserError, match=rf"\(pid {driver.pid}\)"):
         with run.working("corpus"):
@@ -330,7 +331,7 @@ def test_a_stage_by_hand_is_refused(tmp_path):
 
 LOCK_AT = """
 import sys, time
-from minicoil.run import UserError, locked
+from minicoil.files import UserError, locked
 while time.time() < float(sys.argv[2]): pass
 try:
     with locked(sys.argv[1], "busy"): time.sleep(1)
@@ -351,7 +352,7 @@ def test_refused_with_the_right_pid_at_the_same_moment(tmp_path, before):
 
 def test_a_stuck_orphan_is_ended(tmp_path):
     """A kernel that a dead driver left at work is ended, and the lock is free."""
-    orphan = python("import sys, time\nfrom minicoil.run import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
+    orphan = python("import sys, time\nfrom minicoil.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
     wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock", 30)
     end_orphan(tmp_path, grace=0.2)
     assert orphan.wait(5) == -9

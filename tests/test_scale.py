@@ -10,7 +10,8 @@ import pytest
 
 from chains import copy_before, digests
 from minicoil.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
-from minicoil.run import UserError, list_files, load_json, load_manifest, open_run, save_manifest, stage_function
+from minicoil.files import UserError, load_json
+from minicoil.run import list_files, load_manifest, open_run, save_manifest, stage_function
 from minicoil.sentences import draw_from_index, read_draw, split_sentences, trained_words
 from minicoil.targets import encode_targets
 

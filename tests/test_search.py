@@ -13,7 +13,8 @@ from minicoil.benchmark import benchmark_collections, objective_row
 from minicoil.model import ADAPT_LEAST, adapted
 from minicoil.pipeline import from_model
 from minicoil.retrieval import build_index, fuse, mix, score_all
-from minicoil.run import UserError, load_json, open_run
+from minicoil.files import UserError, load_json
+from minicoil.run import open_run
 from minicoil.collection import Server
 from minicoil.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
 from minicoil.serving import ENCODERS_FILE

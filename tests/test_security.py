@@ -16,7 +16,8 @@ import pytest
 
 from conftest import minicoil
 from minicoil.corpus import read_documents
-from minicoil.run import UserError, check_parameters, load_npy
+from minicoil.files import UserError, load_npy
+from minicoil.run import check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-a-secret-that-nobody-writes-down"
@@ -45,7 +46,7 @@ def test_an_archive_writes_nowhere(tmp_path):
 BOMB = """
 import resource, sys
 from minicoil.corpus import read_documents
-from minicoil.run import UserError
+from minicoil.files import UserError
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:
     print(sum(len(t) for t in read_documents(sys.argv[1], on_bad_input="skip", skipped=[])))

@@ -13,7 +13,8 @@ import pytest
 
 from minicoil.corpus import bundled_sentences
 from minicoil.export import probe_texts
-from minicoil.run import load_json, open_run
+from minicoil.files import load_json
+from minicoil.run import open_run
 from minicoil.serving import WINDOW, MiniCOIL, forward
 from minicoil.sparse import encode_words, head_arrays
 

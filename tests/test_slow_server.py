@@ -4,7 +4,8 @@ import pytest
 from chains import copy_before, digests
 from minicoil import store
 from minicoil.collection import Server
-from minicoil.run import UserError, open_run
+from minicoil.files import UserError
+from minicoil.run import open_run
 from minicoil.store import ServerStore, check_server, upload_to_qdrant
 from qdrant_fake import FakeQdrant, Proxy, serving
 from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401

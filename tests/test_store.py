@@ -12,7 +12,8 @@ from qdrant_client import grpc as q
 
 from chains import copy_before, digests
 from minicoil import store
-from minicoil.run import UserError, open_run
+from minicoil.files import UserError
+from minicoil.run import open_run
 from minicoil.sentences import random_keys
 from minicoil.store import EdgeStore, ServerStore, check_server, collection_name, upload_to_qdrant
 from qdrant_fake import FakeQdrant, free_port, serving

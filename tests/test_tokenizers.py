@@ -10,7 +10,8 @@ from chains import end_all, small_corpus, undisturbed
 from minicoil import MiniCOIL
 from minicoil.export import fastembed_parity
 from minicoil.serving import load_parts
-from minicoil.run import UserError, load_json, open_run
+from minicoil.files import UserError, load_json
+from minicoil.run import open_run
 from minicoil.sentences import count_forms, group_by_stem, top_forms
 from minicoil.vocabulary import LANGUAGES, WordPieces, fold, positions, stemmer, stop_words
 

@@ -5,7 +5,8 @@ from safetensors.numpy import load_file
 
 from chains import copy_before, digests, small_corpus, undisturbed, work
 from minicoil import MiniCOIL
-from minicoil.run import OBJECTIVES, UserError, load_json, open_run
+from minicoil.files import UserError, load_json
+from minicoil.run import OBJECTIVES, open_run
 from minicoil.training import group_words, memory_of
 
 

@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 
 from chains import command, copy_before, digests, end_all, finish, small_corpus, start, tiny_transformer, undisturbed, with_notebooks, work
 from minicoil import MiniCOIL, pipeline
-from minicoil.run import STAGES, load_json, open_run, stage_function
+from minicoil.files import load_json
+from minicoil.run import STAGES, open_run, stage_function
 from minicoil.targets import cut_shards
 from minicoil.transformer import load_tokenizer, load_transformer
 
