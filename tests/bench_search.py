@@ -105,10 +105,10 @@ def qdrant_parity(model, documents, queries, forms, asked, depth=10):
     return {"queries": len(queries), "same": int(same), "documents": len(documents), "seconds_to_build": round(seconds, 1)}
 
 
-def agrees(hits, scores, depth, close=1e-3):
+def agrees(hits, scores, depth, close=2e-3):
     """Whether [(document, score)] are a best `depth` of `scores`: each score is right, and nothing left out is clearly better.
 
-    To a thousandth of the best score: of a collection with documents without a word, as cranfield's two, Qdrant does not count these in its IDF."""
+    To two thousandths of the best score: in a collection with documents without a word, as cranfield's two, Qdrant does not count these in its IDF."""
     close *= max((s for _, s in hits), default=1.0)
     finite = np.flatnonzero(np.isfinite(scores))
     if len(hits) != min(depth, len(finite)):
