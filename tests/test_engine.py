@@ -100,7 +100,7 @@ def ray_workers(driver):
 
 
 @pytest.mark.slow
-def test_ray_ends_in_the_same_model(tiny_run, tmp_path):
+def test_ray_ends_in_the_same_model(tiny_run, tmp_path, record_property):
     """A chain on Ray, one of whose workers is killed at its encoding and whose driver is killed and called again, ends in the local run's model, byte for byte."""
     pytest.importorskip("ray", reason="needs minicoil[ray]")
     folder = with_notebooks(copy_before(tiny_run, "corpus", tmp_path / "run"))
@@ -117,5 +117,7 @@ def test_ray_ends_in_the_same_model(tiny_run, tmp_path):
     code, errors = finish(start(again))
     end_all()
     assert code == 0, errors
-    assert digests(folder / "23_model") == digests(tiny_run / "23_model")
+    same = digests(folder / "23_model") == digests(tiny_run / "23_model")
+    hand_over(record_property, row("model's bytes", "Ray, 2, both killed", 1, 0, int(not same)))
+    assert same
     shutil.rmtree(folder)
