@@ -12,6 +12,7 @@ import pytest
 from chains import command, copy_before, digests, end_all, finish, kill, start, starts, wait_until, with_notebooks
 from minicoil.engine import TRIES, chosen_engine, map_shards
 from minicoil.files import UserError
+from trials import hand_over, row
 
 MORTAL = """
 import os, pathlib, signal
