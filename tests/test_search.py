@@ -14,10 +14,12 @@ from minicoil.model import ADAPT_LEAST, adapted
 from minicoil.pipeline import from_model
 from minicoil.retrieval import build_index, fuse, mix, score_all
 from minicoil.files import UserError, load_json
+from minicoil.objectives import apply, mean_cosine
 from minicoil.run import open_run
 from minicoil.collection import Server
 from minicoil.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
 from minicoil.serving import ENCODERS_FILE
+from minicoil.tokens import word_tokens
 from minicoil.windows import read_forms, window_rows
 from qdrant_fake import free_port
 
@@ -177,6 +179,14 @@ def test_start_from(started):
     assert load_json(started[1] / "minicoil.json")["adapted"]["words"] == ["bat"]
     assert digests(started[0])["minicoil.triplet.model.vocab"] == digests(started[1])["minicoil.triplet.model.vocab"]
     assert "## Started from another model" in (started[1] / "README.md").read_text()
+
+
+def test_a_word_trained_again_counts_as_much_as_before(started):
+    """On the sentences it was trained on again, a word's vectors are no further apart on average than its old encoder would put them."""
+    run = open_run(started[1].parent)
+    word, _, x = next(word_tokens(run))
+    old, new = (mean_cosine(apply(x, np.load(folder / ENCODERS_FILE)[1])) for folder in started)
+    assert word == "bat" and new > old - 0.01
 
 
 def test_start_from_by_notebook(started, tmp_path):
