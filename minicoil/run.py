@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import JOURNAL, UserError, checksum, load_json, lock_holder, locked, one_of, process_start, save_json, throw_away_folder, unreadable, written
+from .files import PALETTE, atomic, load_npy, one_thread, plot_style, progress, save_npy, write_bytes  # noqa: F401, whoever has a run has these from here too
 
 # %% ../nbs/00_run.ipynb #9fa1bcad
 OBJECTIVES = ("graph", "fit", "umap", "triplet")
