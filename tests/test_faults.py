@@ -232,6 +232,11 @@ pipeline.main([])
 """
 
 
+def uncovered():
+    """The environment for a process whose files may not grow: `make coverage` would have it write some."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+
 def in_process(folder, stages, **options):
     """Stages without kernels, in a process that ends as the command does: (exit code, stderr)."""
     done = subprocess.run([sys.executable, "-c", IN_PROCESS, str(folder), ",".join(stages)], capture_output=True, text=True, **options)
@@ -266,7 +271,7 @@ def test_half_an_array_is_no_array(tmp_path, room):
     """An array that finds no room, or room for a part of it, is an error, and no file: numpy alone would leave the part without a word."""
     import numpy as np
     save = f"import resource, numpy as np; from minicoil.files import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
-    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True, env=uncovered())
     assert done.returncode == 1 and "File too large" in done.stderr and not list(tmp_path.iterdir()), done.stderr[-500:]
     minicoil.files.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     assert np.load(tmp_path / "x.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -277,7 +282,7 @@ def test_no_file_without_its_line_in_the_journal(tmp_path):
     journal = tmp_path / minicoil.files.JOURNAL
     journal.write_bytes(b"x" * 590)
     save = f"import resource; from minicoil.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
-    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True, env=uncovered())
     assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
 
 
@@ -286,7 +291,7 @@ def test_a_file_that_may_not_grow(small, tmp_path, stage):
     """Where files may not grow (a quota, without a mount) a stage ends with exit code 2 and one line, and the next call makes the same model. (The engine of stage store writes its files at their full size.)"""
     run, model = small
     folder = copy_before(run, stage, tmp_path / "run")
-    code, errors = in_process(folder, [stage], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)))
+    code, errors = in_process(folder, [stage], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)), env=uncovered())
     assert code == 2 and len(one_line(errors)) == 1 and "make room" in errors, errors[-1500:]
     work(open_run(folder), *TO_MODEL)
     assert digests(folder / "23_model") == model
