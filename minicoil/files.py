@@ -117,7 +117,8 @@ def load_npy(path, mmap_mode=None):
 
 def unreadable(path, error):
     "The `UserError` about a damaged file; in a run's folder it names the stage to do again"
-    stage = next((m[1] for part in Path(path).parts[:-1] if (m := re.fullmatch(r"[1-3]\d_(\w+)", part))), None)  # a stage's folder, as 10_corpus
+    homes = [folder for folder in Path(path).parents if (folder.parent / "run.json").exists()]  # the folder of a stage, as 10_corpus
+    stage = next((m[1] for folder in homes if (m := re.fullmatch(r"\d\d_(\w+)", folder.name))), None)
     mend = f"run again with --from {stage} to make it anew" if stage else "put back a copy, or make it anew"
     return UserError(f"{path} is damaged ({' '.join(f'{type(error).__name__}: {error}'.split())[:120]}): {mend}")
 

@@ -243,8 +243,8 @@ def mean_cosine(y):
 def keep_level(x, w, base, steps=30):
     "w (h, dim) float32 with so much constant added that rows x (n, h) have the mean cosine that the encoder `base` gives them; unchanged if w gives as much"
     import torch
-    x, w, goal = x.astype(np.float64), w.astype(np.float64), mean_cosine(apply(x.astype(np.float64), base.astype(np.float64)))
-    y, one = apply(x, w), one_direction(torch.as_tensor(x)[None])[0].numpy()
+    x, w, base = (a.astype(np.float64) for a in (x, w, base))
+    goal, y, one = mean_cosine(apply(x, base)), apply(x, w), one_direction(torch.as_tensor(x)[None])[0].numpy()
     mean = y.mean(0) / max(np.linalg.norm(y.mean(0)), 1e-9) * np.sqrt(((x @ w) ** 2).sum(1).mean())
     low, high = 0.0, 20.0
     if mean_cosine(y) < goal:

@@ -82,10 +82,10 @@ def lane_session(model):
     return model.lane
 
 
-def token_ids(tokenizer, texts):
-    "Ids of each text's tokens; a `UserError` about the first that is no text UTF-8 can hold"
+def token_ids(tokenizer, texts, **given):
+    "Ids of each text's tokens (`given` to `encode_batch`); a `UserError` about the first that is no text UTF-8 can hold"
     try:
-        return [e.ids for e in tokenizer.encode_batch(texts)]
+        return [e.ids for e in tokenizer.encode_batch(texts, **given)]
     except TypeError:
         wrong = next(t for t in texts if not isinstance(t, str) or t != t.encode("utf-8", "replace").decode())
         raise UserError(f"{ascii(wrong)[:60]} is no text in UTF-8, and cannot be embedded") from None

@@ -18,7 +18,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import InputModule
 
 from .files import save_npy
-from .serving import MiniCOIL, batch_pass, batched, feed, forward
+from .serving import MiniCOIL, batch_pass, batched, feed, forward, token_ids
 from .sparse import document_vectors, query_vectors
 
 # %% ../nbs/05_sparse_encoder.ipynb #a6932c6b
@@ -43,7 +43,7 @@ def column_idf(model, texts, first):
     "IDF (width,) float32 of every column over a collection's texts, by Qdrant's formula"
     counts, n = np.zeros(first + BUCKETS, np.int64), 0
     for window in batched(texts, 1000):
-        readings = [model.read(e.ids) for e in model.tokenizer.encode_batch(window)]
+        readings = [model.read(ids) for ids in token_ids(model.tokenizer, window)]
         nothing = np.zeros((sum(len(known) for known, _ in readings), model.dim), np.float32)
         for v in query_vectors(model, readings, nothing):
             counts[np.unique(fold(v.indices, model.shift, first))] += 1
@@ -98,7 +98,7 @@ class MiniCOILModule(InputModule):
 
     def preprocess(self, inputs, prompt=None, **kwargs):
         "Token ids, padded, and their mask"
-        made = feed(self.model, [e.ids for e in self.model.tokenizer.encode_batch([(prompt or "") + text for text in inputs])], all_inputs=True)
+        made = feed(self.model, token_ids(self.model.tokenizer, [(prompt or "") + text for text in inputs]), all_inputs=True)
         return {name: torch.from_numpy(made[name]) for name in ("input_ids", "attention_mask")}
 
     def forward(self, features, task=None, **kwargs):

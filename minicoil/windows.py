@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import load_json, load_npy, progress, save_json, save_npy
-from .serving import MODEL_FILES, WINDOW, batched, forwards, token_batches
+from .serving import MODEL_FILES, WINDOW, batched, forwards, token_batches, token_ids
 from .sparse import document_vectors, encode_words
 
 # %% ../nbs/08_windows.ipynb #404306a5
@@ -42,7 +42,7 @@ def window_rows(model, texts):
     first, last = mask.index(0), len(mask) - 1 - mask[::-1].index(0)
     before, after = (whole.encode("a").ids[s] for s in (slice(0, first), slice(last + 1, None)))
     room, rows = model.tokenizer.truncation["max_length"] - len(before) - len(after), []
-    for ids in (e.ids for e in whole.encode_batch(list(texts), add_special_tokens=False)):
+    for ids in token_ids(whole, list(texts), add_special_tokens=False):
         windows = cut_windows(ids, model.read.pieces.spans(ids)[:-1], room) if len(ids) > room else [ids]
         rows.append([[*before, *window, *after] for window in windows])
     return rows

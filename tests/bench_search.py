@@ -43,7 +43,8 @@ def train_ways(run, needed, ways=WAYS):
     """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
     for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
-        (words, x), near = zip(*((word, x) for word, _, x in word_tokens(run, number))), [s["neighbours"] for _, s in word_senses(run, number)]
+        words, _, x = zip(*word_tokens(run, number))
+        near = [s["neighbours"] for _, s in word_senses(run, number)]
         mine = [i for i in range(len(x)) if i + shard["first_word"] in needed]
         for way, (objective, dim) in ways.items():
             w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
