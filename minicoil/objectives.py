@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'RIDGE', 'POWER', 'POOLED_WEIGHT', 'TWO_STEPS', 'RANK', 'FIT_ROWS', 'FIT_STEPS', 'MIXED', 'BASE_MARGIN',
-           'TRIPLETS', 'TRIPLET_STEPS', 'TRIPLET_RANK', 'CONSTANT', 'padded_length', 'stack_rows', 'adjacency',
-           'graph_projection', 'fix_signs', 'descend', 'mixed_start', 'fit_projection', 'regress', 'draw_triplets',
-           'triplet_projection', 'main_directions', 'one_direction', 'serving_matrices', 'train_group', 'apply',
-           'mean_cosine', 'keep_level']
+           'TRIPLETS', 'TRIPLET_STEPS', 'TRIPLET_RANK', 'CONSTANT', 'VIEWS', 'OLD_WEIGHT', 'WIDER', 'padded_length',
+           'stack_rows', 'adjacency', 'same_width', 'graph_projection', 'fix_signs', 'descend', 'mixed_start',
+           'sharpened', 'fit_projection', 'regress', 'draw_triplets', 'triplet_projection', 'main_directions',
+           'one_direction', 'serving_matrices', 'apply', 'mean_cosine', 'keep_level', 'adapted_goal', 'train_group']
 
 # %% ../nbs/06_objectives.ipynb #9a421460
 import zlib
@@ -39,6 +39,12 @@ def adjacency(near):
     graph.scatter_(2, torch.where(near < 0, near.shape[1], near).long(), 1.0)
     graph = graph[:, :, :-1]
     return (graph + graph.mT) / 2
+
+
+def same_width(near):
+    "Neighbour lists (n_i, k_i) of several words, each padded with −1 to the widest k"
+    width = max(a.shape[1] for a in near)
+    return [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=-1) for a in near]
 
 # %% ../nbs/06_objectives.ipynb #9376e9f9
 RIDGE, POWER, POOLED_WEIGHT, TWO_STEPS = 0.3, 2, 10, 0.5
@@ -99,18 +105,26 @@ def mixed_start(spread, n, dim, names):
     return start
 
 # %% ../nbs/06_objectives.ipynb #64345b72
-def fit_projection(x, dim, steps=FIT_STEPS, names=None):
-    "W (words, h, dim) float64 of token embeddings x (words, n, h), zero rows being padding; at most the first `FIT_ROWS` rows are used; `names` decide what is mixed"
+def sharpened(x, dim):
+    "Cosines (words, n, n) of unit rows x (words, n, h), not below 0, squared for up to four numbers and cubed for more"
+    return (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
+
+
+def fit_projection(x, dim, steps=FIT_STEPS, names=None, goal=None, begin=None):
+    "W (words, h, dim) float64 of token embeddings x (words, n, h), zero rows being padding; at most the first `FIT_ROWS` rows are used; `names` decide what is mixed; `goal` (words, n, n) and `begin` (words, h, dim) replace the cosines to fit and where the steps begin"
     import torch
     x = torch.nn.functional.normalize(x[:, :FIT_ROWS].double(), dim=2).float()
     real = (x.abs().sum(2) > 0).float()
     values, vectors = torch.linalg.eigh((x.mT @ x).double())
     main = fix_signs(vectors[:, :, -min(RANK, x.shape[2]) :].flip(2))
-    z, goal = (x.double() @ main).float(), (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
+    z, goal = (x.double() @ main).float(), sharpened(x, dim) if goal is None else goal
     pairs = real[:, :, None] * real[:, None] * (1 - torch.eye(x.shape[1], device=x.device))
     start = torch.eye(z.shape[2], dim, device=x.device).repeat(len(x), 1, 1)
     start[:, 0, 0] = 0.7
-    if dim > 4:
+    if begin is not None:
+        start = (main.mT @ begin).float()
+        start[:, 0, 0] = 1.0
+    elif dim > 4:
         n = real.sum(1, keepdim=True)
         spread = values[:, -z.shape[2] :].flip(1) / n
         start = torch.as_tensor(mixed_start(spread.cpu().numpy(), n[:, 0].cpu().numpy(), dim, names or [""] * len(x))).to(x.device)
@@ -202,32 +216,6 @@ def serving_matrices(x, mean, directions, constants):
     size = (((x.double() @ meaning) ** 2).sum((1, 2)) / real.sum(1)).sqrt().clamp(min=1e-12)
     return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
-# %% ../nbs/06_objectives.ipynb #23bb0070
-def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, names=None, seed=0, device="cpu"):
-    "W (words, h, dim) float32 from lists, a word each: x (n, h), near (n, k), for `umap` layout (n, dim), for `triplet` targets (n, t) and snippets (n, h), for `fit` names"
-    import torch
-    rows = lambda arrays, fill=0.0: stack_rows([np.asarray(a) for a in arrays], fill).to(device)
-    x = rows([np.asarray(a, np.float32) for a in x])
-    none = torch.zeros(len(x), dim, device=device, dtype=torch.float64)
-    if objective == "fit":
-        w = fit_projection(x, dim, names=names)
-        return np.ascontiguousarray((0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float().cpu().numpy())
-    if objective == "umap":
-        parts = (*regress(x, rows(layout)), none)
-    elif objective == "triplet":
-        mean, directions, constants = triplet_projection(x, rows(targets), dim, rows(snippets) if snippets is not None else None, seed=seed)
-        real = (x.abs().sum(2) > 0).double()
-        size = (((x.double() - mean[:, None]) @ directions * real[..., None]) ** 2).sum((1, 2)).div(real.sum(1)).sqrt().clamp(min=1e-12)
-        parts = mean, directions, constants / size[:, None]
-    elif objective == "graph":
-        width = max(a.shape[1] for a in near)
-        near = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=-1) for a in near]
-        none[:, -1] = CONSTANT
-        parts = (*graph_projection(x, adjacency(rows(near, -1)), dim, torch.as_tensor(pooled).to(device) if pooled is not None else None), none)
-    else:
-        raise ValueError(objective)
-    return np.ascontiguousarray(serving_matrices(x, *parts).cpu().numpy())
-
 
 def apply(x, w):
     "What serving makes of token embeddings x (n, h): unit vectors (n, dim)"
@@ -254,3 +242,56 @@ def keep_level(x, w, base, steps=30):
             low, high = (low, middle) if enough else (middle, high)
     w = w + low * np.outer(one, mean)
     return (w * min(1.0, 0.1 / np.abs(x @ w).max())).astype(np.float32) if low else w.astype(np.float32)
+
+# %% ../nbs/06_objectives.ipynb #9b54d0f2
+VIEWS, OLD_WEIGHT, WIDER = 8, 0.5, 1.5
+
+
+def adapted_goal(x, graph, base, pooled=None):
+    "(cosines (words, n, n), directions (words, h, dim) to begin at) of words to train again: token embeddings x (words, n, h), graph (words, n, n), encoders they had (words, h, dim)"
+    import torch
+    dim = base.shape[2]
+    mean, directions = graph_projection(x, graph, max(VIEWS, dim), pooled)
+    x = x[:, :FIT_ROWS]
+    real = (x.abs().sum(2) > 0).float()[..., None]
+    pairs = real * real.mT * (1 - torch.eye(x.shape[1], device=x.device))
+    unit = lambda y: torch.nn.functional.normalize(y, dim=2)
+    own, old = unit(((x - mean[:, None].float()) @ directions[:, :, :VIEWS].float()) * real), unit(torch.tanh(x @ base))
+    level = lambda c: (c * pairs).sum((1, 2), keepdim=True) / pairs.sum((1, 2), keepdim=True).clamp(min=1)
+    spread = lambda c: level((c - level(c)) ** 2).sqrt().clamp(min=1e-6)
+    alike = lambda c: (c - level(c)) / spread(c)
+    before = old @ old.mT
+    views = alike(sharpened(unit(x), dim)) + alike(own @ own.mT) + OLD_WEIGHT * alike(before)
+    begin = directions[:, :, : dim - 1]
+    size = (((unit(x).double() @ begin) ** 2).sum((1, 2)) / real.sum((1, 2))).sqrt().clamp(min=1e-12)[:, None, None]
+    return (level(before) + WIDER * spread(before) * alike(views)).clamp(-1, 1), torch.nn.functional.pad(begin / size, (1, 0))
+
+# %% ../nbs/06_objectives.ipynb #23bb0070
+def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, names=None, base=None, seed=0, device="cpu"):
+    "W (words, h, dim) float32 from lists, a word each: x (n, h), near (n, k), for `umap` layout (n, dim), for `triplet` targets (n, t) and snippets (n, h), for `fit` names; `base` (h, dim) are the encoders of words that are trained again, for which `fit` takes near too"
+    import torch
+    rows = lambda arrays, fill=0.0: stack_rows([np.asarray(a) for a in arrays], fill).to(device)
+    given, x = x, rows([np.asarray(a, np.float32) for a in x])
+    none = torch.zeros(len(x), dim, device=device, dtype=torch.float64)
+    graph = lambda: adjacency(rows(same_width(near), -1))
+    pooled = torch.as_tensor(pooled).to(device) if pooled is not None else None
+    if objective == "fit":
+        goal, begin = adapted_goal(x, graph(), torch.as_tensor(np.stack(base)).to(device), pooled) if base is not None else (None, None)
+        w = fit_projection(x, dim, names=names, goal=goal, begin=begin)
+        found = (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
+    else:
+        if objective == "umap":
+            parts = (*regress(x, rows(layout)), none)
+        elif objective == "triplet":
+            mean, directions, constants = triplet_projection(x, rows(targets), dim, rows(snippets) if snippets is not None else None, seed=seed)
+            real = (x.abs().sum(2) > 0).double()
+            size = (((x.double() - mean[:, None]) @ directions * real[..., None]) ** 2).sum((1, 2)).div(real.sum(1)).sqrt().clamp(min=1e-12)
+            parts = mean, directions, constants / size[:, None]
+        elif objective == "graph":
+            none[:, -1] = CONSTANT
+            parts = (*graph_projection(x, graph(), dim, pooled), none)
+        else:
+            raise ValueError(objective)
+        found = serving_matrices(x, *parts)
+    found = np.ascontiguousarray(found.cpu().numpy())
+    return found if base is None else np.stack([keep_level(*of_word) for of_word in zip(given, found, base)])

@@ -12,7 +12,7 @@ import os, time
 import numpy as np
 
 from .engine import map_shards
-from .objectives import apply, keep_level, padded_length, train_group
+from .objectives import apply, padded_length, train_group
 from .files import atomic, load_json, load_npy, one_of, one_thread, save_json, save_npy
 from .run import OBJECTIVES, open_run
 from .senses import word_senses, word_targets
@@ -35,14 +35,14 @@ def memory_of(n, hidden_size, dim, objective):
     return 4 * squares * n**2 + 4 * 8 * n * hidden_size + 8 * 10 * hidden_size**2 + (4 * 1536 * 40 * dim if objective == "triplet" else 0)
 
 
-def group_words(sizes, hidden_size, dim, objective, memory_gb=None):
-    "Positions of words with `sizes` sentences as lists: each of one padded length, together within `memory_gb`, at least one word each"
+def group_words(sizes, hidden_size, dim, objective, memory_gb=None, known=None):
+    "Positions of words with `sizes` sentences as lists: each of one padded length, all `known` or none, together within `memory_gb`, at least one word each"
     memory = 1e9 * float(memory_gb or os.environ.get("MINICOIL_MEMORY_GB", 1))
     by_length = {}
     for i, n in enumerate(sizes):
-        by_length.setdefault(padded_length(n), []).append(i)
+        by_length.setdefault((padded_length(n), bool(known and known[i])), []).append(i)
     groups = []
-    for length, members in sorted(by_length.items()):
+    for (length, _), members in sorted(by_length.items()):
         at_once = max(1, int(memory // memory_of(length, hidden_size, dim, objective)))
         groups += [members[a : a + at_once] for a in range(0, len(members), at_once)]
     return groups
@@ -67,15 +67,17 @@ def train_shard(number, run):
     senses = [found for _, found in word_senses(run, number)]
     snippets = [x for *_, x in word_tokens(run, number, "snippets")] if p.objective == "triplet" else None
     pooled, encoders = load_npy(run.stage("tokens").path / "pooled.npy"), [None] * len(tokens)
-    base = starting_encoders(p.start_from, p.dim) if p.start_from else None
-    for group in group_words([len(ids) for _, ids, _ in tokens], tokens[0][2].shape[1], p.dim, p.objective):
+    base = starting_encoders(p.start_from, p.dim) if p.start_from else {}
+    for group in group_words([len(ids) for _, ids, _ in tokens], tokens[0][2].shape[1], p.dim, p.objective, known=[word in base for word, *_ in tokens]):
         needs = {"near": [senses[i]["neighbours"] for i in group], "names": [tokens[i][0] for i in group]}
+        if tokens[group[0]][0] in base:
+            needs["base"] = [base[tokens[i][0]] for i in group]
         if p.objective == "umap":
             needs["layout"] = [senses[i]["layout"] for i in group]
         if p.objective == "triplet":
             needs |= {"targets": list(unit_targets(run, [(first + i, tokens[i][1]) for i in group])), "snippets": [snippets[i] for i in group]}
         for i, w in zip(group, train_group(p.objective, p.dim, [tokens[i][2] for i in group], pooled=pooled, seed=p.seed, device=chosen_device(), **needs)):
-            encoders[i] = w if base is None or tokens[i][0] not in base else keep_level(tokens[i][2], w, base[tokens[i][0]])
+            encoders[i] = w
     quality = {word: word_quality(x, w, found["clusters"]) for (word, _, x), w, found in zip(tokens, encoders, senses)}
     save_npy(out / f"part-{number:05d}.npy", np.stack(encoders))
     save_json(out / f"quality-{number:05d}.json", quality)

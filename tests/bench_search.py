@@ -17,7 +17,7 @@ from record import save_record
 
 from minicoil import MiniCOIL
 from minicoil.benchmark import rankings
-from minicoil.objectives import keep_level, train_group
+from minicoil.objectives import train_group
 from minicoil.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
 from minicoil.rivals import outside_scores
 from minicoil.files import load_json, load_npy, progress
@@ -39,8 +39,8 @@ def read(model, folder, cache):
     return documents, queries, judged, forms, asked
 
 
-def train_ways(run, needed, ways=WAYS):
-    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are."""
+def train_ways(run, needed, ways=WAYS, bases=None):
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are; trained again where `bases` {way: {word: encoder}} are given."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
     for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
         words, _, x = zip(*word_tokens(run, number))
@@ -50,7 +50,8 @@ def train_ways(run, needed, ways=WAYS):
             w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
             for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
                 group = [mine[k] for k in group]
-                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, names=[words[i] for i in group])
+                base = [bases[way][i + shard["first_word"]] for i in group] if bases else None
+                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, names=[words[i] for i in group], base=base)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 
@@ -193,12 +194,11 @@ def adapted_ways(model, run, ways, documents, cache):
     own.need("senses", "tokens")
     vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
     enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
-    trained = train_ways(own, set(enough), {w: WAYS[w] for w in ways})
+    asked = {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())}
+    trained = train_ways(own, set(asked), {w: WAYS[w] for w in ways}, {way: {i: base[old] for i, old in asked.items()} for way, base in ways.items()})
     found = {f"{way}, adapted": base.copy() for way, base in ways.items()}
-    for i, (_, _, x) in enumerate(word_tokens(own), 1):
-        for way, base in ways.items():
-            if i in enough and base[enough[i]].any():
-                found[f"{way}, adapted"][enough[i]] = keep_level(x, trained[way][i], base[enough[i]])
+    for way in ways:
+        found[f"{way}, adapted"][list(asked.values())] = trained[way][list(asked)]
     return found, len(enough)
 
 
