@@ -181,12 +181,12 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
     return {"MB": round(size / 1e6, 1), "MB_on_disk": round(kept / 1e6, 1), "seconds_to_build": round(built, 1), "ms": round(float(np.median(took)), 3), "ms_95": round(float(np.percentile(took, 95)), 3), **numbers}
 
 
-def adapted_ways(model, run, ways, documents, cache):
+def adapted_ways(model, run, ways, documents, folder):
     """The ways trained on the collection's own sentences, for words with enough of them; the others stay. And how many were trained again."""
     from minicoil.model import ADAPT_LEAST
     from minicoil.pipeline import from_model
     import dataclasses
-    folder = Path(cache) / "adapted"
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "documents.txt").write_text("\n".join(" ".join(t.split()) for _, t in documents), encoding="utf-8")
     given = from_model({"start_from": str(model.folder), "corpus": [str(folder / "documents.txt")], "pictures": 0})
@@ -200,6 +200,16 @@ def adapted_ways(model, run, ways, documents, cache):
     for way in ways:
         found[f"{way}, adapted"][list(asked.values())] = trained[way][list(asked)]
     return found, len(enough)
+
+
+def adapted_gain(model, run, ways, collection, folder):
+    """One collection with its words trained again on its own documents: {words, gain over BM25, gain over unadapted}."""
+    documents, queries, judged, forms, asked = collection
+    adapted, n = adapted_ways(model, run, ways, documents, folder)
+    both = {**ways, **adapted}
+    scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *both), more=both)
+    found = measure(rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged)
+    return {"words": n, "gain": {w: found["gain"][w] for w in both}, "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways}}
 
 
 def within_word(model, ways, collection):
@@ -302,8 +312,12 @@ def main():
         ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
         out["layers"] = {"collections": {n: f["gain"] for n, f in found.items()}, "macro": {s: gain_over(ordinary, s) for s in ordinary[0]}}
         save_record(args.out, out)
+    fitted = {w: ways[w] for w in ("fit, 4", "fit, 8") if w in ways}
+    if fitted and "adapted" not in args.skip and collections:
+        out["adapted"] = {n: adapted_gain(model, run, fitted, c, Path(args.cache) / f"adapted-{n}") for n, c in collections.items()}
+        save_record(args.out, out)
     if args.senses and "senses" not in args.skip:
-        adapted, n = adapted_ways(model, run, {w: ways[w] for w in ("fit, 4", "fit, 8")}, senses[0], args.cache) if "adapted" not in args.skip else ({}, 0)
+        adapted, n = adapted_ways(model, run, fitted, senses[0], Path(args.cache) / "adapted") if "adapted" not in args.skip else ({}, 0)
         found = every_way(model, {**ways, **adapted}, senses, outside=False)
         out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
                          "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
