@@ -1,12 +1,17 @@
 """Every objective trains a model that serves; a word's encoder is its own affair; rare words get one too."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from chains import copy_before, digests, small_corpus, undisturbed, work
+from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from minicoil import MiniCOIL
 from minicoil.files import UserError, load_json
+from minicoil.objectives import apply, mean_cosine
+from minicoil.pipeline import from_model
 from minicoil.run import OBJECTIVES, open_run
+from minicoil.tokens import word_tokens
 from minicoil.training import group_words, memory_of
 
 
@@ -42,6 +47,21 @@ def test_company(trained, corpus, tmp_path):
     alone = undisturbed(tmp_path / "alone", words=["bank"], corpus=[corpus], pictures=0, objective=objective)
     encoders = lambda run: load_file(run / "22_training" / "encoders.safetensors")["encoders"]
     assert encoders(folder)[1].tobytes() == encoders(alone)[0].tobytes()
+
+
+def test_trained_again(trained, corpus, tmp_path):
+    """A run that starts from a model, under every objective: another encoder, with the mean cosine of the old one on the word's own sentences; the same alone as in company."""
+    objective, folder = trained
+    own = tmp_path / "own.txt"
+    own.write_text("".join(Path(corpus).read_text(encoding="utf-8").splitlines(True)[::2]), encoding="utf-8")
+    start, stages = {"start_from": str(folder / "23_model"), "corpus": [str(own)], "pictures": 0}, TO_MODEL[: TO_MODEL.index("training") + 1]
+    run, alone = (work(open_run(tmp_path / name, **from_model(start | more)), *stages) for name, more in (("run", {}), ("alone", {"words": ["bat"]})))
+    new, base = load_file(run.stage("training").path / "encoders.safetensors")["encoders"], MiniCOIL.load(folder / "23_model")
+    for (word, _, x), w in zip(word_tokens(run), new):
+        old = base.weights[base.vocabulary.ids[word]]
+        assert np.isfinite(w).all() and np.abs(w - old).max() > 1e-3 * np.abs(old).max(), word
+        assert mean_cosine(apply(x, w)) > mean_cosine(apply(x, old)) - 0.01, word
+    assert run.params.objective == objective and load_file(alone.stage("training").path / "encoders.safetensors")["encoders"].tobytes() == new[0].tobytes()
 
 
 def test_small_groups(trained, tmp_path, monkeypatch):
