@@ -203,13 +203,13 @@ def adapted_ways(model, run, ways, documents, folder):
 
 
 def adapted_gain(model, run, ways, collection, folder):
-    """One collection with its words trained again on its own documents: {words, gain over BM25, gain over unadapted}."""
+    """One collection with its words trained again on its own documents: {words, gain over BM25, per_query}."""
     documents, queries, judged, forms, asked = collection
     adapted, n = adapted_ways(model, run, ways, documents, folder)
     both = {**ways, **adapted}
     scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *both), more=both)
     found = measure(rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged)
-    return {"words": n, "gain": {w: found["gain"][w] for w in both}, "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways}}
+    return {"words": n, "gain": {w: found["gain"][w] for w in both}, "per_query": found["per_query"]}
 
 
 def within_word(model, ways, collection):
@@ -314,7 +314,11 @@ def main():
         save_record(args.out, out)
     fitted = {w: ways[w] for w in ("fit, 4", "fit, 8") if w in ways}
     if fitted and "adapted" not in args.skip and collections:
-        out["adapted"] = {n: adapted_gain(model, run, fitted, c, Path(args.cache) / f"adapted-{n}") for n, c in collections.items()}
+        found = {n: adapted_gain(model, run, fitted, c, Path(args.cache) / f"adapted-{n}") for n, c in collections.items()}
+        over = lambda some: {w: gain_over([f["per_query"] for f in some], f"{w}, adapted", base=w) for w in fitted}
+        ordinary = [f for n, f in found.items() if n in ORDINARY]
+        out["adapted"] = {n: {**brief(f), "over_unadapted": over([f])} for n, f in found.items()}
+        out["adapted"]["macro"] = {"gain": {w: gain_over([f["per_query"] for f in ordinary], w) for w in ordinary[0]["gain"]}, "over_unadapted": over(ordinary)}
         save_record(args.out, out)
     if args.senses and "senses" not in args.skip:
         adapted, n = adapted_ways(model, run, fitted, senses[0], Path(args.cache) / "adapted") if "adapted" not in args.skip else ({}, 0)
