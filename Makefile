@@ -54,6 +54,7 @@ bench: $(READY)
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_scale.py growth --corpus $(CORPUS))
 	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench_scale.py readers --corpus $(OPENWEBTEXT))
 	$(if $(BEIR),$(BIN)/python tests/bench_search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
+	$(if $(BEIR),$(BIN)/python tests/bench_search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'

@@ -137,7 +137,7 @@ class Proxy:
 
     def hang_up(self):
         """Cut every connection now."""
-        for s in self.open:
+        for s in list(self.open):  # `accept` adds to it meanwhile
             with contextlib.suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
 
