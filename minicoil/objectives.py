@@ -6,8 +6,9 @@
 __all__ = ['ROWS', 'RIDGE', 'POWER', 'POOLED_WEIGHT', 'TWO_STEPS', 'RANK', 'FIT_ROWS', 'FIT_STEPS', 'MIXED', 'BASE_MARGIN',
            'TRIPLETS', 'TRIPLET_STEPS', 'TRIPLET_RANK', 'CONSTANT', 'VIEWS', 'OLD_WEIGHT', 'WIDER', 'padded_length',
            'stack_rows', 'adjacency', 'same_width', 'graph_projection', 'fix_signs', 'descend', 'mixed_start',
-           'sharpened', 'fit_projection', 'regress', 'draw_triplets', 'triplet_projection', 'main_directions',
-           'one_direction', 'serving_matrices', 'apply', 'mean_cosine', 'keep_level', 'adapted_goal', 'train_group']
+           'sharpened', 'real_pairs', 'fit_projection', 'regress', 'draw_triplets', 'triplet_projection',
+           'main_directions', 'one_direction', 'serving_matrices', 'nearly_linear', 'apply', 'mean_cosine',
+           'keep_level', 'adapted_goal', 'train_group']
 
 # %% ../nbs/06_objectives.ipynb #9a421460
 import zlib
@@ -110,22 +111,28 @@ def sharpened(x, dim):
     return (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
 
 
+def real_pairs(x):
+    "(words, n, n): 1 for two different rows of x (words, n, h) that are no padding, else 0"
+    import torch
+    real = (x.abs().sum(2) > 0).float()
+    return real[:, :, None] * real[:, None] * (1 - torch.eye(x.shape[1], device=x.device))
+
+
 def fit_projection(x, dim, steps=FIT_STEPS, names=None, goal=None, begin=None):
     "W (words, h, dim) float64 of token embeddings x (words, n, h), zero rows being padding; at most the first `FIT_ROWS` rows are used; `names` decide what is mixed; `goal` (words, n, n) and `begin` (words, h, dim) replace the cosines to fit and where the steps begin"
     import torch
     x = torch.nn.functional.normalize(x[:, :FIT_ROWS].double(), dim=2).float()
-    real = (x.abs().sum(2) > 0).float()
     values, vectors = torch.linalg.eigh((x.mT @ x).double())
     main = fix_signs(vectors[:, :, -min(RANK, x.shape[2]) :].flip(2))
     z, goal = (x.double() @ main).float(), sharpened(x, dim) if goal is None else goal
-    pairs = real[:, :, None] * real[:, None] * (1 - torch.eye(x.shape[1], device=x.device))
+    pairs = real_pairs(x)
     start = torch.eye(z.shape[2], dim, device=x.device).repeat(len(x), 1, 1)
     start[:, 0, 0] = 0.7
     if begin is not None:
         start = (main.mT @ begin).float()
         start[:, 0, 0] = 1.0
     elif dim > 4:
-        n = real.sum(1, keepdim=True)
+        n = (x.abs().sum(2) > 0).float().sum(1, keepdim=True)
         spread = values[:, -z.shape[2] :].flip(1) / n
         start = torch.as_tensor(mixed_start(spread.cpu().numpy(), n[:, 0].cpu().numpy(), dim, names or [""] * len(x))).to(x.device)
     def loss(p):
@@ -217,6 +224,11 @@ def serving_matrices(x, mean, directions, constants):
     return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
 
+def nearly_linear(x, w):
+    "W (words, h, dim) float32 along w float64, so small that tanh is nearly linear for the rows of x (words, n, h)"
+    return (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
+
+
 def apply(x, w):
     "What serving makes of token embeddings x (n, h): unit vectors (n, dim)"
     y = np.tanh(x @ w)
@@ -251,20 +263,22 @@ def adapted_goal(x, graph, base, pooled=None):
     "(cosines (words, n, n), directions (words, h, dim) to begin at) of words to train again: token embeddings x (words, n, h), graph (words, n, n), encoders they had (words, h, dim)"
     import torch
     dim = base.shape[2]
-    mean, directions = graph_projection(x, graph, max(VIEWS, dim), pooled)
+    middle, directions = graph_projection(x, graph, max(VIEWS, dim), pooled)
     x = x[:, :FIT_ROWS]
-    real = (x.abs().sum(2) > 0).float()[..., None]
-    pairs = real * real.mT * (1 - torch.eye(x.shape[1], device=x.device))
     unit = lambda y: torch.nn.functional.normalize(y, dim=2)
-    own, old = unit(((x - mean[:, None].float()) @ directions[:, :, :VIEWS].float()) * real), unit(torch.tanh(x @ base))
-    level = lambda c: (c * pairs).sum((1, 2), keepdim=True) / pairs.sum((1, 2), keepdim=True).clamp(min=1)
-    spread = lambda c: level((c - level(c)) ** 2).sqrt().clamp(min=1e-6)
-    alike = lambda c: (c - level(c)) / spread(c)
-    before = old @ old.mT
-    views = alike(sharpened(unit(x), dim)) + alike(own @ own.mT) + OLD_WEIGHT * alike(before)
+    full, pairs = unit(x), real_pairs(x)
+    own, old = unit((x - middle[:, None].float()) @ directions[:, :, :VIEWS].float()), unit(torch.tanh(x @ base))
+    average = lambda c: (c * pairs).sum((1, 2), keepdim=True) / pairs.sum((1, 2), keepdim=True).clamp(min=1)
+    def standard(c):
+        "c with mean 0 and deviation 1 over the pairs of a word, and the mean and deviation it had"
+        mean = average(c)
+        deviation = average((c - mean) ** 2).sqrt().clamp(min=1e-6)
+        return (c - mean) / deviation, mean, deviation
+    before, mean, deviation = standard(old @ old.mT)
+    views = standard(sharpened(full, dim))[0] + standard(own @ own.mT)[0] + OLD_WEIGHT * before
     begin = directions[:, :, : dim - 1]
-    size = (((unit(x).double() @ begin) ** 2).sum((1, 2)) / real.sum((1, 2))).sqrt().clamp(min=1e-12)[:, None, None]
-    return (level(before) + WIDER * spread(before) * alike(views)).clamp(-1, 1), torch.nn.functional.pad(begin / size, (1, 0))
+    size = (((full.double() @ begin) ** 2).sum((1, 2)) / (x.abs().sum(2) > 0).float().sum(1)).sqrt().clamp(min=1e-12)[:, None, None]
+    return (mean + WIDER * deviation * standard(views)[0]).clamp(-1, 1), torch.nn.functional.pad(begin / size, (1, 0))
 
 # %% ../nbs/06_objectives.ipynb #23bb0070
 def train_group(objective, dim, x, near=None, layout=None, targets=None, snippets=None, pooled=None, names=None, base=None, seed=0, device="cpu"):
@@ -277,21 +291,18 @@ def train_group(objective, dim, x, near=None, layout=None, targets=None, snippet
     pooled = torch.as_tensor(pooled).to(device) if pooled is not None else None
     if objective == "fit":
         goal, begin = adapted_goal(x, graph(), torch.as_tensor(np.stack(base)).to(device), pooled) if base is not None else (None, None)
-        w = fit_projection(x, dim, names=names, goal=goal, begin=begin)
-        found = (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
+        found = nearly_linear(x, fit_projection(x, dim, names=names, goal=goal, begin=begin))
+    elif objective == "umap":
+        found = serving_matrices(x, *regress(x, rows(layout)), none)
+    elif objective == "triplet":
+        mean, directions, constants = triplet_projection(x, rows(targets), dim, rows(snippets) if snippets is not None else None, seed=seed)
+        real = (x.abs().sum(2) > 0).double()
+        size = (((x.double() - mean[:, None]) @ directions * real[..., None]) ** 2).sum((1, 2)).div(real.sum(1)).sqrt().clamp(min=1e-12)
+        found = serving_matrices(x, mean, directions, constants / size[:, None])
+    elif objective == "graph":
+        none[:, -1] = CONSTANT
+        found = serving_matrices(x, *graph_projection(x, graph(), dim, pooled), none)
     else:
-        if objective == "umap":
-            parts = (*regress(x, rows(layout)), none)
-        elif objective == "triplet":
-            mean, directions, constants = triplet_projection(x, rows(targets), dim, rows(snippets) if snippets is not None else None, seed=seed)
-            real = (x.abs().sum(2) > 0).double()
-            size = (((x.double() - mean[:, None]) @ directions * real[..., None]) ** 2).sum((1, 2)).div(real.sum(1)).sqrt().clamp(min=1e-12)
-            parts = mean, directions, constants / size[:, None]
-        elif objective == "graph":
-            none[:, -1] = CONSTANT
-            parts = (*graph_projection(x, graph(), dim, pooled), none)
-        else:
-            raise ValueError(objective)
-        found = serving_matrices(x, *parts)
+        raise ValueError(objective)
     found = np.ascontiguousarray(found.cpu().numpy())
     return found if base is None else np.stack([keep_level(*of_word) for of_word in zip(given, found, base)])

@@ -151,8 +151,8 @@ def factors(model, index, term, asked, rng, more=None):
     return found
 
 
-def score_all(model, index, asked, rules=LEXICAL, avg_len=None, seed=0, more=None):
-    "{rule: scores (queries, documents)}, -inf where nothing is shared; `asked` are the queries' `Forms`, `more` {rule: encoders} in place of the model's"
+def score_all(model, index, asked, rules=LEXICAL, avg_len=None, seed=0, more=None, of_rules=factors):
+    "{rule: scores (queries, documents)}, -inf where nothing is shared; `asked` are the queries' `Forms`, `more` {rule: encoders} in place of the model's; a rule that `of_rules`, see `factors`, says nothing of has factor 1"
     n, rng, average = len(index.lengths), np.random.default_rng(seed), avg_len or float(index.lengths.mean())
     queries, of_term = terms_of(asked, model.vocabulary), defaultdict(list)
     for q, terms in enumerate(queries):
@@ -163,7 +163,7 @@ def score_all(model, index, asked, rules=LEXICAL, avg_len=None, seed=0, more=Non
     for term, having in of_term.items():
         at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
         weight = np.log((n - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
-        found = factors(model, index, term, term_vectors(asked, [rows for _, rows in having]), rng, more) if set(rules) - {"bm25"} else {}
+        found = of_rules(model, index, term, term_vectors(asked, [rows for _, rows in having]), rng, more) if set(rules) - {"bm25"} else {}
         for rule in rules:
             for k, (q, _) in enumerate(having):
                 row = scores[rule][q]

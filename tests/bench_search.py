@@ -39,21 +39,26 @@ def read(model, folder, cache):
     return documents, queries, judged, forms, asked
 
 
+def shards_of(run, needed):
+    """(numbers, words, sentence ids, token embeddings, neighbours) of the words `needed`, a shard at a time."""
+    for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "read")):
+        rows = [(i, *row, found["neighbours"]) for i, (row, (_, found)) in enumerate(zip(word_tokens(run, number), word_senses(run, number)), shard["first_word"]) if i in needed]
+        if rows:
+            yield tuple(zip(*rows))
+
+
 def train_ways(run, needed, ways=WAYS, bases=None):
     """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are; trained again where `bases` {way: {word: encoder}} are given."""
-    pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in ways}
-    for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
-        words, _, x = zip(*word_tokens(run, number))
-        near = [s["neighbours"] for _, s in word_senses(run, number)]
-        mine = [i for i in range(len(x)) if i + shard["first_word"] in needed]
+    tokens = run.stage("tokens")
+    pooled, size, words = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"], sum(shard["words"] for shard in tokens.manifest["shards"])
+    found = {way: np.zeros((words + 1, size, dim), np.float32) for way, (_, dim) in ways.items()}
+    for numbers, names, _, x, near in shards_of(run, needed):
         for way, (objective, dim) in ways.items():
-            w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
-            for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
-                group = [mine[k] for k in group]
-                base = [bases[way][i + shard["first_word"]] for i in group] if bases else None
-                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled, names=[words[i] for i in group], base=base)
-            found[way].append(w)
-    return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
+            for group in group_words([len(a) for a in x], size, dim, objective):
+                pick = lambda column: [column[i] for i in group]
+                base = [bases[way][i] for i in pick(numbers)] if bases else None
+                found[way][pick(numbers)] = train_group(objective, dim, pick(x), near=pick(near), pooled=pooled, names=pick(names), base=base)
+    return found
 
 
 def every_way(model, ways, collection, outside=True):
@@ -74,11 +79,16 @@ def every_way(model, ways, collection, outside=True):
     return {"queries": len(queries), "documents": len(documents), "known": float(known), "avg_len": float(index.lengths.mean()), **measure(runs, judged)}
 
 
+def halved(per_query, keep, systems):
+    """Every second query of {system: {query: value}}, for some systems."""
+    return {s: {q: v for k, (q, v) in enumerate(sorted(per_query[s].items())) if k % 2 == keep} for s in systems}
+
+
 def halves(found, ways):
     """The best way by macro gain on one half of the queries, and its gain on the other, both ways round."""
     parts = []
     for h in (0, 1):
-        half = lambda keep: [{s: {q: v for k, (q, v) in enumerate(sorted(f["per_query"][s].items())) if k % 2 == keep} for s in ("bm25", *ways)} for n, f in found.items() if n in ORDINARY]
+        half = lambda keep: [halved(f["per_query"], keep, ("bm25", *ways)) for n, f in found.items() if n in ORDINARY]
         best = max(ways, key=lambda w: gain_over(half(h), w)[0])
         parts.append({"chosen": best, "gain": gain_over(half(1 - h), best)})
     return parts
