@@ -106,7 +106,7 @@ def more_factors(ways, level, mean_level, texts):
         full = term_vectors(index.forms, [rows for *_, rows in index.postings[term]])
         for row, way in ((INT8, "fit, 8"), (INT8_32, "fit, 32")):
             found[row] = small(apply(mine, ways[way][term])) @ small(apply(full, ways[way][term])).T
-        return found | {NEAREST: np.stack([nearest(j, d) for j, d in enumerate(at)], 1), DIVIDED: usual / max(level[term], 0.1),
+        return found | {NEAREST: np.stack([nearest(j, d) for j, d in enumerate(at)], 1), DIVIDED: usual / max(level[term], 0.1), UNKNOWN: usual,
                         BEYOND: np.where([first.get((d, term), 1) > 0 for d in at], usual, 1.0)}
     return of_term
 
