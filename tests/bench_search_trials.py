@@ -6,6 +6,7 @@ RUN is a finished run of the objective `fit`. Encoders are trained from its stor
 everything else is measured as in bench_search.py. Gains are given on both halves of the queries too: choose on one, believe the other.
 """
 import argparse
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from minicoil.benchmark import rankings
 from minicoil.objectives import apply, fit_projection, mean_cosine, nearly_linear, sharpened, stack_rows, train_group
 from minicoil.retrieval import build_index, factors, gain_over, measure, score_all, term_vectors, terms_of
 from minicoil.run import open_run
+from minicoil.sparse import bm25_weight
 from minicoil.training import group_words
 from minicoil.windows import unit_rows, window_passes, window_rows
 
 SHARED = 64  # directions of the projection that all words share in one trial
 OTHER = ("fit, 8, nearest occurrence", "fit, 8, words beyond the first window at factor 1", "fit, 8, divided by the word's mean cosine", "fit, 8, unknown words at the mean factor", "fit, 8, in int8", "fit, 32, in int8")
 NEAREST, BEYOND, DIVIDED, UNKNOWN, INT8, INT8_32 = OTHER  # ways to score encoders that are there
+FAMILY, FAMILY_WEIGHT = 6, 0.2  # words with the same first letters count as forms of a query's word, each so much
+EXPANDED = {"bm25, query expanded to other forms": "bm25", "fit, 8, query expanded to other forms": "fit, 8"}
 
 
 def groups_of(run, needed, dim):
@@ -93,6 +97,21 @@ def occurrences(model, texts, wanted):
     return vectors, first
 
 
+def of_other_forms(model, index, asked):
+    """BM25 scores (queries, documents) of the collection's words that begin with a query word's first `FAMILY` letters, but are not in the query themselves."""
+    n, average, family = len(index.lengths), float(index.lengths.mean()), defaultdict(list)
+    start = lambda term: (model.words[term - 1] if isinstance(term, int) else term)[:FAMILY]
+    for term in index.postings:
+        family[start(term)].append(term)
+    queries = terms_of(asked, model.vocabulary)
+    scores = np.zeros((len(queries), n), np.float32)
+    for q, terms in enumerate(queries):
+        for other in dict.fromkeys(o for t in terms if len(start(t)) == FAMILY for o in family[start(t)] if o not in terms):
+            at, counts = (np.array(column) for column in list(zip(*index.postings[other]))[:2])
+            scores[q, at] += np.log((n - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
+    return scores
+
+
 def more_factors(ways, level, mean_level, texts):
     """What `score_all` asks for a term's factors: those of `ways`, of `fit, 8` scored in other ways, and of vectors in int8."""
     vectors, first = texts
@@ -128,11 +147,15 @@ def main():
         documents, queries, judged, forms, asked = c
         wanted = {t for terms in terms_of(asked, model.vocabulary) for t in terms if isinstance(t, int)}
         texts = occurrences(model, [t for _, t in documents], wanted)
-        scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *ways, *OTHER), more=ways, of_rules=more_factors(ways, level, facts["mean_level"], texts))
+        index = build_index(forms, model.vocabulary)
+        scores = score_all(model, index, asked, ("bm25", *ways, *OTHER), more=ways, of_rules=more_factors(ways, level, facts["mean_level"], texts))
+        forms_score = FAMILY_WEIGHT * of_other_forms(model, index, asked)
+        for row, way in EXPANDED.items():
+            scores[row] = np.where((forms_score > 0) & np.isinf(scores[way]), 0, scores[way]) + forms_score
         found[name] = measure(rankings(scores, list(scores), [d for d, _ in documents], [q for q, _ in queries]), judged)["per_query"]
     ordinary = [f for n, f in found.items() if n in ORDINARY] or list(found.values())
     rows = {row: {"collections": {n: gain_over([f], row) for n, f in found.items()}, "macro": gain_over(ordinary, row),
-                  "halves": [gain_over([halved(f, keep, ("bm25", row)) for f in ordinary], row) for keep in (0, 1)]} for row in (*ways, *OTHER)}
+                  "halves": [gain_over([halved(f, keep, ("bm25", row)) for f in ordinary], row) for keep in (0, 1)]} for row in (*ways, *OTHER, *EXPANDED)}
     save_record(args.out, {"words": len(needed), **facts, "rows": rows})
 
 
