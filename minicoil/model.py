@@ -200,7 +200,7 @@ def write_card(run):
     write_bytes(stage.path / "README.md", model_card(run, load_json(stage.path / "minicoil.json")).encode())
 
 # %% ../nbs/23_model.ipynb #8b60db0f
-ADAPT_LEAST = 30  # sentences of a word in the new corpus, to replace what the model knew
+ADAPT_LEAST = 40  # sentences of a word in the new corpus, to replace what the model knew
 
 
 def combine_models(run):

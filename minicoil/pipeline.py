@@ -151,6 +151,7 @@ def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_addr
 # %% ../nbs/40_pipeline.ipynb #c4b71f64
 def from_model(given):
     "The parameters given, with what a run has to take over from the model it starts from"
+    from minicoil.model import ADAPT_LEAST
     from minicoil.words import starting_parameters
     own = starting_parameters(given["start_from"], given.get("words", ()))
     for name, value in own.items():
@@ -158,6 +159,8 @@ def from_model(given):
             raise UserError(f"{name} is {given[name]!r}, but the model {given['start_from']} was made with {value!r}: leave it away")
     if given.get("top_words"):
         raise UserError("a run that starts from a model trains that model's words: leave --top-words away, and use minicoil add-words for new ones")
+    if (given.get("samples") or ADAPT_LEAST) < ADAPT_LEAST:
+        raise UserError(f"samples is {given['samples']}, but a word of the model is trained again from {ADAPT_LEAST} sentences on: raise it, or leave it away")
     return {**given, **own}
 
 # %% ../nbs/40_pipeline.ipynb #01ed5206
@@ -197,7 +200,7 @@ def run_stage(run, stage):
 # %% ../nbs/40_pipeline.ipynb #fd04137d
 FIGURES = dict(
     corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"), targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
-    tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
+    tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim", "adapted"), atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
 )
 
 
@@ -209,6 +212,8 @@ def summary(run, stage, seconds):
     if facts.get("left_out") and not run.params.start_from:  # a model's words that the corpus lacks stay as they are
         named = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(facts["left_out"].items())[:10])
         line += f"\nwarning: {len(facts['left_out'])} words left out ({named}{'; …' if len(facts['left_out']) > 10 else ''})"
+    if facts.get("adapted") == 0:
+        line += "\nwarning: the corpus has no word of the model often enough, so the model stays as it was"
     return line
 
 

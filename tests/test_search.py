@@ -10,8 +10,8 @@ from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks,
 from conftest import minicoil
 from minicoil import MiniCOIL, store
 from minicoil.benchmark import benchmark_collections, objective_row
-from minicoil.model import ADAPT_LEAST, adapted
-from minicoil.pipeline import from_model
+from minicoil.model import ADAPT_LEAST, adapted, combine_models
+from minicoil.pipeline import from_model, summary
 from minicoil.retrieval import build_index, fuse, mix, score_all
 from minicoil.files import UserError, load_json
 from minicoil.objectives import apply, mean_cosine
@@ -197,6 +197,16 @@ def test_start_from_by_notebook(started, tmp_path):
     assert np.array_equal(*(np.load(folder / ENCODERS_FILE) for folder in (started[1], run / "23_model")))
 
 
+def test_start_from_tells_what_was_adapted(started, tmp_path, monkeypatch):
+    """A run says how many words were trained again, and warns where there were none."""
+    run = open_run(copy_before(started[1].parent, "model", tmp_path / "run"))
+    monkeypatch.setattr("minicoil.model.ADAPT_LEAST", 1000)
+    combine_models(run)
+    assert "1 adapted" in summary(open_run(started[1].parent), "model", 1.0) and "warning" not in summary(open_run(started[1].parent), "model", 1.0)
+    assert "warning: the corpus has no word of the model often enough" in summary(run, "model", 1.0)
+    assert np.array_equal(*(np.load(folder / ENCODERS_FILE) for folder in (started[0], run.stage("model").path)))
+
+
 def test_start_from_another_shape(tiny_run, started):
     """Stage `model` alone refuses, in one line, to start from a model with other numbers a word."""
     base = MiniCOIL.load(tiny_run / "23_model")
@@ -205,10 +215,10 @@ def test_start_from_another_shape(tiny_run, started):
 
 
 def test_start_from_refuses(tiny_run):
-    """What contradicts the model is refused in one line: another dim, top words, words it does not have."""
+    """What contradicts the model is refused in one line: another dim, top words, words it does not have, fewer samples than a word needs to be trained again."""
     start = {"start_from": str(tiny_run / "23_model")}
     assert from_model(start)["dim"] == 3
-    for wrong in ({"dim": 4}, {"top_words": 10}, {"words": ["zyzzyva"]}):
+    for wrong in ({"dim": 4}, {"top_words": 10}, {"words": ["zyzzyva"]}, {"samples": ADAPT_LEAST - 1}):
         with pytest.raises(UserError):
             from_model(start | wrong)
 
