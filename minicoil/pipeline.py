@@ -86,6 +86,9 @@ def execute(run, stage):
             papermill.execute_notebook(str(notebook_path(stage)), str(out), given, kernel_name="python3", cwd=str(out.parent), progress_bar=False, config=sockets,
                                        extra_arguments=["--IPKernelApp.log_level=50"])
         os.replace(out, final)
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the kernel may die of the same Ctrl-C, and asyncio would tell of it at exit
+        raise
     except papermill.PapermillExecutionError as e:
         os.replace(out, failed)
         if e.ename == "UserError":

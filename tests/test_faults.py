@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -220,6 +221,7 @@ def full_disk(tmp_path):
 
 IN_PROCESS = """
 import sys
+import textwrap
 from minicoil import pipeline
 from minicoil.run import open_run, stage_function
 import os
@@ -348,6 +350,27 @@ def test_ctrl_c(small, tmp_path):
     assert "the same command goes on where it was" in errors and "Traceback" not in errors, errors
     code, errors = finish(start(command(folder, "--until", "model")))
     assert code == 0 and digests(folder / "23_model") == model, errors
+
+
+def test_ctrl_c_beside_a_dying_kernel(small, tmp_path):
+    """A kernel that dies of the same Ctrl-C leaves a task whose exception nobody takes: asyncio's traceback of it does not reach the user."""
+    folder = with_notebooks(copy_before(small[0], "targets", tmp_path / "run"))
+    script = textwrap.dedent("""
+        import asyncio, papermill, sys
+        from minicoil.pipeline import main
+        async def dies():
+            raise RuntimeError("Kernel died")
+        def interrupted(*_, **__):
+            loop = asyncio.new_event_loop()
+            loop.task = loop.create_task(dies())
+            loop.run_until_complete(asyncio.sleep(0.1))
+            raise KeyboardInterrupt
+        papermill.execute_notebook = interrupted
+        main(["run", "--out", sys.argv[1]])
+    """)
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 130 and "the same command goes on where it was" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "Kernel died" not in done.stderr, done.stderr
 
 
 # Signals at random moments, in every stage and in every command that writes
