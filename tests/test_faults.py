@@ -221,7 +221,6 @@ def full_disk(tmp_path):
 
 IN_PROCESS = """
 import sys
-import textwrap
 from minicoil import pipeline
 from minicoil.run import open_run, stage_function
 import os
