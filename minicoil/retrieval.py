@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEXICAL', 'DEPTH', 'RRF_K', 'beir_file', 'read_beir_rows', 'read_collection', 'read_judgements', 'read_judged',
-           'terms_of', 'term_vectors', 'Index', 'build_index', 'factors', 'score_all', 'best_of', 'ranking', 'fuse',
-           'mix', 'bootstrap', 'measure', 'gain_over']
+           'terms_of', 'term_vectors', 'Index', 'build_index', 'postings_weights', 'factors', 'score_all', 'best_of',
+           'ranking', 'fuse', 'mix', 'bootstrap', 'measure', 'gain_over']
 
 # %% ../nbs/25_retrieval.ipynb #2bbceed1
 import json
@@ -131,6 +131,13 @@ def build_index(forms, vocabulary):
             lengths[i] += count
     return Index(postings, lengths, forms)
 
+# %% ../nbs/25_retrieval.ipynb #e41d7a90
+def postings_weights(model, index, term, avg_len=None):
+    "(documents (n,), their BM25 weights (n,)) of a term: its IDF as Qdrant's modifier has it times its saturated counts; without `avg_len` the collection's"
+    at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
+    idf = np.log((len(index.lengths) - len(at) + 0.5) / (len(at) + 0.5) + 1)
+    return at, idf * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, avg_len or float(index.lengths.mean()))
+
 # %% ../nbs/25_retrieval.ipynb #a3cc5e76
 LEXICAL = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp")
 
@@ -161,8 +168,7 @@ def score_all(model, index, asked, rules=LEXICAL, avg_len=None, seed=0, more=Non
                 of_term[term].append((q, rows))
     scores = {rule: np.full((len(queries), n), -np.inf, np.float32) for rule in rules}
     for term, having in of_term.items():
-        at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
-        weight = np.log((n - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
+        at, weight = postings_weights(model, index, term, average)
         found = of_rules(model, index, term, term_vectors(asked, [rows for _, rows in having]), rng, more) if set(rules) - {"bm25"} else {}
         for rule in rules:
             for k, (q, _) in enumerate(having):

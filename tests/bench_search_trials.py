@@ -17,9 +17,8 @@ from record import save_record
 from minicoil import MiniCOIL
 from minicoil.benchmark import rankings
 from minicoil.objectives import apply, fit_projection, mean_cosine, nearly_linear, sharpened, stack_rows, train_group
-from minicoil.retrieval import build_index, factors, gain_over, measure, score_all, term_vectors, terms_of
+from minicoil.retrieval import build_index, factors, gain_over, measure, postings_weights, score_all, term_vectors, terms_of
 from minicoil.run import open_run
-from minicoil.sparse import bm25_weight
 from minicoil.training import group_words
 from minicoil.windows import unit_rows, window_passes, window_rows
 
@@ -97,18 +96,17 @@ def occurrences(model, texts, wanted):
     return vectors, first
 
 
-def of_other_forms(model, index, asked):
-    """BM25 scores (queries, documents) of the collection's words that begin with a query word's first `FAMILY` letters, but are not in the query themselves."""
-    n, average, family = len(index.lengths), float(index.lengths.mean()), defaultdict(list)
+def of_other_forms(model, index, queries):
+    """BM25 scores (queries, documents) of the collection's words that begin with the first `FAMILY` letters of a query's word, but are not in the query themselves; `queries` as `terms_of` gives them."""
+    family = defaultdict(list)
     start = lambda term: (model.words[term - 1] if isinstance(term, int) else term)[:FAMILY]
     for term in index.postings:
         family[start(term)].append(term)
-    queries = terms_of(asked, model.vocabulary)
-    scores = np.zeros((len(queries), n), np.float32)
+    scores = np.zeros((len(queries), len(index.lengths)), np.float32)
     for q, terms in enumerate(queries):
         for other in dict.fromkeys(o for t in terms if len(start(t)) == FAMILY for o in family[start(t)] if o not in terms):
-            at, counts = (np.array(column) for column in list(zip(*index.postings[other]))[:2])
-            scores[q, at] += np.log((n - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
+            at, weight = postings_weights(model, index, other)
+            scores[q, at] += weight
     return scores
 
 
@@ -140,16 +138,17 @@ def main():
     run = open_run(args.run)
     model = MiniCOIL.load(run.stage("model").path, threads=1)
     collections = {Path(f).name: read(model, f, args.cache) for f in args.beir}
-    needed = {t for c in collections.values() for terms in terms_of(c[4], model.vocabulary) for t in terms if isinstance(t, int)}
+    terms = {name: terms_of(c[4], model.vocabulary) for name, c in collections.items()}
+    known = {name: {t for of_query in some for t in of_query if isinstance(t, int)} for name, some in terms.items()}
+    needed = set().union(*known.values())
     ways, level, facts = trained(run, needed, len(model.words))
     found = {}
     for name, c in collections.items():
         documents, queries, judged, forms, asked = c
-        wanted = {t for terms in terms_of(asked, model.vocabulary) for t in terms if isinstance(t, int)}
-        texts = occurrences(model, [t for _, t in documents], wanted)
+        texts = occurrences(model, [t for _, t in documents], known[name])
         index = build_index(forms, model.vocabulary)
         scores = score_all(model, index, asked, ("bm25", *ways, *OTHER), more=ways, of_rules=more_factors(ways, level, facts["mean_level"], texts))
-        forms_score = FAMILY_WEIGHT * of_other_forms(model, index, asked)
+        forms_score = FAMILY_WEIGHT * of_other_forms(model, index, terms[name])
         for row, way in EXPANDED.items():
             scores[row] = np.where((forms_score > 0) & np.isinf(scores[way]), 0, scores[way]) + forms_score
         found[name] = measure(rankings(scores, list(scores), [d for d, _ in documents], [q for q, _ in queries]), judged)["per_query"]
