@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from record import save_record
 
 from minicoil import MiniCOIL
 from minicoil.benchmark import rankings
-from minicoil.objectives import train_group
+from minicoil.objectives import adapted_goal, adjacency, fit_projection, keep_level, nearly_linear, stack_rows, train_group
 from minicoil.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
 from minicoil.rivals import outside_scores
 from minicoil.files import load_json, load_npy, progress
@@ -191,8 +192,8 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
     return {"MB": round(size / 1e6, 1), "MB_on_disk": round(kept / 1e6, 1), "seconds_to_build": round(built, 1), "ms": round(float(np.median(took)), 3), "ms_95": round(float(np.percentile(took, 95)), 3), **numbers}
 
 
-def adapted_ways(model, run, ways, documents, folder):
-    """The ways trained on the collection's own sentences, for words with enough of them; the others stay. And how many were trained again."""
+def own_words(model, ways, documents, folder):
+    """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
     from minicoil.model import ADAPT_LEAST
     from minicoil.pipeline import from_model
     import dataclasses
@@ -204,7 +205,12 @@ def adapted_ways(model, run, ways, documents, folder):
     own.need("senses", "tokens")
     vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
     enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
-    asked = {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())}
+    return own, enough, {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())}
+
+
+def adapted_ways(model, ways, documents, folder):
+    """The ways trained on the collection's own sentences, for words with enough of them; the others stay. And how many were trained again."""
+    own, enough, asked = own_words(model, ways, documents, folder)
     trained = train_ways(own, set(asked), {w: WAYS[w] for w in ways}, {way: {i: base[old] for i, old in asked.items()} for way, base in ways.items()})
     found = {f"{way}, adapted": base.copy() for way, base in ways.items()}
     for way in ways:
@@ -212,14 +218,56 @@ def adapted_ways(model, run, ways, documents, folder):
     return found, len(enough)
 
 
-def adapted_gain(model, run, ways, collection, folder):
+def adapted_gain(model, ways, collection, folder):
     """One collection with its words trained again on its own documents: {words, gain over BM25, per_query}."""
     documents, queries, judged, forms, asked = collection
-    adapted, n = adapted_ways(model, run, ways, documents, folder)
+    adapted, n = adapted_ways(model, ways, documents, folder)
     both = {**ways, **adapted}
     scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *both), more=both)
     found = measure(rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged)
     return {"words": n, "gain": {w: found["gain"][w] for w in both}, "per_query": found["per_query"]}
+
+
+def asked_senses(model, collection):
+    """Yields (number of a query, its rows of forms by term, the word whose sense it asks for, the documents with that sense) of the sense collection, for words with an encoder."""
+    documents, queries, judged, forms, asked = collection
+    index, names = build_index(forms, model.vocabulary), {n: i for i, (n, _) in enumerate(documents)}
+    for number, ((q, _), terms) in enumerate(zip(queries, terms_of(asked, model.vocabulary))):
+        wanted = {names[d] for d in judged[q]}
+        shared = [(len(wanted & {i for i, *_ in index.postings[t]}), t) for t in terms if t in index.postings]
+        best, term = max(shared, key=lambda s: s[0], default=(0, None))
+        if best >= 0.9 * len(wanted) and isinstance(term, int):
+            yield number, terms, term, wanted
+
+
+def told(x, near, base, name, labels, pooled):
+    """An encoder trained again from rows x (n, h) that is told their senses, labels (n,), -1 where unknown: what adapting could reach at most with as many numbers and the old mean cosine."""
+    rows, n, of_pairs = stack_rows([x]), len(x), ~torch.eye(len(x), dtype=torch.bool)
+    goal, begin = adapted_goal(rows, adjacency(stack_rows([near], -1)), torch.as_tensor(base)[None], torch.as_tensor(pooled))
+    labels, usual = torch.as_tensor(labels), goal[0, :n, :n]
+    same = torch.where((labels[:, None] < 0) | (labels[None] < 0), 0.5, (labels[:, None] == labels[None]).float())
+    standard = (same - same[of_pairs].mean()) / same[of_pairs].std()
+    goal[0, :n, :n] = (usual[of_pairs].mean() + usual[of_pairs].std() * standard).clamp(-1, 1)
+    w = nearly_linear(rows, fit_projection(rows, base.shape[1], names=[name], goal=goal, begin=begin))[0].numpy()
+    return keep_level(x, w, base)
+
+
+def told_ways(model, ways, adapted, collection, folder):
+    """The adapted ways with the words that queries ask for told their senses, and how many these are: a bound for adapting."""
+    import pyarrow.parquet as pq
+    own, _, both = own_words(model, ways, collection[0], folder)
+    parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in own.stage("sentences").parts("parquet")]
+    document = {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
+    senses, pooled = {}, load_npy(own.stage("tokens").path / "pooled.npy")
+    for *_, term, wanted in asked_senses(model, collection):
+        senses.setdefault(term, set()).add(frozenset(wanted))
+    asked = {i: old for i, old in both.items() if len(senses.get(old, ())) > 1}
+    found = {f"{way}, told": adapted[f"{way}, adapted"].copy() for way in ways}
+    for number, name, ids, x, near in (row for shard in shards_of(own, set(asked)) for row in zip(*shard)):
+        old, label = asked[number], {d: k for k, some in enumerate(sorted(senses[asked[number]], key=min)) for d in some}
+        for way, base in ways.items():
+            found[f"{way}, told"][old] = told(x, near, base[old], name, [label.get(document[s], -1) for s in ids.tolist()], pooled)
+    return found, len(asked)
 
 
 def within_word(model, ways, collection):
@@ -227,18 +275,12 @@ def within_word(model, ways, collection):
     from minicoil.benchmark import area_under_curve
     from minicoil.retrieval import term_vectors
     from minicoil.windows import encode_means, unit_rows
-    documents, queries, judged, forms, asked = collection
-    index, names, scores = build_index(forms, model.vocabulary), {n: i for i, (n, _) in enumerate(documents)}, {}
-    numbers = {q: i for i, (q, _) in enumerate(queries)}
-    for q, terms in zip(numbers, terms_of(asked, model.vocabulary)):
-        wanted = {names[d] for d in judged[q]}
-        shared = [(len(wanted & {i for i, *_ in index.postings[t]}), t) for t in terms if t in index.postings]
-        best, term = max(shared, key=lambda s: s[0], default=(0, None))
-        if best < 0.9 * len(wanted) or not isinstance(term, int):
-            continue
+    forms, asked = collection[3:]
+    index, scores = build_index(forms, model.vocabulary), {}
+    for number, terms, term, wanted in asked_senses(model, collection):
         at, _, rows = zip(*index.postings[term])
         positive, full, mine = np.array([i in wanted for i in at]), term_vectors(forms, rows), term_vectors(asked, [terms[term][1]])
-        views = {"token_full": (unit_rows(mine) @ unit_rows(full).T)[0], "dense": forms.dense[list(at)] @ asked.dense[numbers[q]]}
+        views = {"token_full": (unit_rows(mine) @ unit_rows(full).T)[0], "dense": forms.dense[list(at)] @ asked.dense[number]}
         views |= {way: (encode_means(mine, [term], w) @ encode_means(full, [term] * len(full), w).T)[0] for way, w in ways.items()}
         for name, s in views.items():
             scores.setdefault(name, []).append(area_under_curve(s, positive))
@@ -324,20 +366,24 @@ def main():
         save_record(args.out, out)
     fitted = {w: ways[w] for w in ("fit, 4", "fit, 8") if w in ways}
     if fitted and "adapted" not in args.skip and collections:
-        found = {n: adapted_gain(model, run, fitted, c, Path(args.cache) / f"adapted-{n}") for n, c in collections.items()}
+        found = {n: adapted_gain(model, fitted, c, Path(args.cache) / f"adapted-{n}") for n, c in collections.items()}
         over = lambda some: {w: gain_over([f["per_query"] for f in some], f"{w}, adapted", base=w) for w in fitted}
         ordinary = [f for n, f in found.items() if n in ORDINARY]
         out["adapted"] = {n: {**brief(f), "over_unadapted": over([f])} for n, f in found.items()}
         out["adapted"]["macro"] = {"gain": {w: gain_over([f["per_query"] for f in ordinary], w) for w in ordinary[0]["gain"]}, "over_unadapted": over(ordinary)}
         save_record(args.out, out)
     if args.senses and "senses" not in args.skip:
-        adapted, n = adapted_ways(model, run, fitted, senses[0], Path(args.cache) / "adapted") if "adapted" not in args.skip else ({}, 0)
-        found = every_way(model, {**ways, **adapted}, senses, outside=False)
-        out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
+        adapted, n, bound, n_told = {}, 0, {}, 0
+        if "adapted" not in args.skip:
+            adapted, n = adapted_ways(model, fitted, senses[0], Path(args.cache) / "adapted")
+            bound, n_told = told_ways(model, fitted, adapted, senses, Path(args.cache) / "adapted")
+        found = every_way(model, {**ways, **adapted, **bound}, senses, outside=False)
+        out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "told_words": n_told, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
                          "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
                          "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if f"{w}, adapted" in adapted},
+                         "told_over_unadapted": {w: gain_over([found["per_query"]], f"{w}, told", base=w) for w in ways if f"{w}, told" in bound},
                          "hybrid": {s: gain_over([found["per_query"]], s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in found["per_query"] if s.startswith(("hybrid", "mix"))},
-                         "within": within_word(model, {**ways, **adapted}, senses)}
+                         "within": within_word(model, {**ways, **adapted, **bound}, senses)}
         save_record(args.out, out)
     if "parity" not in args.skip and collections:
         name = min(collections, key=lambda n: len(collections[n][0]) if len(collections[n][1]) >= 200 else 1e9)
