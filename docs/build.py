@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT, BUILD = DOCS.parent, DOCS / "_build"
 SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
-HOWTO = ["own-words", "own-corpus", "own-transformer", "serving", "qdrant-server", "adding-words", "cluster"]   # in this order, others after them
+HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "qdrant-server", "adding-words", "cluster"]   # in this order, others after them
 
 
 def fingerprint(*files):

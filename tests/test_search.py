@@ -1,6 +1,8 @@
 """Search: Qdrant ranks as the benchmark's numpy does, a collection is resumed, mixes are what they say, and a model can be started from."""
 import json
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,17 @@ def agrees(hits, scores, depth):
     rest = np.setdiff1d(finite, [i for i, _ in hits])
     return (len(hits) == min(depth, len(finite)) and all(abs(scores[i] - s) < CLOSE for i, s in hits) and (np.diff(mine) < CLOSE).all()
             and (not len(rest) or scores[rest].max() <= mine.min() + CLOSE))
+
+
+def test_how_to_page(model_folder, tmp_path, capsys):
+    """The page on searching runs as printed: the bat in a cave comes first, and FastEmbed with the measured length gives our values."""
+    page, names = (Path(__file__).parent.parent / "docs" / "howto" / "search.md").read_text(encoding="utf-8"), {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(block.replace("outputs/demo/23_model", str(model_folder)).replace("outputs/index", str(tmp_path / "index")), names)
+    assert capsys.readouterr().out.split()[0] == "caves" and names["length"] == names["model"].avg_len
+    for theirs, ours in zip(names["vectors"], names["model"].embed([text for _, text in names["documents"]]), strict=True):
+        mine, other = dict(zip(ours.indices.tolist(), ours.values.tolist())), dict(zip(theirs.indices.tolist(), theirs.values.tolist()))
+        assert mine.keys() == other.keys() and all(mine[i] == pytest.approx(other[i], abs=1e-4) for i in mine)
 
 
 def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
