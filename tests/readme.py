@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def render():
     """The README's text."""
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", 4)
-    NotebookClient(notebook, kernel_name="python3", timeout=600, resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
+    NotebookClient(notebook, kernel_name="python3", timeout=600, extra_arguments=["--IPKernelApp.log_level=50"], resources={"metadata": {"path": str(ROOT / "nbs")}}).execute()
     parts = ["<!-- made from nbs/index.ipynb by make readme: edit the notebook -->"]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
