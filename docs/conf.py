@@ -13,6 +13,7 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"          # notebooks come executed
+nb_render_markdown_format = "gfm"  # tables in outputs, too
 nb_mime_priority_overrides = [("html", "text/markdown", 5)]
 html_theme = "sphinx_book_theme"
 html_title = "miniCOIL"

@@ -141,6 +141,14 @@ def test_every_name_has_a_page_and_every_link_leads_somewhere(site):
 
 
 @pytest.mark.slow
+def test_tables_are_tables(site):
+    """A table that a notebook's code displays is a table on its page, not a paragraph full of bars."""
+    raw = re.compile(r"<p>\|[^<]*\|\s*(?:—|---)")
+    assert not [p.name for p in site.glob("*.html") if raw.search(p.read_text(encoding="utf-8"))]
+    assert (site / "57_research_search.html").read_text(encoding="utf-8").count("<table") > 10
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_the_site_is_read_and_searched(browser, site, size, look):
