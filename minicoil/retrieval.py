@@ -132,11 +132,11 @@ def build_index(forms, vocabulary):
     return Index(postings, lengths, forms)
 
 # %% ../nbs/25_retrieval.ipynb #e41d7a90
-def postings_weights(model, index, term, avg_len=None):
-    "(documents (n,), their BM25 weights (n,)) of a term: its IDF as Qdrant's modifier has it times its saturated counts; without `avg_len` the collection's"
+def postings_weights(model, index, term, average):
+    "(documents (n,), their BM25 weights (n,)) of a term: its IDF as Qdrant's modifier has it times its saturated counts; `average` is the mean length of documents"
     at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
     idf = np.log((len(index.lengths) - len(at) + 0.5) / (len(at) + 0.5) + 1)
-    return at, idf * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, avg_len or float(index.lengths.mean()))
+    return at, idf * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
 
 # %% ../nbs/25_retrieval.ipynb #a3cc5e76
 LEXICAL = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp")

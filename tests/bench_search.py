@@ -208,30 +208,29 @@ def own_words(model, ways, documents, folder):
     return own, enough, {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())}
 
 
-def adapted_ways(model, ways, documents, folder):
-    """The ways trained on the collection's own sentences, for words with enough of them; the others stay. And how many were trained again."""
-    own, enough, asked = own_words(model, ways, documents, folder)
-    trained = train_ways(own, set(asked), {w: WAYS[w] for w in ways}, {way: {i: base[old] for i, old in asked.items()} for way, base in ways.items()})
+def adapted_ways(own, words, ways):
+    """The ways trained again on the sentences of the run `own`, for `words` {its word: the model's}; the others stay."""
+    trained = train_ways(own, set(words), {w: WAYS[w] for w in ways}, {way: {i: base[old] for i, old in words.items()} for way, base in ways.items()})
     found = {f"{way}, adapted": base.copy() for way, base in ways.items()}
     for way in ways:
-        found[f"{way}, adapted"][list(asked.values())] = trained[way][list(asked)]
-    return found, len(enough)
+        found[f"{way}, adapted"][list(words.values())] = trained[way][list(words)]
+    return found
 
 
 def adapted_gain(model, ways, collection, folder):
     """One collection with its words trained again on its own documents: {words, gain over BM25, per_query}."""
     documents, queries, judged, forms, asked = collection
-    adapted, n = adapted_ways(model, ways, documents, folder)
-    both = {**ways, **adapted}
+    own, enough, words = own_words(model, ways, documents, folder)
+    both = {**ways, **adapted_ways(own, words, ways)}
     scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *both), more=both)
     found = measure(rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged)
-    return {"words": n, "gain": {w: found["gain"][w] for w in both}, "per_query": found["per_query"]}
+    return {"words": len(enough), "gain": {w: found["gain"][w] for w in both}, "per_query": found["per_query"]}
 
 
-def asked_senses(model, collection):
+def asked_senses(model, index, collection):
     """Yields (number of a query, its rows of forms by term, the word whose sense it asks for, the documents with that sense) of the sense collection, for words with an encoder."""
-    documents, queries, judged, forms, asked = collection
-    index, names = build_index(forms, model.vocabulary), {n: i for i, (n, _) in enumerate(documents)}
+    documents, queries, judged, _, asked = collection
+    names = {n: i for i, (n, _) in enumerate(documents)}
     for number, ((q, _), terms) in enumerate(zip(queries, terms_of(asked, model.vocabulary))):
         wanted = {names[d] for d in judged[q]}
         shared = [(len(wanted & {i for i, *_ in index.postings[t]}), t) for t in terms if t in index.postings]
@@ -252,16 +251,15 @@ def told(x, near, base, name, labels, pooled):
     return keep_level(x, w, base)
 
 
-def told_ways(model, ways, adapted, collection, folder):
-    """The adapted ways with the words that queries ask for told their senses, and how many these are: a bound for adapting."""
+def told_ways(model, own, words, ways, adapted, collection):
+    """The adapted ways with those of `words` that queries ask for told their senses, and how many these are: a bound for adapting."""
     import pyarrow.parquet as pq
-    own, _, both = own_words(model, ways, collection[0], folder)
     parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in own.stage("sentences").parts("parquet")]
     document = {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
     senses, pooled = {}, load_npy(own.stage("tokens").path / "pooled.npy")
-    for *_, term, wanted in asked_senses(model, collection):
+    for *_, term, wanted in asked_senses(model, build_index(collection[3], model.vocabulary), collection):
         senses.setdefault(term, set()).add(frozenset(wanted))
-    asked = {i: old for i, old in both.items() if len(senses.get(old, ())) > 1}
+    asked = {i: old for i, old in words.items() if len(senses.get(old, ())) > 1}
     found = {f"{way}, told": adapted[f"{way}, adapted"].copy() for way in ways}
     for number, name, ids, x, near in (row for shard in shards_of(own, set(asked)) for row in zip(*shard)):
         old, label = asked[number], {d: k for k, some in enumerate(sorted(senses[asked[number]], key=min)) for d in some}
@@ -277,7 +275,7 @@ def within_word(model, ways, collection):
     from minicoil.windows import encode_means, unit_rows
     forms, asked = collection[3:]
     index, scores = build_index(forms, model.vocabulary), {}
-    for number, terms, term, wanted in asked_senses(model, collection):
+    for number, terms, term, wanted in asked_senses(model, index, collection):
         at, _, rows = zip(*index.postings[term])
         positive, full, mine = np.array([i in wanted for i in at]), term_vectors(forms, rows), term_vectors(asked, [terms[term][1]])
         views = {"token_full": (unit_rows(mine) @ unit_rows(full).T)[0], "dense": forms.dense[list(at)] @ asked.dense[number]}
@@ -373,12 +371,13 @@ def main():
         out["adapted"]["macro"] = {"gain": {w: gain_over([f["per_query"] for f in ordinary], w) for w in ordinary[0]["gain"]}, "over_unadapted": over(ordinary)}
         save_record(args.out, out)
     if args.senses and "senses" not in args.skip:
-        adapted, n, bound, n_told = {}, 0, {}, 0
+        adapted, enough, bound, n_told = {}, {}, {}, 0
         if "adapted" not in args.skip:
-            adapted, n = adapted_ways(model, fitted, senses[0], Path(args.cache) / "adapted")
-            bound, n_told = told_ways(model, fitted, adapted, senses, Path(args.cache) / "adapted")
+            own, enough, words = own_words(model, fitted, senses[0], Path(args.cache) / "adapted")
+            adapted = adapted_ways(own, words, fitted)
+            bound, n_told = told_ways(model, own, words, fitted, adapted, senses)
         found = every_way(model, {**ways, **adapted, **bound}, senses, outside=False)
-        out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": n, "told_words": n_told, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
+        out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": len(enough), "told_words": n_told, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
                          "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
                          "over_unadapted": {w: gain_over([found["per_query"]], f"{w}, adapted", base=w) for w in ways if f"{w}, adapted" in adapted},
                          "told_over_unadapted": {w: gain_over([found["per_query"]], f"{w}, told", base=w) for w in ways if f"{w}, told" in bound},

@@ -98,14 +98,14 @@ def occurrences(model, texts, wanted):
 
 def of_other_forms(model, index, queries):
     """BM25 scores (queries, documents) of the collection's words that begin with the first `FAMILY` letters of a query's word, but are not in the query themselves; `queries` as `terms_of` gives them."""
-    family = defaultdict(list)
+    family, average = defaultdict(list), float(index.lengths.mean())
     start = lambda term: (model.words[term - 1] if isinstance(term, int) else term)[:FAMILY]
     for term in index.postings:
         family[start(term)].append(term)
     scores = np.zeros((len(queries), len(index.lengths)), np.float32)
     for q, terms in enumerate(queries):
         for other in dict.fromkeys(o for t in terms if len(start(t)) == FAMILY for o in family[start(t)] if o not in terms):
-            at, weight = postings_weights(model, index, other)
+            at, weight = postings_weights(model, index, other, average)
             scores[q, at] += weight
     return scores
 

@@ -24,6 +24,7 @@ from minicoil.serving import ENCODERS_FILE
 from minicoil.tokens import word_tokens
 from minicoil.windows import read_forms, window_rows
 from qdrant_fake import free_port
+from test_serving import compare
 
 CLOSE = 2e-2  # the table of forms is float16
 
@@ -70,9 +71,7 @@ def test_how_to_page(model_folder, tmp_path, capsys):
     for block in re.findall(r"```python\n(.*?)```", page, re.S):
         exec(block.replace("outputs/demo/23_model", str(model_folder)).replace("outputs/index", str(tmp_path / "index")), names)
     assert capsys.readouterr().out.split()[0] == "caves" and names["length"] == names["model"].avg_len
-    for theirs, ours in zip(names["vectors"], names["model"].embed([text for _, text in names["documents"]]), strict=True):
-        mine, other = dict(zip(ours.indices.tolist(), ours.values.tolist())), dict(zip(theirs.indices.tolist(), theirs.values.tolist()))
-        assert mine.keys() == other.keys() and all(mine[i] == pytest.approx(other[i], abs=1e-4) for i in mine)
+    compare(names["model"].embed([text for _, text in names["documents"]]), names["vectors"])
 
 
 def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
