@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
@@ -32,9 +32,9 @@ setup(
     install_requires=needs(""),
     extras_require=extras,
     # The stage notebooks travel in the wheel: `minicoil run` executes them wherever it is installed.
-    packages=["minicoil", "minicoil.notebooks"],
+    packages=[*find_packages(include=["minicoil", "minicoil.*"]), "minicoil.notebooks"],
     package_dir={"minicoil.notebooks": "nbs"},
-    package_data={"minicoil": ["data/*", "data/beir/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
+    package_data={"minicoil": ["py.typed", "data/*", "data/beir/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

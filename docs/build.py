@@ -45,7 +45,7 @@ def code_of(path):
 
 def fits(run):
     """Whether the run is finished and its notebooks are as they are today."""
-    from minicoil.run import STAGES
+    from minicoil.runs.run import STAGES
     stages = [name for name, _ in STAGES.values()]
     return all((run / "notebooks" / f"{s}.ipynb").exists() and (run / s / "manifest.json").exists()
                and code_of(run / "notebooks" / f"{s}.ipynb") == code_of(ROOT / "nbs" / f"{s}.ipynb") for s in stages)
@@ -59,7 +59,7 @@ def finished_run():
             return run
     shutil.rmtree(BUILD / "run", ignore_errors=True)
     print("docs: training a small model for the chapters to show", flush=True)
-    command = [sys.executable, "-c", "from minicoil.pipeline import main; main()", "run", "--words", WORDS, "--pictures", "4", "--out", str(BUILD / "run")]
+    command = [sys.executable, "-c", "from minicoil.commands.pipeline import main; main()", "run", "--words", WORDS, "--pictures", "4", "--out", str(BUILD / "run")]
     subprocess.run(command, check=True, cwd=ROOT, env=environment())
     return BUILD / "run"
 
@@ -72,7 +72,7 @@ def environment():
 
 def beneath(name):
     """The modules that a notebook can use: those of notebooks up to its own number, as imports only point to lower ones; the index uses any."""
-    homes = {p: re.search(r"File to edit: \.\./nbs/(\w+)\.ipynb", p.read_text(encoding="utf-8")) for p in (ROOT / "minicoil").glob("*.py")}
+    homes = {p: re.search(r"File to edit: \.\./nbs/(\w+)\.ipynb", p.read_text(encoding="utf-8")) for p in (ROOT / "minicoil").rglob("*.py")}
     return [p for p, home in homes.items() if p.name != "_modidx.py" and (not home or home[1] <= name)]
 
 
@@ -93,7 +93,7 @@ def executed(path):
 
 def all_executed(run):
     """{name: path of the executed notebook}, two executed at a time."""
-    from minicoil.run import STAGES
+    from minicoil.runs.run import STAGES
     staged = {name: run / "notebooks" / f"{name}.ipynb" for name, _ in STAGES.values()}
     others = {name: path for name, path in notebooks().items() if name not in staged}
     with ThreadPoolExecutor(2) as pool:

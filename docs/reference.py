@@ -82,10 +82,19 @@ def value_entry(node, name, prefix):
     return entry("data", f"{prefix}.{name}", [f"`` {text} ``" if "`" in text else f"`{text}`"])
 
 
+def dotted_name(path):
+    """`minicoil.runs.files` of the path of a module: folders above it that hold an `__init__.py` are packages."""
+    names = [path.stem]
+    while (path.parent / "__init__.py").exists():
+        path = path.parent
+        names.insert(0, path.name)
+    return ".".join(names)
+
+
 def module_page(path):
     """(title, summary, page) of a module."""
     source = path.read_text(encoding="utf-8")
-    tree, prefix = ast.parse(source), f"minicoil.{path.stem}"
+    tree, prefix = ast.parse(source), dotted_name(path)
     found, public, chapter = {}, [], re.search(r"File to edit: \.\./nbs/(\w+)\.ipynb", source)
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -109,10 +118,10 @@ def module_page(path):
 def reference_pages(package):
     """{page name: Markdown} of the whole reference."""
     pages, rows = {}, []
-    for path in sorted(package.glob("[a-z]*.py")):
+    for path in sorted(package.rglob("[a-z]*.py")):
         prefix, summary, page, public = module_page(path)
-        pages[path.stem] = page
-        rows.append(f"* [{prefix}]({path.stem}.md): {literal(summary)}" )
+        pages[prefix.removeprefix("minicoil.")] = page
+        rows.append(f"* [{prefix}]({prefix.removeprefix('minicoil.')}.md): {literal(summary)}" )
     homes = ast.literal_eval(re.search(r"_HOMES = (\{.*?\})", (package / "__init__.py").read_text(encoding="utf-8"), re.S)[1])
     lead = "\n".join(f"* {{py:obj}}`minicoil.{name} <minicoil.{home}.{name}>`" for name, home in homes.items())
     names = "\n".join(path for path in pages)

@@ -1,7 +1,7 @@
 """miniCOIL: tiny per-word meaning vectors for keyword search. Names are loaded where they are used, so importing is light."""
 __version__ = "0.1.0"
 
-_HOMES = {"MiniCOIL": "serving", "SparseEmbedding": "sparse", "load_sparse_encoder": "sparse_encoder", "UserError": "files"}
+_HOMES = {"MiniCOIL": "serving.serving", "SparseEmbedding": "serving.sparse", "load_sparse_encoder": "serving.sparse_encoder", "UserError": "runs.files"}
 __all__ = list(_HOMES)
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from bench_scale import rows_of_words
 
-from minicoil.corpus import documents
-from minicoil.report import stage_peaks
-from minicoil.files import load_json
-from minicoil.run import STAGES, open_run, stage_function
-from minicoil.sentences import read_draw
+from minicoil.stages.corpus import documents
+from minicoil.pictures.report import stage_peaks
+from minicoil.runs.files import load_json
+from minicoil.runs.run import STAGES, open_run, stage_function
+from minicoil.stages.sentences import read_draw
 from record import save_record
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "cost.json"

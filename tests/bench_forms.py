@@ -23,7 +23,7 @@ POINTS = 40_000  # so many, filled up with repeated documents, that the engine b
 
 def scores_of(model, senses, beir, cache=None, **fixed):
     """Sense and search scores of a model, in percent."""
-    from minicoil.benchmark import benchmark_retrieval, benchmark_senses
+    from minicoil.retrieval.benchmark import benchmark_retrieval, benchmark_senses
     sense = benchmark_senses(model, senses)["results"]["minicoil"]
     search = benchmark_retrieval(model, beir, ("bm25", "minicoil"), cache=cache)["results"]
     percent = {"nn1": sense["nn1"], "mauc": sense["mauc"], "ndcg@10": search["minicoil"]["ndcg@10"], "bm25 ndcg@10": search["bm25"]["ndcg@10"]}
@@ -45,7 +45,7 @@ def speed(models, texts, rounds=3):
 def static_model(folder, texts, target):
     """A copy of the model folder whose transformer is statically quantized, calibrated on texts."""
     from minicoil import MiniCOIL
-    from minicoil.serving import feed
+    from minicoil.serving.serving import feed
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     model = MiniCOIL.load(folder)
 
@@ -66,7 +66,8 @@ def static_model(folder, texts, target):
 
 def int8_vectors(model):
     """The model with unit vectors rounded to int8: dim bytes and the BM25 weight as the scale, for each word of a document."""
-    from minicoil import sparse, windows
+    from minicoil.serving import sparse
+    from minicoil.serving import windows
     plain = sparse.encode_words
     windows.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
     try:
@@ -78,7 +79,7 @@ def int8_vectors(model):
 def head_alone(folder, senses, beir, cache):
     """{form: scores, MB of the encoders} of float32 and of the int8 head on the same transformer: one pass over the texts, kept in `cache`, serves both."""
     from minicoil import MiniCOIL
-    from minicoil.serving import ENCODERS_FILE, INT8_FILE, SCALES_FILE
+    from minicoil.serving.serving import ENCODERS_FILE, INT8_FILE, SCALES_FILE
     files = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE)}
     return {name: scores_of(MiniCOIL.load(folder, precision=name, threads=2), senses, beir, cache, encoders_MB=megabytes(folder, *files[name])) for name in files}
 
@@ -86,8 +87,8 @@ def head_alone(folder, senses, beir, cache):
 def forms(folder, senses, beir, static):
     """{form: scores, sizes in MB, speed} of each precision, of int8 vectors and, if asked, of static quantization."""
     from minicoil import MiniCOIL
-    from minicoil.export import probe_texts
-    from minicoil.serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
+    from minicoil.stages.export import probe_texts
+    from minicoil.serving.serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
     texts, found = [t for t in probe_texts() if 20 < len(t) < 300][:150], {}
     encoders = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE), "int8": (INT8_FILE, SCALES_FILE)}
     models = {name: MiniCOIL.load(folder, precision=name, threads=2) for name in MODEL_FILES}
@@ -108,7 +109,7 @@ def forms(folder, senses, beir, static):
 def qdrant_scores(folder, vectors, queries, names, judged, kind):
     """nDCG@10 of the embedded engine with sparse vectors of one datatype, its seconds a query, and its scores (queries, 10)."""
     import qdrant_edge as q
-    from minicoil.retrieval import measure
+    from minicoil.retrieval.retrieval import measure
     sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf, datatype=getattr(q.VectorStorageDatatype, kind))
     shard = q.EdgeShard.create(str(folder), q.EdgeConfig(vectors={}, sparse_vectors={"m": sparse}, wal_enabled=True, optimizers=q.EdgeOptimizersConfig(indexing_threshold=1)))
     as_query = lambda v: q.SparseVector(v.indices.tolist(), v.values.tolist())
@@ -132,8 +133,8 @@ def qdrant_scores(folder, vectors, queries, names, judged, kind):
 def qdrant(folder, beir):
     """{datatype: scores} of Qdrant's datatypes for sparse vectors, in the embedded engine."""
     from minicoil import MiniCOIL
-    from minicoil.corpus import DATA
-    from minicoil.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
+    from minicoil.stages.corpus import DATA
+    from minicoil.retrieval.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
     at = DATA / "beir" if beir == "demo" else Path(beir)
     model, judged, documents = MiniCOIL.load(folder, threads=2), read_judgements(at), read_collection(at)
     queries = {r["_id"]: r["text"] for r in read_beir_rows(beir_file(at, "queries.jsonl"), ("_id", "text")) if r["_id"] in judged}
@@ -157,8 +158,8 @@ def main():
     parser.add_argument("--head", metavar="CACHE", help="only the int8 head beside float32; what the transformer says is kept in this folder")
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
-    from minicoil.corpus import DATA
-    from minicoil.files import load_json, save_json
+    from minicoil.stages.corpus import DATA
+    from minicoil.runs.files import load_json, save_json
     record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
     senses = given.senses or DATA / "sentences.jsonl"
     record["words"] = len(load_json(given.model / "minicoil.json")["quality"])

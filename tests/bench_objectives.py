@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil.benchmark import area_under_curve
-from minicoil.sparse import Reader, bm25_weight
-from minicoil.objectives import apply, train_group
-from minicoil.retrieval import beir_file, measure, ranking, read_beir_rows, read_collection, read_judgements
-from minicoil.files import load_npy, progress
-from minicoil.run import open_run
-from minicoil.senses import word_senses
-from minicoil.sentences import trained_words
-from minicoil.tokens import word_tokens
-from minicoil.training import group_words
-from minicoil.transformer import encode, load_transformer
-from minicoil.vocabulary import WordPieces, make_vocabulary
+from minicoil.retrieval.benchmark import area_under_curve
+from minicoil.serving.sparse import Reader, bm25_weight
+from minicoil.learning.objectives import apply, train_group
+from minicoil.retrieval.retrieval import beir_file, measure, ranking, read_beir_rows, read_collection, read_judgements
+from minicoil.runs.files import load_npy, progress
+from minicoil.runs.run import open_run
+from minicoil.stages.senses import word_senses
+from minicoil.stages.sentences import trained_words
+from minicoil.stages.tokens import word_tokens
+from minicoil.stages.training import group_words
+from minicoil.text.transformer import encode, load_transformer
+from minicoil.text.vocabulary import WordPieces, make_vocabulary
 
 WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minicoil.corpus import documents, stream_openwebtext
-from minicoil.files import load_json, save_json
-from minicoil.run import STAGES, open_run, stage_function
-from minicoil.sentences import draw_from_index, random_keys, read_draw, trained_words
-from minicoil.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
+from minicoil.stages.corpus import documents, stream_openwebtext
+from minicoil.runs.files import load_json, save_json
+from minicoil.runs.run import STAGES, open_run, stage_function
+from minicoil.stages.sentences import draw_from_index, random_keys, read_draw, trained_words
+from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 from record import circumstances
 
 TIMES = (1, 3, 10)

@@ -17,16 +17,16 @@ import torch
 from record import save_record
 
 from minicoil import MiniCOIL
-from minicoil.benchmark import rankings
-from minicoil.objectives import adapted_goal, adjacency, fit_projection, keep_level, nearly_linear, stack_rows, train_group
-from minicoil.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
-from minicoil.rivals import outside_scores
-from minicoil.files import load_json, load_npy, progress
-from minicoil.run import open_run
-from minicoil.senses import word_senses
-from minicoil.tokens import word_tokens
-from minicoil.training import group_words
-from minicoil.windows import read_forms
+from minicoil.retrieval.benchmark import rankings
+from minicoil.learning.objectives import adapted_goal, adjacency, fit_projection, keep_level, nearly_linear, stack_rows, train_group
+from minicoil.retrieval.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
+from minicoil.retrieval.rivals import outside_scores
+from minicoil.runs.files import load_json, load_npy, progress
+from minicoil.runs.run import open_run
+from minicoil.stages.senses import word_senses
+from minicoil.stages.tokens import word_tokens
+from minicoil.stages.training import group_words
+from minicoil.serving.windows import read_forms
 
 ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
 WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
@@ -103,7 +103,7 @@ def by_kind(found, judged_kind):
 
 def qdrant_parity(model, documents, queries, forms, asked, depth=10):
     """Do Qdrant's embedded engine and the benchmark's numpy rank alike? Ties are compared as sets."""
-    from minicoil.search import build_collection, dense_width, open_collection, search
+    from minicoil.retrieval.search import build_collection, dense_width, open_collection, search
     index = build_index(forms, model.vocabulary)
     expected = score_all(model, index, asked, ("minicoil",), avg_len=round(float(index.lengths.mean()), 2))["minicoil"]
     names, same = {n: i for i, (n, _) in enumerate(documents)}, 0
@@ -137,7 +137,7 @@ def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
 
     Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random unit vectors, which cost the same."""
     import pyarrow.parquet as pq
-    from minicoil.sparse import SparseEmbedding, bm25_weight, unknown_index, unknown_shift
+    from minicoil.serving.sparse import SparseEmbedding, bm25_weight, unknown_index, unknown_shift
     targets, texts = run.stage("targets"), {}
     for part in run.stage("sentences").parts("parquet"):
         table = pq.read_table(part, columns=["sentence_id", "text"])
@@ -194,8 +194,8 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
 
 def own_words(model, ways, documents, folder):
     """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
-    from minicoil.model import ADAPT_LEAST
-    from minicoil.pipeline import from_model
+    from minicoil.stages.model import ADAPT_LEAST
+    from minicoil.commands.pipeline import from_model
     import dataclasses
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -270,9 +270,9 @@ def told_ways(model, own, words, ways, adapted, collection):
 
 def within_word(model, ways, collection):
     """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
-    from minicoil.benchmark import area_under_curve
-    from minicoil.retrieval import term_vectors
-    from minicoil.windows import encode_means, unit_rows
+    from minicoil.retrieval.benchmark import area_under_curve
+    from minicoil.retrieval.retrieval import term_vectors
+    from minicoil.serving.windows import encode_means, unit_rows
     forms, asked = collection[3:]
     index, scores = build_index(forms, model.vocabulary), {}
     for number, terms, term, wanted in asked_senses(model, index, collection):
@@ -287,9 +287,9 @@ def within_word(model, ways, collection):
 
 def read_layers(model, texts, forms, layers, cache):
     """Token embeddings (rows of forms, h) that are the mean of other layers than the model's."""
-    from minicoil.files import save_npy
-    from minicoil.transformer import encode, load_transformer
-    from minicoil.windows import forms_key, window_rows
+    from minicoil.runs.files import save_npy
+    from minicoil.text.transformer import encode, load_transformer
+    from minicoil.serving.windows import forms_key, window_rows
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():
         flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
@@ -309,7 +309,7 @@ def read_layers(model, texts, forms, layers, cache):
 def layers(model, collection, cache):
     """Gains of the full token embedding by what it is made of: the last layer, or the mean of four."""
     import dataclasses
-    from minicoil.transformer import LAYERS
+    from minicoil.text.transformer import LAYERS
     documents, queries, judged, forms, asked = collection
     own, names, runs = model.info["layers"], {1: "last layer", LAYERS: "mean of layers"}, {}
     other = LAYERS if own == 1 else 1
@@ -342,7 +342,7 @@ def main():
     if args.senses:
         folder = Path(args.cache) / "senses"
         if not folder.exists():
-            from minicoil.sense_collection import make_collection
+            from minicoil.retrieval.sense_collection import make_collection
             make_collection(args.senses, folder)
         senses = read(model, folder, args.cache)
     needed = {t for c in [*collections.values(), *([senses] if args.senses else [])] for terms in terms_of(c[4], model.vocabulary) for t in terms if isinstance(t, int)}

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil import objectives as O
-from minicoil import senses as S
-from minicoil.benchmark import MEASURES, reductions, sense_scores
-from minicoil.corpus import read_senses
-from minicoil.retrieval import bootstrap
-from minicoil.files import one_thread, progress
-from minicoil.targets import word_contexts, word_embeddings
-from minicoil.tokens import SNIPPET, snippet
-from minicoil.transformer import encode as encode_rows, load_transformer
-from minicoil.vocabulary import WordPieces, make_vocabulary, positions
+from minicoil.learning import objectives as O
+from minicoil.stages import senses as S
+from minicoil.retrieval.benchmark import MEASURES, reductions, sense_scores
+from minicoil.stages.corpus import read_senses
+from minicoil.retrieval.retrieval import bootstrap
+from minicoil.runs.files import one_thread, progress
+from minicoil.stages.targets import word_contexts, word_embeddings
+from minicoil.stages.tokens import SNIPPET, snippet
+from minicoil.text.transformer import encode as encode_rows, load_transformer
+from minicoil.text.vocabulary import WordPieces, make_vocabulary, positions
 
 DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,
                power=O.POWER, steps=O.TWO_STEPS, constant=O.CONSTANT, pool=O.POOLED_WEIGHT, samples=1000)

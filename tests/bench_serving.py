@@ -41,7 +41,7 @@ def ratio(seconds, slow, fast):
 
 def plain_sentences(corpus):
     """Sentences of a text file with a document a line, or of the bundle; shuffled."""
-    from minicoil.corpus import bundled_sentences, read_documents
+    from minicoil.stages.corpus import bundled_sentences, read_documents
     if corpus:
         documents = [text for text, _ in zip(read_documents(corpus), range(2000))]
         found = [s for text in documents for s in re.split(r"(?<=[.!?]) +", text) if 15 < len(s) < 400]
@@ -53,7 +53,7 @@ def plain_sentences(corpus):
 
 def mixed_texts(corpus, beir, n):
     """`n` texts of mixed length: four fifths sentences, one fifth abstracts (or twelve sentences at once), shuffled."""
-    from minicoil.retrieval import read_collection
+    from minicoil.retrieval.retrieval import read_collection
     sentences, few = plain_sentences(corpus), n // 5
     long = [text for _, text in read_collection(beir)[:few]] if beir else [" ".join(sentences[i * 12 : i * 12 + 12]) for i in range(few)]
     texts = sentences[: n - few] + long
@@ -63,7 +63,7 @@ def mixed_texts(corpus, beir, n):
 
 def prepared_batches(model, texts):
     """The inputs of the sorted batches that `embed` would run, ready for the graph."""
-    from minicoil.serving import feed, token_batches
+    from minicoil.serving.serving import feed, token_batches
     rows = [e.ids for e in model.tokenizer.encode_batch(texts)]
     return [feed(model, [rows[i] for i in batch]) for batch in token_batches([len(r) for r in rows], 32, model.most_tokens)]
 
@@ -80,7 +80,7 @@ def largest_difference(ours, theirs):
 
 def documents(model, rival, texts, rounds):
     """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
-    from minicoil.serving import lane_session
+    from minicoil.serving.serving import lane_session
     bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), lane_session(model)
     run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
     run(None)  # opens and warms what the first call would have to
@@ -154,7 +154,7 @@ def main():
     given = parser.parse_args()
     from fastembed import SparseTextEmbedding
     from minicoil import MiniCOIL
-    from minicoil.files import save_json
+    from minicoil.runs.files import save_json
     record, sentences = circumstances(), plain_sentences(given.corpus)
     model = MiniCOIL.load(given.model, threads=2)
     rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)

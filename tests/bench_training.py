@@ -17,11 +17,11 @@ import numpy as np
 import psutil
 from record import save_record
 
-from minicoil.objectives import train_group
-from minicoil.files import load_json, one_thread, save_json, save_npy
-from minicoil.run import open_run
-from minicoil.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
-from minicoil.sentences import save_draw
+from minicoil.learning.objectives import train_group
+from minicoil.runs.files import load_json, one_thread, save_json, save_npy
+from minicoil.runs.run import open_run
+from minicoil.stages.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
+from minicoil.stages.sentences import save_draw
 
 HIDDEN, SENTENCES, WORDS, EACH = 384, 1000, 5000, 300
 
@@ -38,7 +38,7 @@ def made_up(n, hidden, seed):
 def real(data, words, n):
     """The same of real words, by the code of the sense benchmark."""
     from bench_senses import encode
-    from minicoil.senses import sense_targets
+    from minicoil.stages.senses import sense_targets
     parts = [d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n][:words]
     targets = [sense_targets(p["contexts"][:n], p["mean"][:n]) for p in parts]
     return [(p["mean"][:n], (t / np.linalg.norm(t, axis=1, keepdims=True)).astype(np.float32)) for p, t in zip(parts, targets)]
@@ -129,7 +129,7 @@ def stored_run(folder, words, each):
 
 def all_at_once(words, each):
     """Wall seconds and peak memory (this process and its workers) of stage 22 on a stored run."""
-    from minicoil.training import train_words
+    from minicoil.stages.training import train_words
     with tempfile.TemporaryDirectory() as folder:
         run, peak, stop = stored_run(Path(folder) / "run", words, each), [0], threading.Event()
         def watch():

@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from minicoil.run import STAGES, open_run, stage_function
+from minicoil.runs.run import STAGES, open_run, stage_function
 
 TO_MODEL = list(STAGES)[: list(STAGES).index("model") + 1]
 STARTED = []  # every process a test started: `end_all` ends what still lives
@@ -117,7 +117,7 @@ def kill_in_stage(arguments, folder, stage, kernel_too=False):
 
 def small_corpus(path, words=("bat", "bank"), each=60, others=80):
     """A text file with some of the bundled sentences, a line each: `each` of every word and `others` without them."""
-    from minicoil.corpus import bundled_sentences
+    from minicoil.stages.corpus import bundled_sentences
     rows = [r for r in bundled_sentences() if r["split"] == "train"]
     lines = [s for w in words for s in list(dict.fromkeys(r["sentence"] for r in rows if r["word"] == w))[:each]]
     lines += list(dict.fromkeys(r["sentence"] for r in rows if r["word"] not in words))[:others]
@@ -128,8 +128,8 @@ def small_corpus(path, words=("bat", "bank"), each=60, others=80):
 
 def made_up_corpus(path, words, sentences=12_000, length=10):
     """A text file of made-up sentences in which `words` different words, of different stems and a piece each, are all about as frequent."""
-    from minicoil.transformer import load_tokenizer
-    from minicoil.vocabulary import stemmer, stop_words
+    from minicoil.text.transformer import load_tokenizer
+    from minicoil.text.vocabulary import stemmer, stop_words
     stem, stops, rng = stemmer("english").stem_word, stop_words("english"), random.Random(0)
     known = sorted(w for w in load_tokenizer("all-MiniLM-L6-v2").get_vocab() if w.isascii() and w.isalpha() and len(w) > 3 and w not in stops)
     chosen = list({stem(w): w for w in known}.values())[:words]
@@ -140,7 +140,7 @@ def made_up_corpus(path, words, sentences=12_000, length=10):
 def tiny_transformer(folder, hidden_size, seed, dim=None, max_length=128):
     """Save a random BERT of two layers with MiniLM's tokenizer as a sentence transformer; `dim` adds a projection. Returns its folder."""
     import torch
-    from minicoil.transformer import bundled_model
+    from minicoil.text.transformer import bundled_model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sentence_transformers import SentenceTransformer, models

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from minicoil.files import save_json
+from minicoil.runs.files import save_json
 
 PACKAGES = ("numpy", "torch", "onnxruntime", "fastembed", "umap-learn", "sentence-transformers", "scikit-learn", "tokenizers", "qdrant-edge-py")
 

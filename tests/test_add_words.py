@@ -13,10 +13,10 @@ import pytest
 from chains import TO_MODEL, digests, end_all, start, tiny_transformer, work
 from conftest import minicoil
 from minicoil import MiniCOIL
-from minicoil.serving import ENCODERS_FILE
-from minicoil.files import UserError, load_json
-from minicoil.run import open_run
-from minicoil.words import add_words, report
+from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.runs.files import UserError, load_json
+from minicoil.runs.run import open_run
+from minicoil.commands.words import add_words, report
 
 OLD, NEW = ["bat", "bank"], ["seal", "crane"]
 
@@ -207,8 +207,8 @@ def test_models_that_cannot_learn(tiny_run, tmp_path):
 # Adds a word that is trained already: from "ready" on, what a kill can hit is building and swapping.
 LOOP = """
 import sys
-from minicoil import words
-from minicoil.run import open_run
+from minicoil.commands import words
+from minicoil.runs.run import open_run
 model, trained, run = sys.argv[1:4]
 def train_new(*_, **__):
     print("ready", flush=True)
@@ -222,7 +222,7 @@ print("done", flush=True)
 @pytest.fixture(scope="module")
 def trained(tiny_run, tmp_path_factory):
     """(a run with the new word trained, digests of the model before, digests after)"""
-    from minicoil.words import train_new
+    from minicoil.commands.words import train_new
     folder = tmp_path_factory.mktemp("trained")
     model = copy_of(tiny_run, folder / "model")
     train_new(folder / "run", MiniCOIL.load(model), ["seal"], run=tiny_run)
@@ -276,7 +276,7 @@ def test_killed_at_many_moments(tiny_run, trained, tmp_path):
 @pytest.mark.parametrize("killed_after", ["nothing", "the first rename", "the swap"])
 def test_killed_around_the_swap(tiny_run, trained, tmp_path, monkeypatch, killed_after):
     """Stopped right before or after the old model is replaced, or between two renames where folders cannot be swapped, the next call finds a whole model."""
-    from minicoil import words
+    from minicoil.commands import words
 
     class Killed(BaseException):
         pass
@@ -313,7 +313,7 @@ def test_killed_around_the_swap(tiny_run, trained, tmp_path, monkeypatch, killed
 
 def test_one_at_a_time(tiny_run, trained, tmp_path):
     """While words are added to a model, a second call is refused with the pid of the first."""
-    from minicoil.words import workshop
+    from minicoil.commands.words import workshop
     model = copy_of(tiny_run, tmp_path / "model")
     with workshop(model):
         with pytest.raises(UserError, match=str(os.getpid())):
@@ -336,8 +336,8 @@ def test_listed_documents_of_an_index(tiny_run, tmp_path):
 def test_every_form_learns_the_word(run_folder, tmp_path):
     """In a model with int8 and head graphs, an added word is in all of them, and the old words' int8 rows are the same bytes."""
     import onnxruntime as ort
-    from minicoil.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
-    from minicoil.serving import INT8_FILE, SCALES_FILE
+    from minicoil.stages.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
+    from minicoil.serving.serving import INT8_FILE, SCALES_FILE
     model = shutil.copytree(run_folder / "23_model", tmp_path / "model")
     add_words(model, ["river"], corpus=["demo"])
     for name in (ENCODERS_FILE, INT8_FILE, SCALES_FILE):

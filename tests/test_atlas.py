@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
-from minicoil.atlas import file_name, index_page, index_row, word_page
-from minicoil.pages import OVERRIDES
-from minicoil.files import save_json
-from minicoil.run import open_run
-from minicoil.sentences import sentence_texts
-from minicoil.store import drawn_sentences
-from minicoil.views import WordView, word_views
+from minicoil.pictures.atlas import file_name, index_page, index_row, word_page
+from minicoil.pictures.pages import OVERRIDES
+from minicoil.runs.files import save_json
+from minicoil.runs.run import open_run
+from minicoil.stages.sentences import sentence_texts
+from minicoil.stages.store import drawn_sentences
+from minicoil.pictures.views import WordView, word_views
 
 HOSTILE = ["</script><script>document.title='hacked'</script> the bat", "<img src=x onerror=\"document.title='hacked'\"> the bat", "{{7*7}} ${7*7} %{x} the bat",
            "\"the\" 'bat' `bat` &lt;b&gt; &amp; bat", "\u200f\u202e bat \u05e9\u05dc\u05d5\u05dd", "bat " + "endless " * 1250]
@@ -213,7 +213,7 @@ def test_hostile_sentences_are_text_in_the_atlas(browser, tmp_path):
 def test_a_hostile_corpus_is_text_on_its_pages(browser, tmp_path):
     """Hostile sentences of a corpus, drawn and trained on, stand as they were in the atlas's page of their word; the run's report has no markup of theirs."""
     from chains import TO_MODEL, small_corpus, tiny_transformer, work
-    from minicoil.report import write_report
+    from minicoil.pictures.report import write_report
     texts = [t for t in (f"One night someone wrote {bad} upon the old wall" for bad in HOSTILE) if len(t) <= 1000]   # longer sentences are none, see 11_sentences
     corpus = small_corpus(tmp_path / "corpus.txt", ("bat",), each=20)
     corpus.write_text(corpus.read_text(encoding="utf-8") + "\n".join(texts), encoding="utf-8")
@@ -235,8 +235,8 @@ def test_a_hostile_corpus_is_text_on_its_pages(browser, tmp_path):
 
 def test_hostile_text_is_text_in_the_report(browser, tmp_path):
     """The report of a run whose words, reasons and searches are hostile shows them as text."""
-    from minicoil.report import write_report
-    from minicoil.run import Parameters, Run
+    from minicoil.pictures.report import write_report
+    from minicoil.runs.run import Parameters, Run
     run, text = Run(tmp_path, Parameters(words=tuple(HOSTILE))), HOSTILE[0] + HOSTILE[1] + HOSTILE[5]
     run.stage("sentences").path.mkdir()
     save_json(run.stage("sentences").path / "manifest.json", {"left_out": {text: text}, "files": {}})
@@ -263,7 +263,7 @@ def test_the_report_of_a_run_opens(browser, run_folder, size):
 def explorer(model_folder):
     """(address of a live server, its model)."""
     from minicoil import MiniCOIL
-    from minicoil.explore import explore_server
+    from minicoil.pictures.explore import explore_server
     with explore_server(MiniCOIL.load(model_folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", server.model
@@ -291,7 +291,7 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
 def test_typed_sentences_land_in_a_broad_atlas(browser, broad_run):
     """For stored sentences typed into the live page of 5,000 words, every word's numbers are `embed_words`'s of a model loaded anew, to 1e-4, and all are marked."""
     from minicoil import MiniCOIL
-    from minicoil.explore import explore_server
+    from minicoil.pictures.explore import explore_server
     folder, rng, drawn = broad_run.stage("model").path, random.Random(3), drawn_sentences(broad_run)
     ids = np.array([rng.choice(drawn[rng.randrange(len(drawn))][2].tolist()) for _ in range(10)])
     texts, model, worst = list(sentence_texts(broad_run, ids).values()), MiniCOIL.load(folder), 0

@@ -35,7 +35,7 @@ def test_a_cell_is_one_idea(path):
     assert len(cells(path, "code")) + len(cells(path, "markdown")) <= 50
 
 
-@pytest.mark.parametrize("path", sorted((NBS.parent / "minicoil").glob("[a-z]*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((NBS.parent / "minicoil").rglob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_a_function_is_short(path):
     """No exported function has more than 40 lines."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import minicoil
-from minicoil.corpus import DATA, bundled_sentences
+from minicoil.stages.corpus import DATA, bundled_sentences
 
 PATH_WORD, LONG_WORD, ESCAPE_WORD, EMOJI_WORD = "../../x", "a" * 10_000, "\x1b[31m\x07", "🦇"
 
@@ -372,5 +372,5 @@ def test_benchmark_retrieval(retrieval):
 
 def test_benchmark_retrieval_systems(retrieval):
     """`benchmark retrieval` compares every system it names, or says why it skipped one: only SPLADE needs a model of its own."""
-    from minicoil.benchmark import SYSTEMS
+    from minicoil.retrieval.benchmark import SYSTEMS
     assert sorted([*retrieval[0]["results"], *retrieval[0]["skipped"]]) == sorted(SYSTEMS) and list(retrieval[0]["skipped"]) == ["splade"]

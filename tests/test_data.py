@@ -8,9 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from minicoil.corpus import DATA
-from minicoil.sentences import DEMO_WORDS
-from minicoil.vocabulary import stemmer, stop_words
+from minicoil.stages.corpus import DATA
+from minicoil.stages.sentences import DEMO_WORDS
+from minicoil.text.vocabulary import stemmer, stop_words
 
 IRREGULAR = {"mice": "mouse", "sprang": "spring", "sprung": "spring", "drew": "draw", "drawn": "draw"}
 WORDS = ("bat", "bank", "bass", "spring", "cell", "pitch", "seal", "crane", "mouse", "current", "club", "vector",
@@ -204,9 +204,9 @@ def test_readme():
 
 def embed_words(model):
     """(n, hidden_size): the full token embedding of each labelled row's word."""
-    from minicoil.targets import word_embeddings
-    from minicoil.transformer import encode
-    from minicoil.vocabulary import WordPieces, make_vocabulary, positions
+    from minicoil.stages.targets import word_embeddings
+    from minicoil.text.transformer import encode
+    from minicoil.text.vocabulary import WordPieces, make_vocabulary, positions
     vocabulary = make_vocabulary({word: [word, *(form for form, w in IRREGULAR.items() if w == word)] for word in WORDS})
     wanted = defaultdict(list)
     for i, row in enumerate(LABELLED):
@@ -232,7 +232,7 @@ def test_bag_of_words_is_not_enough(capsys):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from minicoil.transformer import load_transformer
+    from minicoil.text.transformer import load_transformer
     with mock.patch.dict(os.environ):  # loading sets numbers of threads, which later processes must not inherit
         embeddings = embed_words(load_transformer("all-MiniLM-L6-v2"))
     scores = {}

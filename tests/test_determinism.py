@@ -4,13 +4,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
-from minicoil.corpus import convert_openwebtext
-from minicoil.files import load_json
-from minicoil.run import open_run
-from minicoil.senses import compress_dimensions
-from minicoil.sentences import read_draw
-from minicoil.targets import cut_shards
-from minicoil.tokens import encode_and_filter
+from minicoil.stages.corpus import convert_openwebtext
+from minicoil.runs.files import load_json
+from minicoil.runs.run import open_run
+from minicoil.stages.senses import compress_dimensions
+from minicoil.stages.sentences import read_draw
+from minicoil.stages.targets import cut_shards
+from minicoil.stages.tokens import encode_and_filter
 
 TO_TRAINING = TO_MODEL[:-1]
 

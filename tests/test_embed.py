@@ -14,7 +14,7 @@ import pytest
 
 from chains import end_all, start
 from minicoil import MiniCOIL
-from minicoil.commands import LONGEST_LINE
+from minicoil.commands.commands import LONGEST_LINE
 
 MINICOIL = str(Path(sys.executable).with_name("minicoil"))
 # Runs a command and prints the peak of its memory in MB, last on stderr.

@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from chains import command, copy_before, digests, end_all, finish, kill, start, starts, wait_until, with_notebooks
-from minicoil.engine import TRIES, chosen_engine, map_shards
-from minicoil.files import UserError
+from minicoil.runs.engine import TRIES, chosen_engine, map_shards
+from minicoil.runs.files import UserError
 from trials import hand_over, row
 
 MORTAL = """
 import os, pathlib, signal
-from minicoil.files import UserError
+from minicoil.runs.files import UserError
 
 def begun(shard, folder):
     "How often this shard was begun, this time included"

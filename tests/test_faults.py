@@ -16,9 +16,9 @@ import pytest
 
 import minicoil
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
-from minicoil.commands import command_embed
-from minicoil.files import UserError, checksum
-from minicoil.run import STAGES, Stage, open_run, stages_from
+from minicoil.commands.commands import command_embed
+from minicoil.runs.files import UserError, checksum
+from minicoil.runs.run import STAGES, Stage, open_run, stages_from
 from trials import hand_over, row, table
 
 RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
@@ -152,7 +152,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
     """A kill after a shard was written down and before it got its name is finished by the next call: the shard is made, not missed."""
     run, model = small
     for stage in ("targets", "training"):
-        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.files.write_down
+        folder, real = copy_before(run, stage, tmp_path / stage), minicoil.runs.files.write_down
 
         def killed(path, temporary):
             real(path, temporary)
@@ -160,7 +160,7 @@ def test_killed_between_journal_and_rename(small, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(minicoil.files, "write_down", killed)
+            patched.setattr(minicoil.runs.files, "write_down", killed)
             work(open_run(folder), stage)
         work(open_run(folder), *TO_MODEL[: TO_MODEL.index("training") + 1])
         assert made(folder, "training") == made(run, "training")
@@ -221,8 +221,8 @@ def full_disk(tmp_path):
 
 IN_PROCESS = """
 import sys
-from minicoil import pipeline
-from minicoil.run import open_run, stage_function
+from minicoil.commands import pipeline
+from minicoil.runs.run import open_run, stage_function
 import os
 code = 0
 def stages():
@@ -271,18 +271,18 @@ def test_a_full_disk(small, tmp_path, full_disk, stage):
 def test_half_an_array_is_no_array(tmp_path, room):
     """An array that finds no room, or room for a part of it, is an error, and no file: numpy alone would leave the part without a word."""
     import numpy as np
-    save = f"import resource, numpy as np; from minicoil.files import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
+    save = f"import resource, numpy as np; from minicoil.runs.files import save_npy; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); save_npy({str(tmp_path / 'x.npy')!r}, np.ones(1200))"
     done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True, env=uncovered())
     assert done.returncode == 1 and "File too large" in done.stderr and not list(tmp_path.iterdir()), done.stderr[-500:]
-    minicoil.files.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    minicoil.runs.files.save_npy(tmp_path / "x.npy", np.asfortranarray(np.arange(6.0).reshape(2, 3)))
     assert np.load(tmp_path / "x.npy").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_no_file_without_its_line_in_the_journal(tmp_path):
     """A file whose checksum finds no room in the journal gets no name: it could not be told from a damaged one."""
-    journal = tmp_path / minicoil.files.JOURNAL
+    journal = tmp_path / minicoil.runs.files.JOURNAL
     journal.write_bytes(b"x" * 590)
-    save = f"import resource; from minicoil.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
+    save = f"import resource; from minicoil.runs.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
     done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True, env=uncovered())
     assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
 
@@ -356,7 +356,7 @@ def test_ctrl_c_beside_a_dying_kernel(small, tmp_path):
     folder = with_notebooks(copy_before(small[0], "targets", tmp_path / "run"))
     script = textwrap.dedent("""
         import asyncio, papermill, sys
-        from minicoil.pipeline import main
+        from minicoil.commands.pipeline import main
         async def dies():
             raise RuntimeError("Kernel died")
         def interrupted(*_, **__):
@@ -378,9 +378,9 @@ NURSERY = """
 import json, os, sys
 from pathlib import Path
 import torch, sentence_transformers, onnxruntime, qdrant_edge, pyarrow.parquet
-import minicoil.commands as commands, minicoil.words as words
-import minicoil.run, minicoil.model, minicoil.training
-from minicoil.run import open_run, stage_function
+import minicoil.commands.commands as commands, minicoil.commands.words as words
+import minicoil.runs.run, minicoil.stages.model, minicoil.stages.training
+from minicoil.runs.run import open_run, stage_function
 
 def say(what):
     os.write(1, what.encode() + b"\\n")
@@ -401,7 +401,7 @@ def work(kind, *given):
         announce(words, "train_new")
         words.add_words(given[0], ["seal"], given[1])
     else:
-        announce(minicoil.run.Stage, "begin")
+        announce(minicoil.runs.run.Stage, "begin")
         stage_function(kind)(open_run(given[0]))
 
 say("ready")
@@ -518,7 +518,7 @@ def command_trial(run, nursery, kind, how, rng, folder, longest):
         for litter in folder.glob(".*.tmp"):
             litter.unlink()
         return alive and now == "before\n", False, wrong
-    from minicoil.words import add_words
+    from minicoil.commands.words import add_words
     target, corpus = folder / "model", json.loads((run / "run.json").read_text())["parameters"]["corpus"]
     shutil.copytree(run / "23_model", target)
     old = digests(target)
@@ -616,10 +616,10 @@ def test_on_disk_before_it_has_its_name(small, tmp_path, monkeypatch):
 
 
 BROKEN = {
-    "a rename without its fsync": ("files.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
-    "a file written under its final name": ("files.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
-    "a shard skipped on resuming": ("training.py", 'if (out / f"quality-{number:05d}.json").exists():', 'if f"part-{number:05d}.npy" in (out / "written.txt").read_text():', "test_killed_between_journal_and_rename"),
-    "damage that is not looked for": ("run.py", "known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums", "False", "test_damage_to_a_stage_at_work"),
+    "a rename without its fsync": ("runs/files.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
+    "a file written under its final name": ("runs/files.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
+    "a shard skipped on resuming": ("stages/training.py", 'if (out / f"quality-{number:05d}.json").exists():', 'if f"part-{number:05d}.npy" in (out / "written.txt").read_text():', "test_killed_between_journal_and_rename"),
+    "damage that is not looked for": ("runs/run.py", "known_checksum(str(path), found.st_size, found.st_mtime_ns, found.st_ino) not in checksums", "False", "test_damage_to_a_stage_at_work"),
 }
 
 

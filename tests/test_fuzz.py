@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from minicoil import MiniCOIL
-from minicoil.commands import decoded, word_list
-from minicoil.corpus import read_documents, read_senses
-from minicoil.retrieval import read_collection, read_judged
-from minicoil.files import UserError
-from minicoil.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
-from minicoil.serving import ENCODERS_FILE
-from minicoil.vocabulary import VOCAB_FILE, WordPieces, read_words
+from minicoil.commands.commands import decoded, word_list
+from minicoil.stages.corpus import read_documents, read_senses
+from minicoil.retrieval.retrieval import read_collection, read_judged
+from minicoil.runs.files import UserError
+from minicoil.runs.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
+from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.text.vocabulary import VOCAB_FILE, WordPieces, read_words
 from trials import hand_over, row
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -205,7 +205,7 @@ both(sound_parameters, st.fixed_dictionaries({}, optional=GOOD))
 @pytest.fixture(scope="session")
 def pieces():
     """The word pieces of the bundled tokenizer."""
-    from minicoil.transformer import load_tokenizer
+    from minicoil.text.transformer import load_tokenizer
     return WordPieces(load_tokenizer("all-MiniLM-L6-v2"))
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import minicoil.run
+import minicoil.runs.run
 from chains import TO_MODEL, command, copy_before, digests, end_all, finish, kill, kill_in_stage, small_corpus, start, starts, tiny_transformer, undisturbed, wait_until, with_notebooks
-from minicoil.files import UserError, end_orphan, load_json, lock_holder, locked, process_start
-from minicoil.run import STAGES, open_run, stages_from
+from minicoil.runs.files import UserError, end_orphan, load_json, lock_holder, locked, process_start
+from minicoil.runs.run import STAGES, open_run, stages_from
 
 WORDS = ("--words", "bat,bank", "--pictures", 0)
 
@@ -198,9 +198,9 @@ CHAIN_WITH_BROKEN_LOOK = """
 import os, sys
 from pathlib import Path
 import nbformat
-from minicoil import pipeline
+from minicoil.commands import pipeline
 cells = [nbformat.v4.new_code_cell('run_dir = ""', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(
-    "from minicoil.corpus import *\\nfrom minicoil.run import open_run\\nconvert_openwebtext(open_run(run_dir))"), nbformat.v4.new_code_cell("assert 1 == 2, 'the look fails'")]
+    "from minicoil.stages.corpus import *\\nfrom minicoil.runs.run import open_run\\nconvert_openwebtext(open_run(run_dir))"), nbformat.v4.new_code_cell("assert 1 == 2, 'the look fails'")]
 notebook = Path(sys.argv[1]).with_name("broken.ipynb")
 nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), notebook)
 pipeline.notebook_path = lambda stage: notebook
@@ -234,8 +234,8 @@ def test_a_chain_leaves_the_environment_alone(broken_look):
 STORE_KILLED_BEFORE_UPDATE = """
 import os, signal, sys
 import qdrant_edge
-from minicoil.run import open_run
-from minicoil.store import upload_to_qdrant
+from minicoil.runs.run import open_run
+from minicoil.stages.store import upload_to_qdrant
 engine, left = qdrant_edge.EdgeShard, [int(sys.argv[2])]
 
 class Shard:
@@ -258,7 +258,7 @@ def test_store_killed_between_its_steps(tiny, tmp_path, updates):
     folder = copy_before(tiny[0], "store", tmp_path / "run")
     code, errors = python(STORE_KILLED_BEFORE_UPDATE, folder, updates)
     assert code == -9, errors
-    minicoil.run.stage_function("store")(open_run(folder))
+    minicoil.runs.run.stage_function("store")(open_run(folder))
     assert digests(folder / "13_store")["drawn.parquet"] == digests(tiny[0] / "13_store")["drawn.parquet"]
 
 
@@ -279,8 +279,8 @@ def test_redo_killed_between_its_steps(tmp_path, monkeypatch, step):
         return counted
 
     with monkeypatch.context() as patched:
-        patched.setattr(minicoil.run.os, "replace", stepwise(os.replace))
-        patched.setattr(minicoil.run.shutil, "rmtree", stepwise(minicoil.run.shutil.rmtree))
+        patched.setattr(minicoil.runs.run.os, "replace", stepwise(os.replace))
+        patched.setattr(minicoil.runs.run.shutil, "rmtree", stepwise(minicoil.runs.run.shutil.rmtree))
         with pytest.raises(KeyboardInterrupt):
             open_run(tmp_path / "run", dim=8, redo_from="senses")
     run = open_run(tmp_path / "run")
@@ -322,7 +322,7 @@ def test_two_at_once(tmp_path):
 def test_a_stage_by_hand_is_refused(tmp_path):
     """A stage called by hand on a folder where a driver is at work is refused with the driver's pid."""
     run = open_run(tmp_path / "run")
-    driver = python("import sys, time\nfrom minicoil.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
+    driver = python("import sys, time\nfrom minicoil.runs.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
     wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock", 30)
     with pytest.raises(UserError, match=rf"\(pid {driver.pid}\)"):
         with run.working("corpus"):
@@ -331,7 +331,7 @@ def test_a_stage_by_hand_is_refused(tmp_path):
 
 LOCK_AT = """
 import sys, time
-from minicoil.files import UserError, locked
+from minicoil.runs.files import UserError, locked
 while time.time() < float(sys.argv[2]): pass
 try:
     with locked(sys.argv[1], "busy"): time.sleep(1)
@@ -352,7 +352,7 @@ def test_refused_with_the_right_pid_at_the_same_moment(tmp_path, before):
 
 def test_a_stuck_orphan_is_ended(tmp_path):
     """A kernel that a dead driver left at work is ended, and the lock is free."""
-    orphan = python("import sys, time\nfrom minicoil.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
+    orphan = python("import sys, time\nfrom minicoil.runs.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
     wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock", 30)
     end_orphan(tmp_path, grace=0.2)
     assert orphan.wait(5) == -9
@@ -383,7 +383,7 @@ def test_workers_end_with_their_kernel(tmp_path):
     """When a killed kernel's lock is free, its workers write no more: what comes next may clear the folder."""
     (tmp_path / "slowly.py").write_text("import pathlib, time\ndef write(shard, folder):\n    for i in range(1000):\n        (pathlib.Path(folder) / f'{shard}-{i}').touch()\n        time.sleep(0.01)\n")
     (tmp_path / "out").mkdir()
-    program = "import sys\nfrom minicoil.engine import map_shards\nfrom minicoil.run import open_run\nwith open_run(sys.argv[1]).working('corpus'): map_shards('slowly:write', [0, 1], sys.argv[1] + '/out', jobs=2)"
+    program = "import sys\nfrom minicoil.runs.engine import map_shards\nfrom minicoil.runs.run import open_run\nwith open_run(sys.argv[1]).working('corpus'): map_shards('slowly:write', [0, 1], sys.argv[1] + '/out', jobs=2)"
     kernel = python(program, tmp_path, wait=False, PYTHONPATH=str(tmp_path))
     written = lambda: len(list((tmp_path / "out").iterdir()))
     wait_until(kernel, lambda: written() > 20, "work", 60)

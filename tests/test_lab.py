@@ -75,7 +75,7 @@ def test_hostile_output_is_text_in_jupyterlab(browser, lab):
     """A printed and a plotted hostile sentence are text in JupyterLab."""
     address, token, folder = lab
     code = ["hostile = \"</pre><script>document.title='hacked'</script><img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\nprint(hostile)",
-            "from minicoil.views import WordView, turning_figure\nimport numpy as np\nfrom IPython.display import display\n"
+            "from minicoil.pictures.views import WordView, turning_figure\nimport numpy as np\nfrom IPython.display import display\n"
             "view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None, np.eye(6, 4), 1.0)\ndisplay(turning_figure(view), raw=True)"]
     cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": c, "outputs": [], "execution_count": None} for i, c in enumerate(code)]
     metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}

@@ -9,7 +9,7 @@ import pytest
 
 from chains import digests, copy_before, work
 from minicoil import MiniCOIL
-from minicoil.run import open_run
+from minicoil.runs.run import open_run
 from trials import hand_over, row
 
 WORDS = ["bat", "bank", "cave", "river", "money", "zzyzx", "flew", "the", "bats", "banks"]
@@ -89,9 +89,9 @@ def test_many_short_texts(tiny_run, record_property):
 @pytest.mark.parametrize("jobs", [1, 2, 4])
 def test_same_model_for_any_number_of_processes(tiny_run, tmp_path, jobs, monkeypatch, record_property):
     """One, two and four processes over shards of a few sentences make one model, byte for byte."""
-    from minicoil.senses import compress_dimensions
-    from minicoil.targets import cut_shards
-    from minicoil.tokens import encode_and_filter
+    from minicoil.stages.senses import compress_dimensions
+    from minicoil.stages.targets import cut_shards
+    from minicoil.stages.tokens import encode_and_filter
     monkeypatch.setattr(cut_shards, "__defaults__", (8,))
     folder = copy_before(tiny_run, "targets", tmp_path / "run")
     run = open_run(folder, jobs=jobs)

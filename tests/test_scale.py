@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from chains import copy_before, digests
-from minicoil.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
-from minicoil.files import UserError, load_json
-from minicoil.run import list_files, load_manifest, open_run, save_manifest, stage_function
-from minicoil.sentences import draw_from_index, read_draw, split_sentences, trained_words
-from minicoil.targets import encode_targets
+from minicoil.stages.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
+from minicoil.runs.files import UserError, load_json
+from minicoil.runs.run import list_files, load_manifest, open_run, save_manifest, stage_function
+from minicoil.stages.sentences import draw_from_index, read_draw, split_sentences, trained_words
+from minicoil.stages.targets import encode_targets
 
 TEXTS = ["One bat flew out of the cave.\n\nThe other bat did stay at home.", "A bank lends money to people.", "Ein Wort: Größe, 字, and a bat in the house.", "x"]
 
@@ -52,7 +52,7 @@ def test_both_readers_agree(archive, form):
 
 def test_a_wrong_count_is_noticed(archive, monkeypatch):
     """OpenWebText with another number of documents than it has is bad input."""
-    monkeypatch.setattr("minicoil.corpus.stream_openwebtext", lambda: iter(TEXTS))
+    monkeypatch.setattr("minicoil.stages.corpus.stream_openwebtext", lambda: iter(TEXTS))
     with pytest.raises(UserError, match="gave 4 documents of OpenWebText, which has 8,013,769"):
         list(documents(["openwebtext"]))
 
@@ -121,7 +121,7 @@ def test_sentences_go_on_after_a_kill(repeated, tmp_path, monkeypatch, lost):
     shutil.copytree(run.dir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "11_sentences")
     begun = open_run(tmp_path / "run")
-    monkeypatch.setattr("minicoil.sentences.count_forms", lambda stage: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("minicoil.stages.sentences.count_forms", lambda stage: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         split_sentences(begun)
     monkeypatch.undo()
@@ -134,8 +134,8 @@ def test_sentences_go_on_after_a_kill(repeated, tmp_path, monkeypatch, lost):
 
 def test_finished_target_shards_are_left_alone(tiny_run, tmp_path, monkeypatch):
     """Called again, encoding makes the shards that are missing, only them, and the same."""
-    monkeypatch.setattr("minicoil.targets.SHARD_ROWS", 16)
-    monkeypatch.setattr("minicoil.targets.cut_shards.__defaults__", (16,))
+    monkeypatch.setattr("minicoil.stages.targets.SHARD_ROWS", 16)
+    monkeypatch.setattr("minicoil.stages.targets.cut_shards.__defaults__", (16,))
     whole, again = (open_run(copy_before(tiny_run, "targets", tmp_path / name)) for name in ("whole", "again"))
     encode_targets(whole)
     shutil.copytree(whole.stage("targets").path, again.stage("targets").path)

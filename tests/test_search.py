@@ -10,19 +10,20 @@ from qdrant_client import QdrantClient, models
 
 from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
-from minicoil import MiniCOIL, store
-from minicoil.benchmark import benchmark_collections, objective_row
-from minicoil.model import ADAPT_LEAST, adapted, combine_models
-from minicoil.pipeline import from_model, summary
-from minicoil.retrieval import build_index, fuse, mix, score_all
-from minicoil.files import UserError, load_json
-from minicoil.objectives import apply, mean_cosine
-from minicoil.run import open_run
-from minicoil.collection import Server
-from minicoil.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
-from minicoil.serving import ENCODERS_FILE
-from minicoil.tokens import word_tokens
-from minicoil.windows import read_forms, window_rows
+from minicoil import MiniCOIL
+from minicoil.stages import store
+from minicoil.retrieval.benchmark import benchmark_collections, objective_row
+from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
+from minicoil.commands.pipeline import from_model, summary
+from minicoil.retrieval.retrieval import build_index, fuse, mix, score_all
+from minicoil.runs.files import UserError, load_json
+from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.runs.run import open_run
+from minicoil.retrieval.collection import Server
+from minicoil.retrieval.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
+from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.stages.tokens import word_tokens
+from minicoil.serving.windows import read_forms, window_rows
 from qdrant_fake import free_port
 from test_serving import compare
 
@@ -212,7 +213,7 @@ def test_start_from_by_notebook(started, tmp_path):
 def test_start_from_tells_what_was_adapted(started, tmp_path, monkeypatch):
     """A run says how many words were trained again, and warns where there were none."""
     run = open_run(copy_before(started[1].parent, "model", tmp_path / "run"))
-    monkeypatch.setattr("minicoil.model.ADAPT_LEAST", 1000)
+    monkeypatch.setattr("minicoil.stages.model.ADAPT_LEAST", 1000)
     combine_models(run)
     assert "1 adapted" in summary(open_run(started[1].parent), "model", 1.0) and "warning" not in summary(open_run(started[1].parent), "model", 1.0)
     assert "warning: the corpus has no word of the model often enough" in summary(run, "model", 1.0)
@@ -237,8 +238,8 @@ def test_start_from_refuses(tiny_run):
 
 def test_make_collection(tmp_path):
     """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads, of the words with several senses; a folder in use is refused."""
-    from minicoil.corpus import DATA
-    from minicoil.retrieval import read_judged
+    from minicoil.stages.corpus import DATA
+    from minicoil.retrieval.retrieval import read_judged
     done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert done.returncode == 0, done.stderr
     documents, queries, judged = read_judged(tmp_path / "senses")
@@ -272,8 +273,8 @@ def test_what_search_prints_is_harmless(tiny_run, tmp_path):
 def test_help_names_every_precision():
     """The help of `embed --precision` names what it can be."""
     import inspect
-    from minicoil.commands import command_embed
-    from minicoil.serving import MODEL_FILES
+    from minicoil.commands.commands import command_embed
+    from minicoil.serving.serving import MODEL_FILES
     assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from conftest import minicoil
-from minicoil.corpus import read_documents
-from minicoil.files import UserError, load_npy
-from minicoil.run import check_parameters
+from minicoil.stages.corpus import read_documents
+from minicoil.runs.files import UserError, load_npy
+from minicoil.runs.run import check_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-a-secret-that-nobody-writes-down"
@@ -45,8 +45,8 @@ def test_an_archive_writes_nowhere(tmp_path):
 
 BOMB = """
 import resource, sys
-from minicoil.corpus import read_documents
-from minicoil.files import UserError
+from minicoil.stages.corpus import read_documents
+from minicoil.runs.files import UserError
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:
     print(sum(len(t) for t in read_documents(sys.argv[1], on_bad_input="skip", skipped=[])))
@@ -121,7 +121,7 @@ def calls(source):
     return [(ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "minicoil").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "minicoil").rglob("*.py")), ids=lambda p: p.stem)
 def test_nothing_executes_what_it_reads(path):
     """No module unpickles, evaluates or trusts remote code, opens a shell or unpacks an archive to disk."""
     for name, keywords in calls(path.read_text()):
@@ -168,7 +168,7 @@ def explorer(tiny_run):
     """(host, port) of a running explorer."""
     import threading
     from minicoil import MiniCOIL
-    from minicoil.explore import explore_server
+    from minicoil.pictures.explore import explore_server
     with explore_server(MiniCOIL.load(tiny_run / "23_model")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address

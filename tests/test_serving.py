@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicoil.corpus import bundled_sentences
-from minicoil.export import probe_texts
-from minicoil.files import load_json
-from minicoil.run import open_run
-from minicoil.serving import WINDOW, MiniCOIL, forward
-from minicoil.sparse import encode_words, head_arrays
+from minicoil.stages.corpus import bundled_sentences
+from minicoil.stages.export import probe_texts
+from minicoil.runs.files import load_json
+from minicoil.runs.run import open_run
+from minicoil.serving.serving import WINDOW, MiniCOIL, forward
+from minicoil.serving.sparse import encode_words, head_arrays
 
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "transformers", "matplotlib")
 TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",
@@ -108,7 +108,7 @@ def test_fastembed_queries(queries, fastembed):
 LOADED = "\nimport json, sys\nprint(json.dumps([m for m in %r if m in sys.modules]))" % (HEAVY,)
 EMBED = """
 import sys
-from minicoil.serving import MiniCOIL
+from minicoil.serving.serving import MiniCOIL
 model = MiniCOIL.load(sys.argv[1])
 assert len(list(model.embed(["a bat in a cave"]))[0].indices)
 assert len(list(model.query_embed(["bat"]))[0].indices)
@@ -128,9 +128,9 @@ def test_light_where_training_is_not_installed(model_folder):
 
 
 def test_same_class():
-    """`from minicoil import MiniCOIL` is the class of minicoil.serving, which minicoil.model knows too."""
+    """`from minicoil import MiniCOIL` is the class of minicoil.serving.serving, which minicoil.stages.model knows too."""
     from minicoil import MiniCOIL as lazy
-    from minicoil.model import MiniCOIL as older
+    from minicoil.stages.model import MiniCOIL as older
     assert lazy is MiniCOIL is older
 
 
@@ -208,7 +208,7 @@ def test_no_pickle(model_folder):
 
 def test_both_in_one_pass(model, texts, documents):
     """`embed_both` gives sentence-transformers' dense embeddings, to 1e-4, and `embed`'s sparse ones."""
-    from minicoil.transformer import load_transformer
+    from minicoil.text.transformer import load_transformer
     dense, sparse = model.embed_both(texts[::3])
     assert np.abs(dense - load_transformer(model.info["input_model"]).model.encode(texts[::3])).max() < 1e-4
     compare(sparse, documents[::3])
@@ -376,7 +376,7 @@ def test_fifteen_lines(run_folder):
     pytest.importorskip("fastembed")
     notebook = Path(__file__).parents[1] / "nbs" / "32_search.ipynb"
     code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "SparseTextEmbedding" in "".join(c["source"]))
-    from minicoil.retrieval import read_collection
+    from minicoil.retrieval.retrieval import read_collection
     names = {"run": open_run(run_folder), "demo": read_collection("demo"), "examples": load_json(run_folder / "32_search" / "examples.json")}
     exec(code, names)
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15 and "minicoil." not in code

@@ -16,21 +16,21 @@ from reference import module_page, reference_pages  # noqa: E402
 
 def public_names():
     """minicoil.module.name of everything public."""
-    return [f"minicoil.{path.stem}.{name}" for path in sorted((ROOT / "minicoil").glob("[a-z]*.py")) for name in module_page(path)[3]]
+    return [f"{module_page(path)[0]}.{name}" for path in sorted((ROOT / "minicoil").rglob("[a-z]*.py")) for name in module_page(path)[3]]
 
 
 def test_every_public_name_is_in_the_reference():
     """The reference has an entry for each name of each module's `__all__`."""
     pages, names = reference_pages(ROOT / "minicoil"), public_names()
     for name in names:
-        assert re.search(rf"^:+\{{py:(function|class|data)\}} {re.escape(name)}(\(|$)", pages[name.split(".")[1]], re.M), name
+        assert re.search(rf"^:+\{{py:(function|class|data)\}} {re.escape(name)}(\(|$)", pages[name.rsplit(".", 1)[0].removeprefix("minicoil.")], re.M), name
     assert len(names) > 300
 
 
 def test_the_commands_in_the_how_to_pages_exist():
     """Each `minicoil` line of the how-to pages and of the README names a command and options that there are."""
     import typer
-    from minicoil.pipeline import app
+    from minicoil.commands.pipeline import app
     commands, lines = typer.main.get_command(app).commands, []
     for page in [*(ROOT / "docs" / "howto").glob("*.md"), ROOT / "README.md"]:
         lines += [line for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.S) for line in block.splitlines() if line.startswith("minicoil ")]
@@ -66,7 +66,7 @@ def test_hostile_output_is_text_in_a_chapter(browser, tmp_path):
     import nbformat
     from build import chapter
     hostile = "</pre><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> {{7*7}} 'q' \u200f " + "endless " * 1250
-    from minicoil.views import turning_figure
+    from minicoil.pictures.views import turning_figure
     from test_atlas import toy_view
     plot = turning_figure(toy_view("bat", sentences=[hostile + "bat"] * 6))
     cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("print(1)", outputs=[nbformat.v4.new_output("stream", name="stdout", text=hostile),

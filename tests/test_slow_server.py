@@ -2,11 +2,11 @@
 import pytest
 
 from chains import copy_before, digests
-from minicoil import store
-from minicoil.collection import Server
-from minicoil.files import UserError
-from minicoil.run import open_run
-from minicoil.store import ServerStore, check_server, upload_to_qdrant
+from minicoil.stages import store
+from minicoil.retrieval.collection import Server
+from minicoil.runs.files import UserError
+from minicoil.runs.run import open_run
+from minicoil.stages.store import ServerStore, check_server, upload_to_qdrant
 from qdrant_fake import FakeQdrant, Proxy, serving
 from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401
 from trials import hand_over, row

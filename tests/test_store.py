@@ -11,11 +11,11 @@ import pytest
 from qdrant_client import grpc as q
 
 from chains import copy_before, digests
-from minicoil import store
-from minicoil.files import UserError
-from minicoil.run import open_run
-from minicoil.sentences import random_keys
-from minicoil.store import EdgeStore, ServerStore, check_server, collection_name, upload_to_qdrant
+from minicoil.stages import store
+from minicoil.runs.files import UserError
+from minicoil.runs.run import open_run
+from minicoil.stages.sentences import random_keys
+from minicoil.stages.store import EdgeStore, ServerStore, check_server, collection_name, upload_to_qdrant
 from qdrant_fake import FakeQdrant, free_port, serving
 
 KEY = "a-secret-that-nobody-writes-down"

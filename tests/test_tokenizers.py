@@ -8,12 +8,12 @@ import pytest
 
 from chains import end_all, small_corpus, undisturbed
 from minicoil import MiniCOIL
-from minicoil.export import fastembed_parity
-from minicoil.serving import load_parts
-from minicoil.files import UserError, load_json
-from minicoil.run import open_run
-from minicoil.sentences import count_forms, group_by_stem, top_forms
-from minicoil.vocabulary import LANGUAGES, WordPieces, fold, positions, stemmer, stop_words
+from minicoil.stages.export import fastembed_parity
+from minicoil.serving.serving import load_parts
+from minicoil.runs.files import UserError, load_json
+from minicoil.runs.run import open_run
+from minicoil.stages.sentences import count_forms, group_by_stem, top_forms
+from minicoil.text.vocabulary import LANGUAGES, WordPieces, fold, positions, stemmer, stop_words
 
 WORDS, DIM = ["bat", "seal"], 3
 KINDS = ("wordpiece", "metaspace", "bytes")
@@ -170,7 +170,7 @@ def test_tokens_of_a_word(trained):
 
 def test_batches_and_dense_agree(trained):
     """Alone or in a batch a text gets the same vector, and the dense vector is sentence-transformers' own."""
-    from minicoil.transformer import load_transformer
+    from minicoil.text.transformer import load_transformer
     model, texts = MiniCOIL.load(trained[1] / "23_model"), ["A bat.", "Seals and bats and a long tail of other words.", "", "the bat " * 300]
     together, alone = list(model.embed(texts)), [next(model.embed([t])) for t in texts]
     assert all(np.array_equal(a.indices, b.indices) and np.abs(a.values - b.values).max(initial=0) < 1e-4 for a, b in zip(together, alone))
@@ -264,10 +264,10 @@ def test_folding():
 
 def test_no_form_is_lost():
     """Every form of the bundled corpus's frequent words leads to its word when serving; with the original's stems of stems some would not."""
-    from minicoil.corpus import demo_documents
-    from minicoil.sentences import forms_of, index_forms
-    from minicoil.transformer import load_tokenizer
-    from minicoil.vocabulary import lost_forms, make_vocabulary, vocabulary_of_stems
+    from minicoil.stages.corpus import demo_documents
+    from minicoil.stages.sentences import forms_of, index_forms
+    from minicoil.text.transformer import load_tokenizer
+    from minicoil.text.vocabulary import lost_forms, make_vocabulary, vocabulary_of_stems
     _, counts = index_forms(demo_documents(), load_tokenizer("all-MiniLM-L6-v2"))
     groups = group_by_stem(counts, "english")
     forms = forms_of(top_forms(groups, 400, 5), groups, counts, "english")

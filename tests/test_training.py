@@ -7,12 +7,12 @@ from safetensors.numpy import load_file
 
 from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from minicoil import MiniCOIL
-from minicoil.files import UserError, load_json
-from minicoil.objectives import apply, mean_cosine
-from minicoil.pipeline import from_model
-from minicoil.run import OBJECTIVES, open_run
-from minicoil.tokens import word_tokens
-from minicoil.training import group_words, memory_of
+from minicoil.runs.files import UserError, load_json
+from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.commands.pipeline import from_model
+from minicoil.runs.run import OBJECTIVES, open_run
+from minicoil.stages.tokens import word_tokens
+from minicoil.stages.training import group_words, memory_of
 
 
 @pytest.fixture(scope="module")

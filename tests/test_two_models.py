@@ -6,11 +6,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from chains import command, copy_before, digests, end_all, finish, small_corpus, start, tiny_transformer, undisturbed, with_notebooks, work
-from minicoil import MiniCOIL, pipeline
-from minicoil.files import load_json
-from minicoil.run import STAGES, open_run, stage_function
-from minicoil.targets import cut_shards
-from minicoil.transformer import load_tokenizer, load_transformer
+from minicoil import MiniCOIL
+from minicoil.commands import pipeline
+from minicoil.runs.files import load_json
+from minicoil.runs.run import STAGES, open_run, stage_function
+from minicoil.stages.targets import cut_shards
+from minicoil.text.transformer import load_tokenizer, load_transformer
 
 WORDS, DIM = ["seal", "crane"], 3
 

@@ -1,0 +1,1 @@
+"""Search: scoring, collections, engines, measures and rivals. May import from stages and all below."""
