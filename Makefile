@@ -29,11 +29,11 @@ model-en: $(READY)
 	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective fit --dim $(or $(DIM),8) --pictures 24 --out outputs/en
 
 test: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py
 
 # Which lines of the package the notebooks and the tests run; half as long again as make test
 coverage: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/all.py --coverage
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
 test-slow: $(BIN)/docs-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
@@ -43,18 +43,18 @@ test-slow: $(BIN)/docs-ready
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
-	$(BIN)/python tests/bench_forms.py --model outputs/demo/23_model --static
-	$(BIN)/python tests/bench_serving.py --model outputs/demo/23_model
-	$(BIN)/python tests/bench_training.py $(addprefix --data ,$(firstword $(SENSES)))
-	$(if $(SENSES),$(BIN)/python tests/bench_senses.py $(addprefix --data ,$(SENSES)))
+	$(BIN)/python tests/bench/forms.py --model outputs/demo/23_model --static
+	$(BIN)/python tests/bench/serving.py --model outputs/demo/23_model
+	$(BIN)/python tests/bench/training.py $(addprefix --data ,$(firstword $(SENSES)))
+	$(if $(SENSES),$(BIN)/python tests/bench/senses.py $(addprefix --data ,$(SENSES)))
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)
-	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
-	$(BIN)/python tests/bench_scale.py store
-	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_scale.py cover --corpus $(CORPUS))
-	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench_scale.py growth --corpus $(CORPUS))
-	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench_scale.py readers --corpus $(OPENWEBTEXT))
-	$(if $(BEIR),$(BIN)/python tests/bench_search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
-	$(if $(BEIR),$(BIN)/python tests/bench_search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench/objectives.py --run outputs/broad $(addprefix --wic ,$(WIC)) $(addprefix --beir ,$(BEIR)))
+	$(BIN)/python tests/bench/scale.py store
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench/scale.py cover --corpus $(CORPUS))
+	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench/scale.py growth --corpus $(CORPUS))
+	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench/scale.py readers --corpus $(OPENWEBTEXT))
+	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
+	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
@@ -68,7 +68,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/index.ipynb
 
 readme: $(READY)
-	$(BIN)/python tests/readme.py --write
+	$(BIN)/python tests/support/readme.py --write
 
 clean-notebooks: $(READY)
 	$(BIN)/nbdev_clean

@@ -157,7 +157,7 @@ def test_no_secret_of_the_environment_is_written(tiny_run, tmp_path):
 def test_every_pin_is_tabled():
     """The dated page of versions says of every pinned package what is pinned today, and nothing of others."""
     from versions import PAGE, pinned, tabled
-    assert {name: version for name, (version, _) in tabled().items()} == pinned() and len(pinned()) > 100, "python tests/versions.py --write NEWEST.tsv"
+    assert {name: version for name, (version, _) in tabled().items()} == pinned() and len(pinned()) > 100, "python tests/support/versions.py --write NEWEST.tsv"
     assert re.search(r" on 20\d\d-\d\d-\d\d: ", PAGE.read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
 """How fast a model serves, beside FastEmbed on the same ONNX file, texts and threads; writes results/serving.json.
 
-    python tests/bench_serving.py --model outputs/demo/23_model [--corpus enwiki.txt.gz --beir scifact/]
+    python tests/bench/serving.py --model outputs/demo/23_model [--corpus enwiki.txt.gz --beir scifact/]
 
 Everything that is compared is timed by turns in one process, and medians are reported: a busy machine slows all alike.
 Without a corpus the texts are bundled sentences, every fifth of them twelve at once."""
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from record import circumstances
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 

@@ -1,6 +1,6 @@
 """What training costs: our objectives, and the original's procedure, side by side on one thread; then 5,000 words at once.
 
-    python tests/bench_training.py --data coarsewsd10.jsonl.gz --out results/training.json
+    python tests/bench/training.py --data coarsewsd10.jsonl.gz --out results/training.json
 
 Without `--data` the words are made of random numbers: the costs are the same, only their content is not.
 """
@@ -37,7 +37,7 @@ def made_up(n, hidden, seed):
 
 def real(data, words, n):
     """The same of real words, by the code of the sense benchmark."""
-    from bench_senses import encode
+    from senses import encode
     from minicoil.stages.senses import sense_targets
     parts = [d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n][:words]
     targets = [sense_targets(p["contexts"][:n], p["mean"][:n]) for p in parts]

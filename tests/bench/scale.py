@@ -1,9 +1,9 @@
 """What the chain costs as the corpus grows: sentences encoded, the store at millions of points, memory and time a sentence, two readers.
 
-    python tests/bench_scale.py cover   --corpus enwiki.txt.gz      how many sentences are encoded: by cover, all, per word
-    python tests/bench_scale.py store   [--points 300000 3000000]   Qdrant Edge: upload, disk, memory, draws
-    python tests/bench_scale.py growth  --corpus enwiki.txt.gz      memory and time a sentence at 1, 3 and 10 times a corpus
-    python tests/bench_scale.py readers --corpus openwebtext.txt.gz the Parquet and the tar form of the same documents
+    python tests/bench/scale.py cover   --corpus enwiki.txt.gz      how many sentences are encoded: by cover, all, per word
+    python tests/bench/scale.py store   [--points 300000 3000000]   Qdrant Edge: upload, disk, memory, draws
+    python tests/bench/scale.py growth  --corpus enwiki.txt.gz      memory and time a sentence at 1, 3 and 10 times a corpus
+    python tests/bench/scale.py readers --corpus openwebtext.txt.gz the Parquet and the tar form of the same documents
 
 Each writes its section of results/scale.json. Data is never bundled."""
 import argparse
@@ -27,7 +27,7 @@ from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merg
 from record import circumstances
 
 TIMES = (1, 3, 10)
-RECORD = Path(__file__).resolve().parents[1] / "results" / "scale.json"
+RECORD = Path(__file__).resolve().parents[2] / "results" / "scale.json"
 
 
 def record(section, results):

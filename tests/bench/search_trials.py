@@ -1,9 +1,9 @@
 """Ways to train for a search and to score it that were tried and not taken, a row each, on judged collections.
 
-    python tests/bench_search_trials.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --cache outputs/cache
+    python tests/bench/search_trials.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --cache outputs/cache
 
 RUN is a finished run of the objective `fit`. Encoders are trained from its stored token embeddings for the words that queries ask,
-everything else is measured as in bench_search.py. Gains are given on both halves of the queries too: choose on one, believe the other.
+everything else is measured as in bench/search.py. Gains are given on both halves of the queries too: choose on one, believe the other.
 """
 import argparse
 from collections import defaultdict
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_search import ORDINARY, halved, read, shards_of, train_ways
+from search import ORDINARY, halved, read, shards_of, train_ways
 from record import save_record
 
 from minicoil import MiniCOIL

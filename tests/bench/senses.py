@@ -1,6 +1,6 @@
 """How well do a few numbers tell senses apart? Every configuration tried, on sense-labelled sentences.
 
-    python tests/bench_senses.py --data coarsewsd10.jsonl.gz --data homographs.jsonl.gz --out results/senses.json
+    python tests/bench/senses.py --data coarsewsd10.jsonl.gz --data homographs.jsonl.gz --out results/senses.json
 
 A word's encoder is trained on sentences of its train split with the labels hidden; test sentences are compared with all
 train sentences. Each row: the mean over words and seeds (a seed draws which train sentences are learned from), a 95 %

@@ -1,6 +1,6 @@
 """Senses and search pull apart: one broad vocabulary trained under each objective, scored on Word-in-Context pairs and on search collections.
 
-    python tests/bench_objectives.py --run outputs/en --wic mclwic_en.jsonl.gz --beir ir/cranfield --beir ir/scifact --out results/objectives.json
+    python tests/bench/objectives.py --run outputs/en --wic mclwic_en.jsonl.gz --beir ir/cranfield --beir ir/scifact --out results/objectives.json
 
 RUN is a run until stage `tokens` (`minicoil run --corpus … --top-words 4000 --until tokens`). All encoders are trained from its
 stored token embeddings; every sentence and document is encoded once and read by all of them.

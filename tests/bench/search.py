@@ -1,6 +1,6 @@
 """Does it help a search? Every figure of the research chapter on search, on judged collections and on one made of labelled senses.
 
-    python tests/bench_search.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --beir ir/cacm \\
+    python tests/bench/search.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --beir ir/cacm \\
                                  --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz --cache outputs/cache --out results/search.json
 
 RUN is a finished run with a broad vocabulary (`make model-en CORPUS=…`). Other objectives and numbers of dimensions are trained from its

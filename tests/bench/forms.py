@@ -1,9 +1,9 @@
 """What the smaller forms of a model keep: sense and search scores of each precision, of int8 document vectors, and of Qdrant's
 datatypes for sparse vectors; writes results/forms.json, which notebook 31 shows.
 
-    python tests/bench_forms.py --model outputs/demo/23_model [--senses SENSES.jsonl.gz] [--beir scifact/] [--static]
+    python tests/bench/forms.py --model outputs/demo/23_model [--senses SENSES.jsonl.gz] [--beir scifact/] [--static]
 
-    python tests/bench_forms.py --model MODEL --beir scifact/ --head CACHE --out results/head.json
+    python tests/bench/forms.py --model MODEL --beir scifact/ --head CACHE --out results/head.json
 
 Without arguments the bundled held-back sentences and queries are scored. `--static` also makes a statically quantized transformer, in a temporary folder."""
 import argparse
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_serving import ROOT
+from serving import ROOT
 from record import circumstances
 
 POINTS = 40_000  # so many, filled up with repeated documents, that the engine builds the compressed index
@@ -37,7 +37,7 @@ def megabytes(folder, *names):
 
 def speed(models, texts, rounds=3):
     """{name: texts a second}, timed by turns."""
-    from bench_serving import by_turns
+    from serving import by_turns
     seconds = by_turns({name: (lambda model=model: list(model.embed(texts))) for name, model in models.items()}, rounds)
     return {name: round(len(texts) / float(np.median(s)), 1) for name, s in seconds.items()}
 

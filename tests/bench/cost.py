@@ -1,6 +1,6 @@
 """What runs of several sizes take, a stage at a time: the figures that the page "What will it cost?" is fitted to.
 
-    python tests/bench_cost.py --corpus enwiki.txt.gz [--check FOLDER_OF_A_FINISHED_RUN] [--tried FOLDER_OF_ANOTHER]
+    python tests/bench/cost.py --corpus enwiki.txt.gz [--check FOLDER_OF_A_FINISHED_RUN] [--tried FOLDER_OF_ANOTHER]
 
 Runs the chain by its command on parts of the corpus, one after the other, and writes results/cost.json: sizes, seconds, peak memory and disk
 of every stage, how often words occur, and the same facts of a run that nothing is fitted to. Data is never bundled."""
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_scale import rows_of_words
+from scale import rows_of_words
 
 from minicoil.stages.corpus import documents
 from minicoil.pictures.report import stage_peaks
@@ -21,7 +21,7 @@ from minicoil.runs.run import STAGES, open_run, stage_function
 from minicoil.stages.sentences import read_draw
 from record import save_record
 
-RECORD = Path(__file__).resolve().parents[1] / "results" / "cost.json"
+RECORD = Path(__file__).resolve().parents[2] / "results" / "cost.json"
 SIZES = ((700, 300, 100, "benchmark"), (1500, 200, 300, "atlas"), (1500, 1500, 60, "atlas"), (4000, 1000, 150, "benchmark"))   # documents, words, samples, last stage
 RANKS = 20_000
 
