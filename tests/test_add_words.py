@@ -9,14 +9,14 @@ import time
 
 import numpy as np
 import pytest
-
 from chains import TO_MODEL, digests, end_all, start, tiny_transformer, work
 from conftest import minicoil
+
 from minicoil import MiniCOIL
-from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.commands.words import add_words, report
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.commands.words import add_words, report
+from minicoil.serving.serving import ENCODERS_FILE
 
 OLD, NEW = ["bat", "bank"], ["seal", "crane"]
 
@@ -336,8 +336,9 @@ def test_listed_documents_of_an_index(tiny_run, tmp_path):
 def test_every_form_learns_the_word(run_folder, tmp_path):
     """In a model with int8 and head graphs, an added word is in all of them, and the old words' int8 rows are the same bytes."""
     import onnxruntime as ort
-    from minicoil.stages.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
+
     from minicoil.serving.serving import INT8_FILE, SCALES_FILE
+    from minicoil.stages.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
     model = shutil.copytree(run_folder / "23_model", tmp_path / "model")
     add_words(model, ["river"], corpus=["demo"])
     for name in (ENCODERS_FILE, INT8_FILE, SCALES_FILE):

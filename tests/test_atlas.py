@@ -14,11 +14,11 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
 from minicoil.pictures.atlas import file_name, index_page, index_row, word_page
 from minicoil.pictures.pages import OVERRIDES
+from minicoil.pictures.views import WordView, word_views
 from minicoil.runs.files import save_json
 from minicoil.runs.run import open_run
 from minicoil.stages.sentences import sentence_texts
 from minicoil.stages.store import drawn_sentences
-from minicoil.pictures.views import WordView, word_views
 
 HOSTILE = ["</script><script>document.title='hacked'</script> the bat", "<img src=x onerror=\"document.title='hacked'\"> the bat", "{{7*7}} ${7*7} %{x} the bat",
            "\"the\" 'bat' `bat` &lt;b&gt; &amp; bat", "\u200f\u202e bat \u05e9\u05dc\u05d5\u05dd", "bat " + "endless " * 1250]
@@ -213,6 +213,7 @@ def test_hostile_sentences_are_text_in_the_atlas(browser, tmp_path):
 def test_a_hostile_corpus_is_text_on_its_pages(browser, tmp_path):
     """Hostile sentences of a corpus, drawn and trained on, stand as they were in the atlas's page of their word; the run's report has no markup of theirs."""
     from chains import TO_MODEL, small_corpus, tiny_transformer, work
+
     from minicoil.pictures.report import write_report
     texts = [t for t in (f"One night someone wrote {bad} upon the old wall" for bad in HOSTILE) if len(t) <= 1000]   # longer sentences are none, see 11_sentences
     corpus = small_corpus(tmp_path / "corpus.txt", ("bat",), each=20)

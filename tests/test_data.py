@@ -232,6 +232,7 @@ def test_bag_of_words_is_not_enough(capsys):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+
     from minicoil.text.transformer import load_transformer
     with mock.patch.dict(os.environ):  # loading sets numbers of threads, which later processes must not inherit
         embeddings = embed_words(load_transformer("all-MiniLM-L6-v2"))

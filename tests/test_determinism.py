@@ -1,12 +1,12 @@
 """The same parameters give the same bytes: for any number of processes, in any company, however much else is encoded."""
 import numpy as np
 import pytest
+from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from safetensors.numpy import load_file
 
-from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
-from minicoil.stages.corpus import convert_openwebtext
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
+from minicoil.stages.corpus import convert_openwebtext
 from minicoil.stages.senses import compress_dimensions
 from minicoil.stages.sentences import read_draw
 from minicoil.stages.targets import cut_shards

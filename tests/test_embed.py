@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from chains import end_all, start
+
 from minicoil import MiniCOIL
 from minicoil.commands.commands import LONGEST_LINE
 

@@ -8,11 +8,22 @@ import time
 
 import psutil
 import pytest
+from chains import (
+    command,
+    copy_before,
+    digests,
+    end_all,
+    finish,
+    kill,
+    start,
+    starts,
+    wait_until,
+    with_notebooks,
+)
+from trials import hand_over, row
 
-from chains import command, copy_before, digests, end_all, finish, kill, start, starts, wait_until, with_notebooks
 from minicoil.runs.engine import TRIES, chosen_engine, map_shards
 from minicoil.runs.files import UserError
-from trials import hand_over, row
 
 MORTAL = """
 import os, pathlib, signal

@@ -13,13 +13,25 @@ import time
 from pathlib import Path
 
 import pytest
+from chains import (
+    TO_MODEL,
+    command,
+    copy_before,
+    digests,
+    end_all,
+    finish,
+    start,
+    starts,
+    wait_until,
+    with_notebooks,
+    work,
+)
+from trials import hand_over, row, table
 
 import minicoil
-from chains import TO_MODEL, command, copy_before, digests, end_all, finish, start, starts, wait_until, with_notebooks, work
 from minicoil.commands.commands import command_embed
 from minicoil.runs.files import UserError, checksum
 from minicoil.runs.run import STAGES, Stage, open_run, stages_from
-from trials import hand_over, row, table
 
 RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
 AFTER_MODEL = stages_from("atlas")

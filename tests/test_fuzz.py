@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trials import hand_over, row
 
 from minicoil import MiniCOIL
 from minicoil.commands.commands import decoded, word_list
-from minicoil.stages.corpus import read_documents, read_senses
 from minicoil.retrieval.retrieval import read_collection, read_judged
 from minicoil.runs.files import UserError
 from minicoil.runs.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
 from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.stages.corpus import read_documents, read_senses
 from minicoil.text.vocabulary import VOCAB_FILE, WordPieces, read_words
-from trials import hand_over, row
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 LONG = settings(max_examples=2200, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -7,9 +7,25 @@ import time
 from pathlib import Path
 
 import pytest
+from chains import (
+    TO_MODEL,
+    command,
+    copy_before,
+    digests,
+    end_all,
+    finish,
+    kill,
+    kill_in_stage,
+    small_corpus,
+    start,
+    starts,
+    tiny_transformer,
+    undisturbed,
+    wait_until,
+    with_notebooks,
+)
 
 import minicoil.runs.run
-from chains import TO_MODEL, command, copy_before, digests, end_all, finish, kill, kill_in_stage, small_corpus, start, starts, tiny_transformer, undisturbed, wait_until, with_notebooks
 from minicoil.runs.files import UserError, end_orphan, load_json, lock_holder, locked, process_start
 from minicoil.runs.run import STAGES, open_run, stages_from
 

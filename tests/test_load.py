@@ -6,11 +6,11 @@ import threading
 import numpy as np
 import psutil
 import pytest
+from chains import copy_before, digests, work
+from trials import hand_over, row
 
-from chains import digests, copy_before, work
 from minicoil import MiniCOIL
 from minicoil.runs.run import open_run
-from trials import hand_over, row
 
 WORDS = ["bat", "bank", "cave", "river", "money", "zzyzx", "flew", "the", "bats", "banks"]
 

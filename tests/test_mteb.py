@@ -31,6 +31,7 @@ def task():
 def test_a_task_runs(run_folder):
     """A retrieval task runs to its end with MTEB's wrapper around our SparseEncoder, and finds the right meaning first."""
     from mteb.models import SparseEncoderWrapper
+
     from minicoil import load_sparse_encoder
     model = SparseEncoderWrapper(load_sparse_encoder(run_folder / "23_model"))
     scores = mteb.evaluate(model, [task()], cache=None, overwrite_strategy="always").task_results[0].scores["test"][0]

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from chains import copy_before, digests
-from minicoil.stages.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
+
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import list_files, load_manifest, open_run, save_manifest, stage_function
+from minicoil.stages.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
 from minicoil.stages.sentences import draw_from_index, read_draw, split_sentences, trained_words
 from minicoil.stages.targets import encode_targets
 

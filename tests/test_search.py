@@ -6,26 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
-
 from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
-from minicoil import MiniCOIL
-from minicoil.stages import store
-from minicoil.retrieval.benchmark import benchmark_collections, objective_row
-from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
-from minicoil.commands.pipeline import from_model, summary
-from minicoil.retrieval.retrieval import build_index, fuse, mix, score_all
-from minicoil.runs.files import UserError, load_json
-from minicoil.learning.objectives import apply, mean_cosine
-from minicoil.runs.run import open_run
-from minicoil.retrieval.collection import Server
-from minicoil.retrieval.search import add_documents, build_collection, dense_width, explain_hit, inverse_document_frequencies, open_collection, search
-from minicoil.serving.serving import ENCODERS_FILE
-from minicoil.stages.tokens import word_tokens
-from minicoil.serving.windows import read_forms, window_rows
+from qdrant_client import QdrantClient, models
 from qdrant_fake import free_port
 from test_serving import compare
+
+from minicoil import MiniCOIL
+from minicoil.commands.pipeline import from_model, summary
+from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.retrieval.benchmark import benchmark_collections, objective_row
+from minicoil.retrieval.collection import Server
+from minicoil.retrieval.retrieval import build_index, fuse, mix, score_all
+from minicoil.retrieval.search import (
+    add_documents,
+    build_collection,
+    dense_width,
+    explain_hit,
+    inverse_document_frequencies,
+    open_collection,
+    search,
+)
+from minicoil.runs.files import UserError, load_json
+from minicoil.runs.run import open_run
+from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.serving.windows import read_forms, window_rows
+from minicoil.stages import store
+from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
+from minicoil.stages.tokens import word_tokens
 
 CLOSE = 2e-2  # the table of forms is float16
 
@@ -238,8 +246,8 @@ def test_start_from_refuses(tiny_run):
 
 def test_make_collection(tmp_path):
     """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads, of the words with several senses; a folder in use is refused."""
-    from minicoil.stages.corpus import DATA
     from minicoil.retrieval.retrieval import read_judged
+    from minicoil.stages.corpus import DATA
     done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert done.returncode == 0, done.stderr
     documents, queries, judged = read_judged(tmp_path / "senses")
@@ -273,6 +281,7 @@ def test_what_search_prints_is_harmless(tiny_run, tmp_path):
 def test_help_names_every_precision():
     """The help of `embed --precision` names what it can be."""
     import inspect
+
     from minicoil.commands.commands import command_embed
     from minicoil.serving.serving import MODEL_FILES
     assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())

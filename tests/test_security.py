@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from conftest import minicoil
-from minicoil.stages.corpus import read_documents
+
 from minicoil.runs.files import UserError, load_npy
 from minicoil.runs.run import check_parameters
+from minicoil.stages.corpus import read_documents
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-a-secret-that-nobody-writes-down"
@@ -80,7 +80,8 @@ HOSTILE = ["__import__('os').system('touch ran')", "'];import os;os.system('touc
 
 def test_parameters_are_data(tmp_path):
     """What papermill writes into a notebook for hostile words is a literal that reads back as the same words."""
-    import papermill.parameterize, papermill.translators
+    import papermill.parameterize
+    import papermill.translators
     params = check_parameters(dict(words=HOSTILE, text_field=HOSTILE[1]))
     code = papermill.translators.PythonTranslator.codify({"words": list(params.words), "text_field": params.text_field})
     tree = ast.parse(code)
@@ -167,6 +168,7 @@ def test_every_pin_is_tabled():
 def explorer(tiny_run):
     """(host, port) of a running explorer."""
     import threading
+
     from minicoil import MiniCOIL
     from minicoil.pictures.explore import explore_server
     with explore_server(MiniCOIL.load(tiny_run / "23_model")) as server:

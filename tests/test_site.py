@@ -30,6 +30,7 @@ def test_every_public_name_is_in_the_reference():
 def test_the_commands_in_the_how_to_pages_exist():
     """Each `minicoil` line of the how-to pages and of the README names a command and options that there are."""
     import typer
+
     from minicoil.commands.pipeline import app
     commands, lines = typer.main.get_command(app).commands, []
     for page in [*(ROOT / "docs" / "howto").glob("*.md"), ROOT / "README.md"]:
@@ -66,8 +67,9 @@ def test_hostile_output_is_text_in_a_chapter(browser, tmp_path):
     import nbformat
     from build import chapter
     hostile = "</pre><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> {{7*7}} 'q' \u200f " + "endless " * 1250
-    from minicoil.pictures.views import turning_figure
     from test_atlas import toy_view
+
+    from minicoil.pictures.views import turning_figure
     plot = turning_figure(toy_view("bat", sentences=[hostile + "bat"] * 6))
     cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("print(1)", outputs=[nbformat.v4.new_output("stream", name="stdout", text=hostile),
              nbformat.v4.new_output("execute_result", {"text/plain": hostile}), nbformat.v4.new_output("display_data", plot)])]

@@ -1,15 +1,15 @@
 """A server behind a line that is slow and breaks: everything arrives once, or one line says that nobody answers, within a limit."""
 import pytest
-
 from chains import copy_before, digests
-from minicoil.stages import store
-from minicoil.retrieval.collection import Server
-from minicoil.runs.files import UserError
-from minicoil.runs.run import open_run
-from minicoil.stages.store import ServerStore, check_server, upload_to_qdrant
 from qdrant_fake import FakeQdrant, Proxy, serving
 from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401
 from trials import hand_over, row
+
+from minicoil.retrieval.collection import Server
+from minicoil.runs.files import UserError
+from minicoil.runs.run import open_run
+from minicoil.stages import store
+from minicoil.stages.store import ServerStore, check_server, upload_to_qdrant
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

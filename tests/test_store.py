@@ -8,15 +8,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from qdrant_client import grpc as q
-
 from chains import copy_before, digests
-from minicoil.stages import store
+from qdrant_client import grpc as q
+from qdrant_fake import FakeQdrant, free_port, serving
+
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
+from minicoil.stages import store
 from minicoil.stages.sentences import random_keys
 from minicoil.stages.store import EdgeStore, ServerStore, check_server, collection_name, upload_to_qdrant
-from qdrant_fake import FakeQdrant, free_port, serving
 
 KEY = "a-secret-that-nobody-writes-down"
 N, DIM = 3000, 8

@@ -5,13 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-
 from chains import end_all, small_corpus, undisturbed
+
 from minicoil import MiniCOIL
-from minicoil.stages.export import fastembed_parity
-from minicoil.serving.serving import load_parts
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
+from minicoil.serving.serving import load_parts
+from minicoil.stages.export import fastembed_parity
 from minicoil.stages.sentences import count_forms, group_by_stem, top_forms
 from minicoil.text.vocabulary import LANGUAGES, WordPieces, fold, positions, stemmer, stop_words
 
@@ -102,7 +102,15 @@ def small_transformer(folder, kind, lines, seed=3, hidden_size=32):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sentence_transformers import SentenceTransformer, models
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, XLMRobertaConfig, XLMRobertaModel
+    from transformers import (
+        BertConfig,
+        BertModel,
+        PreTrainedTokenizerFast,
+        RobertaConfig,
+        RobertaModel,
+        XLMRobertaConfig,
+        XLMRobertaModel,
+    )
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(kind, [*lines, *(line.upper() for line in lines), "“quoted” — (all) signs; known: ’!?… áéíóúüñàâçèêëîïôùûæœßäö"])
     bert = kind == "wordpiece"

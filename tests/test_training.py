@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from safetensors.numpy import load_file
 
-from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
 from minicoil import MiniCOIL
-from minicoil.runs.files import UserError, load_json
-from minicoil.learning.objectives import apply, mean_cosine
 from minicoil.commands.pipeline import from_model
+from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import OBJECTIVES, open_run
 from minicoil.stages.tokens import word_tokens
 from minicoil.stages.training import group_words, memory_of

@@ -3,9 +3,21 @@ import os
 
 import numpy as np
 import pytest
+from chains import (
+    command,
+    copy_before,
+    digests,
+    end_all,
+    finish,
+    small_corpus,
+    start,
+    tiny_transformer,
+    undisturbed,
+    with_notebooks,
+    work,
+)
 from safetensors.numpy import load_file
 
-from chains import command, copy_before, digests, end_all, finish, small_corpus, start, tiny_transformer, undisturbed, with_notebooks, work
 from minicoil import MiniCOIL
 from minicoil.commands import pipeline
 from minicoil.runs.files import load_json

@@ -8,7 +8,14 @@ __all__ = ['LONGEST_LINE', 'benchmarks', 'COMMANDS', 'lines_of', 'decoded', 'rep
            'one_line', 'command_senses', 'command_retrieval', 'command_make_collection', 'length_option', 'positive']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
-import contextlib, io, json, os, shutil, sys, tempfile, zipfile
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -98,11 +105,11 @@ def write_npz(vectors, out):
 
 # %% ../../nbs/35_commands.ipynb #6df3007b
 def command_embed(
-    file: Optional[Path] = typer.Argument(None, help="A text a line; standard input if none"),
+    file: Path | None = typer.Argument(None, help="A text a line; standard input if none"),
     model: Path = typer.Option(..., help="Model directory"),
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
-    out: Optional[Path] = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
+    out: Path | None = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
     precision: str = typer.Option("float32", help="float32, int8_head (smaller encoders) or int8 (a smaller transformer too)"),
     batch_size: int = typer.Option(32, help="Texts per batch"),
 ):
@@ -128,13 +135,13 @@ def command_embed(
 # %% ../../nbs/35_commands.ipynb #831faea8
 def command_add_words(
     model: str = typer.Option(..., help="Model directory; it is replaced in one step unless --out is given"),
-    words: Optional[str] = typer.Option(None, help="Words to add, separated by commas; mouse/mice adds an irregular form"),
-    words_file: Optional[Path] = typer.Option(None, help="A file with a word a line"),
-    corpus: Optional[List[str]] = typer.Option(None, help="Text to learn from: demo, openwebtext, or the path of a file or folder; may be repeated"),
+    words: str | None = typer.Option(None, help="Words to add, separated by commas; mouse/mice adds an irregular form"),
+    words_file: Path | None = typer.Option(None, help="A file with a word a line"),
+    corpus: list[str] | None = typer.Option(None, help="Text to learn from: demo, openwebtext, or the path of a file or folder; may be repeated"),
     run: str = typer.Option("", help="Or: an earlier run's folder, whose documents are learned from"),
-    out: Optional[Path] = typer.Option(None, help="New directory to write; the old one stays as it is"),
-    list_file: Optional[Path] = typer.Option(None, "--list", help="Write the numbers of the documents that have the new words, a JSON line each"),
-    index: Optional[List[str]] = typer.Option(None, help="The documents of your index, a file or folder in its order, to count and list instead of those learned from; may be repeated"),
+    out: Path | None = typer.Option(None, help="New directory to write; the old one stays as it is"),
+    list_file: Path | None = typer.Option(None, "--list", help="Write the numbers of the documents that have the new words, a JSON line each"),
+    index: list[str] | None = typer.Option(None, help="The documents of your index, a file or folder in its order, to count and list instead of those learned from; may be repeated"),
     text_field: str = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text"),
     on_bad_input: str = typer.Option("fail", help="fail or skip"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
@@ -207,31 +214,31 @@ benchmarks = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Meas
 @benchmarks.command("senses")
 def command_senses(model: Path = typer.Option(..., help="Model directory"), data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz")):
     "1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat"
-    from minicoil.retrieval.benchmark import benchmark_senses
     from minicoil import MiniCOIL
+    from minicoil.retrieval.benchmark import benchmark_senses
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
 
 # %% ../../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
     model: Path = typer.Option(..., help="Model directory"),
-    data: List[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
-    systems: Optional[str] = typer.Option(None, help="Systems to compare, separated by commas"),
+    data: list[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
+    systems: str | None = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = typer.Option("auto", help="Average document length for BM25: auto measures it"),
-    out: Optional[Path] = typer.Option(None, help="Folder for results.json, results.md with the best and worst queries explained, and gain.png"),
+    out: Path | None = typer.Option(None, help="Folder for results.json, results.md with the best and worst queries explained, and gain.png"),
     splade: str = typer.Option("", help="A SPLADE model to compare with, as sentence-transformers opens it"),
-    cache: Optional[Path] = typer.Option(None, help="Folder that keeps what the transformer said, for the next model"),
+    cache: Path | None = typer.Option(None, help="Folder that keeps what the transformer said, for the next model"),
 ):
     "nDCG@10, recall@100 and MRR@10 on judged collections, one or several"
-    from minicoil.retrieval.benchmark import SYSTEMS, benchmark_collections
     from minicoil import MiniCOIL
+    from minicoil.retrieval.benchmark import SYSTEMS, benchmark_collections
     given = dict(systems=tuple(systems.split(",")) if systems else SYSTEMS, avg_len=length_option(avg_len), splade=splade, cache=cache)
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), data, out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51
 @benchmarks.command("make-collection")
 def command_make_collection(
-    data: List[Path] = typer.Option(..., help="Sense-labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
+    data: list[Path] = typer.Option(..., help="Sense-labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
     out: Path = typer.Option(..., help="New BEIR folder to write"),
     most: int = typer.Option(40, help="Documents taken of each word and sense, at most"),
     seed: int = typer.Option(0, help="Seed of the draw"),

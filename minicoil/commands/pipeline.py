@@ -8,12 +8,17 @@ __all__ = ['NO_ROOM', 'FIGURES', 'app', 'notebook_path', 'declared_parameters', 
            'recorded_parameters', 'run_stage', 'summary', 'where_to_look', 'command_run', 'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
-import contextlib, os, re, shutil, sys, time
+import contextlib
+import os
+import re
+import shutil
+import sys
+import time
 from pathlib import Path
 from typing import List, Optional
 
-from ..runs.engine import ENGINES, chosen_engine
 from ..pictures.report import write_report
+from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, end_orphan, load_json, locked, one_of, throw_away_folder
 from ..runs.run import OBJECTIVES, STAGES, check_parameters, open_run
 
@@ -71,7 +76,9 @@ def raised_in(traceback):
 def execute(run, stage):
     "Run the notebook of a stage on a run; returns nothing, the result is in the run's folder"
     import logging
-    import nbformat, papermill
+
+    import nbformat
+    import papermill
     from traitlets.config import Config
     logging.getLogger("papermill").setLevel(logging.ERROR)
     final = executed_path(run, stage)
@@ -126,6 +133,7 @@ def as_parameters(params):
 def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_address="", qdrant="", **given):
     "Run the chain in the folder `out` for `Parameters` given by name; returns the `Run`. Engine and Qdrant server change how, not what."
     from tqdm import tqdm
+
     from minicoil.stages.corpus import check_inputs
     from minicoil.stages.store import check_server
     one_of("stage", from_stage or "corpus", list(STAGES))
@@ -154,8 +162,8 @@ def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_addr
 # %% ../../nbs/40_pipeline.ipynb #c4b71f64
 def from_model(given):
     "The parameters given, with what a run has to take over from the model it starts from"
-    from minicoil.stages.model import ADAPT_LEAST
     from minicoil.commands.words import starting_parameters
+    from minicoil.stages.model import ADAPT_LEAST
     own = starting_parameters(given["start_from"], given.get("words", ()))
     for name, value in own.items():
         if name in given and name not in ("words", "start_from") and given[name] != value:
@@ -249,30 +257,30 @@ app.add_typer(benchmarks, name="benchmark")
 # %% ../../nbs/40_pipeline.ipynb #5cf58037
 @app.command("run")
 def command_run(
-    words: Optional[str] = typer.Option(None, help="Words to train, separated by commas; mouse/mice adds an irregular form"),
-    words_file: Optional[Path] = typer.Option(None, help="A file with a word a line"),
-    top_words: Optional[int] = typer.Option(None, help="Train the corpus's N most frequent words"),
-    corpus: Optional[List[str]] = typer.Option(None, help="demo, openwebtext, or the path of a file or folder; may be repeated"),
-    text_field: Optional[str] = typer.Option(None, help="Field of .jsonl and .parquet files that holds the text"),
-    target_model: Optional[str] = typer.Option(None, help="Sentence transformer whose similarities are learned"),
-    input_model: Optional[str] = typer.Option(None, help="Sentence transformer that serves"),
-    dim: Optional[int] = typer.Option(None, help="Numbers per word"),
-    samples: Optional[int] = typer.Option(None, help="Sentences drawn per word, at most"),
-    objective: Optional[str] = typer.Option(None, help=" or ".join(OBJECTIVES)),
-    language: Optional[str] = typer.Option(None, help="Language of stemmer and stop words"),
-    seed: Optional[int] = typer.Option(None, help="Seed of the draw"),
+    words: str | None = typer.Option(None, help="Words to train, separated by commas; mouse/mice adds an irregular form"),
+    words_file: Path | None = typer.Option(None, help="A file with a word a line"),
+    top_words: int | None = typer.Option(None, help="Train the corpus's N most frequent words"),
+    corpus: list[str] | None = typer.Option(None, help="demo, openwebtext, or the path of a file or folder; may be repeated"),
+    text_field: str | None = typer.Option(None, help="Field of .jsonl and .parquet files that holds the text"),
+    target_model: str | None = typer.Option(None, help="Sentence transformer whose similarities are learned"),
+    input_model: str | None = typer.Option(None, help="Sentence transformer that serves"),
+    dim: int | None = typer.Option(None, help="Numbers per word"),
+    samples: int | None = typer.Option(None, help="Sentences drawn per word, at most"),
+    objective: str | None = typer.Option(None, help=" or ".join(OBJECTIVES)),
+    language: str | None = typer.Option(None, help="Language of stemmer and stop words"),
+    seed: int | None = typer.Option(None, help="Seed of the draw"),
     out: Path = typer.Option(Path("outputs/demo"), help="Folder of the run"),
-    from_stage: Optional[str] = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}"),
-    until: Optional[str] = typer.Option(None, help="Stop after this stage"),
-    encode: Optional[str] = typer.Option(None, help="cover or all"),
-    precision: Optional[str] = typer.Option(None, help="Of encoding: float32, bf16, or auto, which is bf16 where the processor or GPU has it"),
-    pictures: Optional[int] = typer.Option(None, help="Words that get a picture"),
+    from_stage: str | None = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}"),
+    until: str | None = typer.Option(None, help="Stop after this stage"),
+    encode: str | None = typer.Option(None, help="cover or all"),
+    precision: str | None = typer.Option(None, help="Of encoding: float32, bf16, or auto, which is bf16 where the processor or GPU has it"),
+    pictures: int | None = typer.Option(None, help="Words that get a picture"),
     qdrant: str = typer.Option("", envvar="QDRANT_URL", show_envvar=True, help="A Qdrant server or cluster for the store, e.g. http://localhost:6333; its key only from QDRANT_API_KEY"),
     engine: str = typer.Option("local", help=" or ".join(ENGINES)),
     ray_address: str = typer.Option("", help="A running Ray cluster: auto or host:port; without it Ray is started on this machine"),
     jobs: int = typer.Option(0, help="Processes; 0 means one per core"),
-    on_bad_input: Optional[str] = typer.Option(None, help="fail or skip"),
-    start_from: Optional[str] = typer.Option(None, help="A model: train its words again where the corpus has enough of them, keep the others"),
+    on_bad_input: str | None = typer.Option(None, help="fail or skip"),
+    start_from: str | None = typer.Option(None, help="A model: train its words again where the corpus has enough of them, keep the others"),
 ):
     "Train a model: all stages, from text to a directory that serves"
     given = dict(top_words=top_words, text_field=text_field, target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,

@@ -9,22 +9,44 @@ __all__ = ['OF_THE_ENCODERS', 'own_parameters', 'same_input_model', 'starting_pa
            'add_words', 'report']
 
 # %% ../../nbs/34_words.ipynb #f676dcd8
-import contextlib, ctypes, dataclasses, json, os, re, shutil
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from ..stages.corpus import documents, find_files
 from .. import MiniCOIL
-from ..stages.model import weakest_rows, words_added
-from ..runs.files import UserError, atomic, load_json, locked, progress, save_json, save_npy, write_bytes
+from minicoil.runs.files import (
+    UserError,
+    atomic,
+    load_json,
+    locked,
+    progress,
+    save_json,
+    save_npy,
+    write_bytes,
+)
 from ..runs.run import list_files, load_manifest, open_run, save_manifest
+from ..serving.serving import ENCODERS_FILE, batched
+from ..stages.corpus import documents, find_files
+from ..stages.model import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
 from ..text.transformer import load_transformer, locate_model, token_layers
-from ..serving.serving import ENCODERS_FILE, batched
-from ..text.vocabulary import Vocabulary, WordPieces, make_vocabulary, positions, read_words, save_vocabulary
+from minicoil.text.vocabulary import (
+    Vocabulary,
+    WordPieces,
+    make_vocabulary,
+    positions,
+    read_words,
+    save_vocabulary,
+)
 
 # %% ../../nbs/34_words.ipynb #d972c307
 def own_parameters(model):

@@ -11,10 +11,20 @@ __all__ = ['WIDTH', 'HEIGHT', 'MARGIN', 'SYMBOLS', 'METADATA', 'fitted', 'drawn_
 import numpy as np
 
 from .pages import OUTLINES, SHAPES, counted, embedded, escaped, glyph, heat, marked, page
+from minicoil.pictures.views import (
+    by_chance,
+    headline,
+    in_words,
+    markers,
+    principal_axes,
+    shape_of,
+    told_apart,
+    word_figure,
+    word_views,
+)
 from ..runs.engine import map_shards
 from ..runs.files import atomic, write_bytes
 from ..runs.run import open_run
-from .views import by_chance, headline, in_words, markers, principal_axes, shape_of, told_apart, word_figure, word_views
 
 # %% ../../nbs/30_atlas.ipynb #1ca5207b
 WIDTH, HEIGHT, MARGIN = 520, 400, 20

@@ -7,7 +7,8 @@ __all__ = ['LONGEST', 'FORM', 'FILES', 'KINDS', 'HEADERS', 'found_words', 'atlas
            'take_text', 'Explorer', 'explore_server', 'command_explore']
 
 # %% ../../nbs/36_explore.ipynb #970923f6
-import json, re
+import json
+import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs

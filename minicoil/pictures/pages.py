@@ -7,7 +7,8 @@ __all__ = ['OVERRIDES', 'POLICY', 'SHAPES', 'OUTLINES', 'escaped', 'marked', 'li
            'page', 'counted', 'signed', 'sense_colour', 'glyph', 'heat']
 
 # %% ../../nbs/09_pages.ipynb #8dc9a0aa
-import html, json
+import html
+import json
 from pathlib import Path
 
 from ..runs.files import PALETTE

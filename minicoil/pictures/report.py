@@ -8,7 +8,9 @@ __all__ = ['Html', 'cell', 'table', 'from_markdown', 'stage_seconds', 'stage_pea
            'search_html', 'report_page', 'write_report']
 
 # %% ../../nbs/37_report.ipynb #902f4c82
-import json, re, time
+import json
+import re
+import time
 from pathlib import Path
 
 import numpy as np

@@ -13,9 +13,9 @@ from itertools import islice
 
 import numpy as np
 
-from ..stages.corpus import bundled_sentences
 from .pages import OVERRIDES, SHAPES, counted, sense_colour, signed
 from ..runs.files import UserError, load_json, plot_style
+from ..stages.corpus import bundled_sentences
 from ..stages.senses import word_senses
 from ..stages.sentences import sentence_texts
 from ..stages.store import drawn_sentences

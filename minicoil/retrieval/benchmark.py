@@ -15,15 +15,37 @@ from pathlib import Path
 
 import numpy as np
 
-from ..stages.corpus import DATA, read_senses
-from ..stages.model import write_card
-from .retrieval import DEPTH, LEXICAL, best_of, bootstrap, build_index, fuse, gain_over, measure, mix, ranking, read_judged, score_all
+from minicoil.retrieval.retrieval import (
+    DEPTH,
+    LEXICAL,
+    best_of,
+    bootstrap,
+    build_index,
+    fuse,
+    gain_over,
+    measure,
+    mix,
+    ranking,
+    read_judged,
+    score_all,
+)
 from .rivals import outside_scores
-from ..runs.files import UserError, atomic, load_json, load_npy, one_of, progress, save_json, write_bytes
-from ..runs.run import OBJECTIVES, open_run
 from .search import explain_hit
+from minicoil.runs.files import (
+    UserError,
+    atomic,
+    load_json,
+    load_npy,
+    one_of,
+    progress,
+    save_json,
+    write_bytes,
+)
+from ..runs.run import OBJECTIVES, open_run
 from ..serving.serving import MiniCOIL, forward
 from ..serving.windows import encode_means, read_forms, unit_rows
+from ..stages.corpus import DATA, read_senses
+from ..stages.model import write_card
 
 # %% ../../nbs/33_benchmark.ipynb #6f70d82f
 def area_under_curve(scores, positive):

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..stages.corpus import DATA, find_files, numbered_lines, read_documents, writable
 from ..learning.objectives import apply
 from ..runs.files import UserError
 from ..serving.sparse import bm25_weight
 from ..serving.windows import unit_rows
+from ..stages.corpus import DATA, find_files, numbered_lines, read_documents, writable
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):

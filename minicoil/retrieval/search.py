@@ -8,7 +8,9 @@ __all__ = ['WAYS', 'EXAMPLE_QUERIES', 'point_number', 'digests_of', 'add_documen
            'describe', 'search_documents', 'try_search', 'draw_explanation']
 
 # %% ../../nbs/32_search.ipynb #abd89091
-import hashlib, math, tempfile
+import hashlib
+import math
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,9 +18,9 @@ import numpy as np
 
 from .collection import open_collection
 from .retrieval import DEPTH, mix, read_collection
-from ..serving.serving import MiniCOIL, batched
 from ..runs.files import load_json, one_of, progress, save_json
 from ..runs.run import open_run
+from ..serving.serving import MiniCOIL, batched
 from ..serving.sparse import unknown_index
 from ..serving.windows import embed_long, window_rows
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..stages.corpus import read_senses
 from ..runs.files import UserError, write_bytes
+from ..stages.corpus import read_senses
 
 # %% ../../nbs/26_sense_collection.ipynb #0c65ac4b
 WIDTH = 4

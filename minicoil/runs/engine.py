@@ -7,7 +7,14 @@ __all__ = ['SHAPE_CACHES', 'TRIES', 'ENGINES', 'call', 'start_worker', 'worker_k
            'map_shards', 'chosen_engine']
 
 # %% ../../nbs/07_engine.ipynb #460d4fd5
-import contextlib, ctypes, importlib, multiprocessing, os, signal, threading, time
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 

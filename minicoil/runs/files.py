@@ -8,7 +8,18 @@ __all__ = ['JOURNAL', 'PALETTE', 'UserError', 'one_of', 'checksum', 'write_down'
            'lock_holder', 'living_holder', 'end_orphan', 'one_thread', 'progress', 'plot_style']
 
 # %% ../../nbs/00_files.ipynb #7b90d1f4
-import contextlib, fcntl, functools, json, os, re, shutil, signal, sys, tempfile, time, zlib
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -9,12 +9,42 @@ __all__ = ['OBJECTIVES', 'FIRST_USE', 'MOST', 'STAGES', 'known_checksum', 'Param
            'sweep', 'discard', 'peak_memory', 'versions']
 
 # %% ../../nbs/00_run.ipynb #bb4e9ac8
-import contextlib, dataclasses, functools, importlib, json, os, resource, shutil, sys, time, zlib
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import JOURNAL, UserError, checksum, load_json, lock_holder, locked, one_of, process_start, save_json, throw_away_folder, unreadable, written
-from .files import PALETTE, atomic, load_npy, one_thread, plot_style, progress, save_npy, write_bytes  # noqa: F401, whoever has a run has these from here too
+from minicoil.runs.files import (  # noqa: F401, whoever has a run has these from here too
+    JOURNAL,
+    PALETTE,
+    UserError,
+    atomic,
+    checksum,
+    load_json,
+    load_npy,
+    lock_holder,
+    locked,
+    one_of,
+    one_thread,
+    plot_style,
+    process_start,
+    progress,
+    save_json,
+    save_npy,
+    throw_away_folder,
+    unreadable,
+    write_bytes,
+    written,
+)
 
 # %% ../../nbs/00_run.ipynb #9fa1bcad
 OBJECTIVES = ("graph", "fit", "umap", "triplet")

@@ -18,7 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from ..runs.files import UserError, load_json, one_of
-from .sparse import Int8Encoders, Reader, SparseEmbedding, bm25_weight, document_vectors, encode_words, query_vectors, unknown_shift, whole_readings, word_vectors
+from minicoil.serving.sparse import (
+    Int8Encoders,
+    Reader,
+    SparseEmbedding,
+    bm25_weight,
+    document_vectors,
+    encode_words,
+    query_vectors,
+    unknown_shift,
+    whole_readings,
+    word_vectors,
+)
 from ..text.vocabulary import WordPieces, load_vocabulary
 
 # %% ../../nbs/04_serving.ipynb #960e9724

@@ -7,7 +7,8 @@ __all__ = ['cut_windows', 'window_rows', 'window_passes', 'unit_rows', 'encode_m
            'pack_forms', 'forms_key']
 
 # %% ../../nbs/08_windows.ipynb #361cfab4
-import hashlib, json
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -11,11 +11,18 @@ __all__ = ['DATA', 'FORMATS', 'PACKED', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_T
            'convert_openwebtext', 'write_documents']
 
 # %% ../../nbs/10_corpus.ipynb #96dd2ca4
-import gzip, hashlib, importlib.resources, io, json, lzma, re, tarfile, zlib
+import gzip
+import hashlib
+import importlib.resources
+import io
+import json
+import lzma
+import re
+import tarfile
+import zlib
 from pathlib import Path
 
 from ..runs.files import UserError, atomic, load_json, progress, save_json
-
 from ..runs.run import open_run
 
 # %% ../../nbs/10_corpus.ipynb #f56c4981
@@ -166,7 +173,8 @@ def read_documents(path, text_field="text", on_bad_input="fail", skipped=None, m
 
 def parquet_documents(path, text_field, on_bad_input, skipped, meter=None):
     "The text column of a Parquet file, a record batch at a time"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     row = 0
     try:
         with open_bytes(path, meter) as stream:
@@ -353,7 +361,8 @@ def convert_openwebtext(run, shard_bytes=SHARD_BYTES):
 
 def write_documents(stage, part, first, texts):
     "Write one shard, unless it stands"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     path = stage.path / f"part-{part:05d}.parquet"
     if not path.exists():
         with atomic(path) as temporary:

@@ -12,12 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import bundled_sentences
-from .model import write_card
 from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
 from ..runs.run import open_run
-from ..serving.serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE, MiniCOIL, batched, forward
+from minicoil.serving.serving import (
+    ENCODERS_FILE,
+    INT8_FILE,
+    MODEL_FILES,
+    SCALES_FILE,
+    MiniCOIL,
+    batched,
+    forward,
+)
 from ..serving.sparse import encode_words, head_arrays, int8_encoders
+from .corpus import bundled_sentences
+from .model import write_card
 
 # %% ../../nbs/31_export.ipynb #a480ddca
 HARD_TEXTS = [
@@ -127,6 +135,7 @@ def head_parity(model, session, texts, batch_size=32):
 def quantize(folder):
     "Write the int8 forms of transformer and encoders beside the float32 ones, unless they stand"
     import logging
+
     from onnxruntime.quantization import QuantType, quantize_dynamic
     target = folder / MODEL_FILES["int8"]
     if not target.exists():
@@ -167,6 +176,7 @@ def export_model(run):
         return run.stage("export").manifest
     run.need("model")
     import onnxruntime as ort
+
     from minicoil.text.transformer import load_transformer, token_layers
     folder, texts = run.stage("model").path, probe_texts()
     plain = [t for t in texts[len(HARD_TEXTS) :] if len(t) < 300][:150]

@@ -8,13 +8,13 @@ __all__ = ['LANGUAGE_CODES', 'CARD_HEAD', 'CARD_USE', 'CARD_TRAINING', 'FASTEMBE
            'measured_tables', 'write_card', 'combine_models', 'write_model', 'adapted']
 
 # %% ../../nbs/23_model.ipynb #84d6557c
-import hashlib, json
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
-
 from ..runs.run import open_run, save_manifest
 from ..serving.serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from ..text.vocabulary import WordPieces, beyond_fastembed, make_vocabulary, save_vocabulary
@@ -22,8 +22,11 @@ from ..text.vocabulary import WordPieces, beyond_fastembed, make_vocabulary, sav
 # %% ../../nbs/23_model.ipynb #42f3e324
 def export_onnx(transformer, path):
     "Write the transformer as ONNX: inputs (batch, length) int64, outputs token embeddings and sentence embedding"
-    import logging, warnings
+    import logging
+    import warnings
+
     import torch
+
     from minicoil.text.transformer import model_inputs
 
     class Graph(torch.nn.Module):
@@ -218,6 +221,7 @@ def combine_models(run):
 def write_model(run, stage):
     "The files of the model directory, and its manifest"
     from safetensors.numpy import load_file
+
     from minicoil.stages.sentences import trained_words
     from minicoil.text.transformer import load_transformer, token_layers
     p, training = run.params, run.stage("training")

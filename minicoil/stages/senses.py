@@ -9,7 +9,9 @@ __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'APART', 'CLUSTER_NEIGHBO
            'word_senses']
 
 # %% ../../nbs/20_senses.ipynb #be480e22
-import collections, math, random
+import collections
+import math
+import random
 
 import numpy as np
 
@@ -132,6 +134,7 @@ def telling_words(texts, clusters, own_forms, language="english", top=3):
 def umap_layout(distances, dim, seed=0):
     "(n, dim) float32 UMAP layout of a distance matrix (n, n); repeatable by its seed"
     import warnings
+
     import umap
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

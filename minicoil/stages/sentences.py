@@ -10,7 +10,10 @@ __all__ = ['LONGEST_PARAGRAPH', 'LONGEST_SENTENCE', 'FEWEST_WORDS', 'LANGUAGE_CO
            'save_draw', 'read_draw', 'sentence_texts', 'trained_words']
 
 # %% ../../nbs/11_sentences.ipynb #6f7a125d
-import collections, functools, hashlib, re
+import collections
+import functools
+import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +50,8 @@ ROW_BITS = 24
 
 def split_part(shard, run_dir, language):
     "First round of one corpus shard (number, file): its sentences with their documents, each once, and their hashes, into `raw-*` and `hashes-*.tmp.*`"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     part, file = shard
     out = Path(run_dir) / "11_sentences"
     if (out / f"hashes-{part:05d}.tmp.npy").exists():
@@ -90,7 +94,8 @@ def mark_repeated(folder, parts, at_once=HASHES_AT_ONCE):
 # %% ../../nbs/11_sentences.ipynb #f45f28da
 def index_part(part, run_dir, model):
     "Second round: `part-*.parquet` (sentence_id, doc_id, text) and `postings-*.parquet` (form, count, rows) of the sentences to keep"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     out = Path(run_dir) / "11_sentences"
     sentences_file, postings_file = out / f"part-{part:05d}.parquet", out / f"postings-{part:05d}.parquet"
     if sentences_file.exists() and postings_file.exists():
@@ -169,7 +174,9 @@ def smallest_keys(ids, keys, samples):
 # %% ../../nbs/11_sentences.ipynb #a342782f
 def draw_from_index(postings_files, forms, samples, seed):
     "[(ids, keys)] for each word of {word: forms}: its sample, drawn in one pass over the shards' indexes"
-    import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
     drawn = [(np.empty(0, np.int64), np.empty(0))] * len(forms)
     lead = collections.defaultdict(list)
     for i, word in enumerate(forms):
@@ -243,7 +250,8 @@ def split_shards(run, stage):
 
 def count_forms(stage):
     "({form: sentences}, {form: occurrences}, number of sentences) summed over the shards"
-    import pyarrow.compute as pc, pyarrow.parquet as pq
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
     sentences, counts = collections.Counter(), collections.Counter()
     for file in sorted(stage.path.glob("postings-*.parquet")):
         table = pq.read_table(file)
@@ -268,7 +276,8 @@ def keep_trainable(forms, drawn, left_out):
 # %% ../../nbs/11_sentences.ipynb #a7ffe5d1
 def save_draw(path, drawn):
     "Write [(ids, keys)] as Parquet with columns word (index), sentence_id, key; ordered by word, then key"
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     table = pa.table({"word": np.repeat(np.arange(len(drawn), dtype=np.int32), [len(i) for i, _ in drawn]),
                       "sentence_id": np.concatenate([i for i, _ in drawn]), "key": np.concatenate([k for _, k in drawn])})
     with atomic(path) as temporary:

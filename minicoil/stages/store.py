@@ -9,7 +9,12 @@ __all__ = ['SHARD_POINTS', 'PASSING', 'payload', 'batches', 'sample_of', 'merge'
            'upload_to_qdrant', 'upload_part', 'drawn_sentences']
 
 # %% ../../nbs/13_store.ipynb #202707af
-import contextlib, hashlib, json, os, re, time
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,9 +22,15 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..runs.files import UserError, load_npy, progress, save_json
-
 from ..runs.run import FIRST_USE, discard, open_run, stages_from
-from .sentences import random_keys, read_draw, save_draw, sentence_texts, smallest_keys, trained_words
+from minicoil.stages.sentences import (
+    random_keys,
+    read_draw,
+    save_draw,
+    sentence_texts,
+    smallest_keys,
+    trained_words,
+)
 from ..text.transformer import load_tokenizer
 from ..text.vocabulary import WordPieces
 
@@ -159,6 +170,7 @@ def server_name(url):
 def connect_server(url, timeout=60):
     "A client that talks gRPC to the server at `url`, with the key from QDRANT_API_KEY"
     import warnings
+
     from qdrant_client import QdrantClient
     server = server_name(url)
     with warnings.catch_warnings():

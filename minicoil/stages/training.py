@@ -7,12 +7,13 @@ __all__ = ['train_word', 'memory_of', 'group_words', 'separation', 'train_shard'
            'starting_encoders', 'train_words']
 
 # %% ../../nbs/22_training.ipynb #88b03d6a
-import os, time
+import os
+import time
 
 import numpy as np
 
-from ..runs.engine import map_shards
 from ..learning.objectives import apply, padded_length, train_group
+from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_of, one_thread, save_json, save_npy
 from ..runs.run import OBJECTIVES, open_run
 from .senses import word_senses, word_targets

@@ -9,7 +9,14 @@ __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 
            'load_tokenizer', 'equal_length_batches', 'arithmetic', 'give_back_memory', 'encode']
 
 # %% ../../nbs/02_transformer.ipynb #a74ca4de
-import contextlib, ctypes, functools, hashlib, importlib.util, json, os, urllib.request
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +128,7 @@ class Transformer:
 def load_sentence_transformer(name, path, device):
     "The `SentenceTransformer` at a path, ready to be asked; a `UserError` where the library cannot load it"
     import logging
+
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as hf_logging
     hf_logging.disable_progress_bar()

@@ -10,7 +10,11 @@ __all__ = ['LANGUAGES', 'SPECIAL', 'INVISIBLE', 'CHINESE', 'VOCAB_FILE', 'STOP_F
            'vocabulary_of_stems', 'save_vocabulary', 'load_vocabulary']
 
 # %% ../../nbs/01_vocabulary.ipynb #1a9ffa32
-import functools, json, re, sys, unicodedata
+import functools
+import json
+import re
+import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 

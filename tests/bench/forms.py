@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from serving import ROOT
 from record import circumstances
+from serving import ROOT
 
 POINTS = 40_000  # so many, filled up with repeated documents, that the engine builds the compressed index
 
@@ -44,9 +44,10 @@ def speed(models, texts, rounds=3):
 
 def static_model(folder, texts, target):
     """A copy of the model folder whose transformer is statically quantized, calibrated on texts."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
     from minicoil import MiniCOIL
     from minicoil.serving.serving import feed
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     model = MiniCOIL.load(folder)
 
     class Texts(CalibrationDataReader):
@@ -66,8 +67,7 @@ def static_model(folder, texts, target):
 
 def int8_vectors(model):
     """The model with unit vectors rounded to int8: dim bytes and the BM25 weight as the scale, for each word of a document."""
-    from minicoil.serving import sparse
-    from minicoil.serving import windows
+    from minicoil.serving import sparse, windows
     plain = sparse.encode_words
     windows.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
     try:
@@ -87,8 +87,8 @@ def head_alone(folder, senses, beir, cache):
 def forms(folder, senses, beir, static):
     """{form: scores, sizes in MB, speed} of each precision, of int8 vectors and, if asked, of static quantization."""
     from minicoil import MiniCOIL
-    from minicoil.stages.export import probe_texts
     from minicoil.serving.serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
+    from minicoil.stages.export import probe_texts
     texts, found = [t for t in probe_texts() if 20 < len(t) < 300][:150], {}
     encoders = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE), "int8": (INT8_FILE, SCALES_FILE)}
     models = {name: MiniCOIL.load(folder, precision=name, threads=2) for name in MODEL_FILES}
@@ -109,6 +109,7 @@ def forms(folder, senses, beir, static):
 def qdrant_scores(folder, vectors, queries, names, judged, kind):
     """nDCG@10 of the embedded engine with sparse vectors of one datatype, its seconds a query, and its scores (queries, 10)."""
     import qdrant_edge as q
+
     from minicoil.retrieval.retrieval import measure
     sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf, datatype=getattr(q.VectorStorageDatatype, kind))
     shard = q.EdgeShard.create(str(folder), q.EdgeConfig(vectors={}, sparse_vectors={"m": sparse}, wal_enabled=True, optimizers=q.EdgeOptimizersConfig(indexing_threshold=1)))
@@ -133,8 +134,8 @@ def qdrant_scores(folder, vectors, queries, names, judged, kind):
 def qdrant(folder, beir):
     """{datatype: scores} of Qdrant's datatypes for sparse vectors, in the embedded engine."""
     from minicoil import MiniCOIL
-    from minicoil.stages.corpus import DATA
     from minicoil.retrieval.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
+    from minicoil.stages.corpus import DATA
     at = DATA / "beir" if beir == "demo" else Path(beir)
     model, judged, documents = MiniCOIL.load(folder, threads=2), read_judgements(at), read_collection(at)
     queries = {r["_id"]: r["text"] for r in read_beir_rows(beir_file(at, "queries.jsonl"), ("_id", "text")) if r["_id"] in judged}
@@ -158,8 +159,8 @@ def main():
     parser.add_argument("--head", metavar="CACHE", help="only the int8 head beside float32; what the transformer says is kept in this folder")
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
-    from minicoil.stages.corpus import DATA
     from minicoil.runs.files import load_json, save_json
+    from minicoil.stages.corpus import DATA
     record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
     senses = given.senses or DATA / "sentences.jsonl"
     record["words"] = len(load_json(given.model / "minicoil.json")["quality"])

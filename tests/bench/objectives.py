@@ -15,12 +15,19 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil.retrieval.benchmark import area_under_curve
-from minicoil.serving.sparse import Reader, bm25_weight
 from minicoil.learning.objectives import apply, train_group
-from minicoil.retrieval.retrieval import beir_file, measure, ranking, read_beir_rows, read_collection, read_judgements
+from minicoil.retrieval.benchmark import area_under_curve
+from minicoil.retrieval.retrieval import (
+    beir_file,
+    measure,
+    ranking,
+    read_beir_rows,
+    read_collection,
+    read_judgements,
+)
 from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
+from minicoil.serving.sparse import Reader, bm25_weight
 from minicoil.stages.senses import word_senses
 from minicoil.stages.sentences import trained_words
 from minicoil.stages.tokens import word_tokens

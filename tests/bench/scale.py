@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from record import circumstances
 
-from minicoil.stages.corpus import documents, stream_openwebtext
 from minicoil.runs.files import load_json, save_json
 from minicoil.runs.run import STAGES, open_run, stage_function
+from minicoil.stages.corpus import documents, stream_openwebtext
 from minicoil.stages.sentences import draw_from_index, random_keys, read_draw, trained_words
 from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
-from record import circumstances
 
 TIMES = (1, 3, 10)
 RECORD = Path(__file__).resolve().parents[2] / "results" / "scale.json"
@@ -217,7 +217,8 @@ def pack(texts, folder, a_tar=200):
 
 def readers(options):
     """The same documents through `datasets` from Parquet, from the nested tar and from a folder of its inner tars."""
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     texts, lines = [t.strip() for t in documents([options.corpus])], []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

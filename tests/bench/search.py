@@ -17,16 +17,32 @@ import torch
 from record import save_record
 
 from minicoil import MiniCOIL
+from minicoil.learning.objectives import (
+    adapted_goal,
+    adjacency,
+    fit_projection,
+    keep_level,
+    nearly_linear,
+    stack_rows,
+    train_group,
+)
 from minicoil.retrieval.benchmark import rankings
-from minicoil.learning.objectives import adapted_goal, adjacency, fit_projection, keep_level, nearly_linear, stack_rows, train_group
-from minicoil.retrieval.retrieval import LEXICAL, build_index, gain_over, measure, read_judged, score_all, terms_of
+from minicoil.retrieval.retrieval import (
+    LEXICAL,
+    build_index,
+    gain_over,
+    measure,
+    read_judged,
+    score_all,
+    terms_of,
+)
 from minicoil.retrieval.rivals import outside_scores
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
+from minicoil.serving.windows import read_forms
 from minicoil.stages.senses import word_senses
 from minicoil.stages.tokens import word_tokens
 from minicoil.stages.training import group_words
-from minicoil.serving.windows import read_forms
 
 ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
 WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
@@ -137,6 +153,7 @@ def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
 
     Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random unit vectors, which cost the same."""
     import pyarrow.parquet as pq
+
     from minicoil.serving.sparse import SparseEmbedding, bm25_weight, unknown_index, unknown_shift
     targets, texts = run.stage("targets"), {}
     for part in run.stage("sentences").parts("parquet"):
@@ -194,9 +211,10 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
 
 def own_words(model, ways, documents, folder):
     """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
-    from minicoil.stages.model import ADAPT_LEAST
-    from minicoil.commands.pipeline import from_model
     import dataclasses
+
+    from minicoil.commands.pipeline import from_model
+    from minicoil.stages.model import ADAPT_LEAST
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "documents.txt").write_text("\n".join(" ".join(t.split()) for _, t in documents), encoding="utf-8")
@@ -288,8 +306,8 @@ def within_word(model, ways, collection):
 def read_layers(model, texts, forms, layers, cache):
     """Token embeddings (rows of forms, h) that are the mean of other layers than the model's."""
     from minicoil.runs.files import save_npy
-    from minicoil.text.transformer import encode, load_transformer
     from minicoil.serving.windows import forms_key, window_rows
+    from minicoil.text.transformer import encode, load_transformer
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():
         flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
@@ -309,6 +327,7 @@ def read_layers(model, texts, forms, layers, cache):
 def layers(model, collection, cache):
     """Gains of the full token embedding by what it is made of: the last layer, or the mean of four."""
     import dataclasses
+
     from minicoil.text.transformer import LAYERS
     documents, queries, judged, forms, asked = collection
     own, names, runs = model.info["layers"], {1: "last layer", LAYERS: "mean of layers"}, {}

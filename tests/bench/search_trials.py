@@ -11,16 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from search import ORDINARY, halved, read, shards_of, train_ways
 from record import save_record
+from search import ORDINARY, halved, read, shards_of, train_ways
 
 from minicoil import MiniCOIL
+from minicoil.learning.objectives import (
+    apply,
+    fit_projection,
+    mean_cosine,
+    nearly_linear,
+    sharpened,
+    stack_rows,
+    train_group,
+)
 from minicoil.retrieval.benchmark import rankings
-from minicoil.learning.objectives import apply, fit_projection, mean_cosine, nearly_linear, sharpened, stack_rows, train_group
-from minicoil.retrieval.retrieval import build_index, factors, gain_over, measure, postings_weights, score_all, term_vectors, terms_of
+from minicoil.retrieval.retrieval import (
+    build_index,
+    factors,
+    gain_over,
+    measure,
+    postings_weights,
+    score_all,
+    term_vectors,
+    terms_of,
+)
 from minicoil.runs.run import open_run
-from minicoil.stages.training import group_words
 from minicoil.serving.windows import unit_rows, window_passes, window_rows
+from minicoil.stages.training import group_words
 
 SHARED = 64  # directions of the projection that all words share in one trial
 OTHER = ("fit, 8, nearest occurrence", "fit, 8, words beyond the first window at factor 1", "fit, 8, divided by the word's mean cosine", "fit, 8, unknown words at the mean factor", "fit, 8, in int8", "fit, 32, in int8")

@@ -16,14 +16,15 @@ import numpy as np
 from record import save_record
 
 from minicoil.learning import objectives as O
-from minicoil.stages import senses as S
 from minicoil.retrieval.benchmark import MEASURES, reductions, sense_scores
-from minicoil.stages.corpus import read_senses
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.runs.files import one_thread, progress
+from minicoil.stages import senses as S
+from minicoil.stages.corpus import read_senses
 from minicoil.stages.targets import word_contexts, word_embeddings
 from minicoil.stages.tokens import SNIPPET, snippet
-from minicoil.text.transformer import encode as encode_rows, load_transformer
+from minicoil.text.transformer import encode as encode_rows
+from minicoil.text.transformer import load_transformer
 from minicoil.text.vocabulary import WordPieces, make_vocabulary, positions
 
 DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,

@@ -153,6 +153,7 @@ def main():
     parser.add_argument("--out", default=ROOT / "results" / "serving.json", type=Path)
     given = parser.parse_args()
     from fastembed import SparseTextEmbedding
+
     from minicoil import MiniCOIL
     from minicoil.runs.files import save_json
     record, sentences = circumstances(), plain_sentences(given.corpus)

@@ -38,6 +38,7 @@ def made_up(n, hidden, seed):
 def real(data, words, n):
     """The same of real words, by the code of the sense benchmark."""
     from senses import encode
+
     from minicoil.stages.senses import sense_targets
     parts = [d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n][:words]
     targets = [sense_targets(p["contexts"][:n], p["mean"][:n]) for p in parts]

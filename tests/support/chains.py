@@ -140,6 +140,7 @@ def made_up_corpus(path, words, sentences=12_000, length=10):
 def tiny_transformer(folder, hidden_size, seed, dim=None, max_length=128):
     """Save a random BERT of two layers with MiniLM's tokenizer as a sentence transformer; `dim` adds a projection. Returns its folder."""
     import torch
+
     from minicoil.text.transformer import bundled_model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
