@@ -19,7 +19,6 @@ import zipfile
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import List, Optional
 
 import numpy as np
 import typer

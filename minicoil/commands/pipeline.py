@@ -15,7 +15,6 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import List, Optional
 
 from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
