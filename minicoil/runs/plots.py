@@ -21,18 +21,19 @@ def plot_style() -> ModuleType:
     from cycler import cycler
     plt.rcParams.update({
         "figure.dpi": 110, "savefig.dpi": 110, "figure.constrained_layout.use": True, "font.size": 11,
-        "axes.titlesize": 12, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.titlesize": 12, "axes.titlelocation": "left",
+        "axes.spines.top": False, "axes.spines.right": False,
         "axes.prop_cycle": cycler(color=PALETTE), "svg.hashsalt": "minicoil", "svg.fonttype": "none",
     })
     return plt
 
-# %% ../../nbs/00_plots.ipynb #929990ee
+# %% ../../nbs/00_plots.ipynb #25a460d8
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     "A Markdown table; every cell is shown as `str` shows it"
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
-# %% ../../nbs/00_plots.ipynb #87f56d19
+# %% ../../nbs/00_plots.ipynb #5eace38a
 def points(gain: Sequence[float] | None) -> str:
     "A gain (mean, low, high), given as fractions, in points: `+1.0 [+0.2, +2.1]`"
     if gain is None:
@@ -40,13 +41,13 @@ def points(gain: Sequence[float] | None) -> str:
     mean, low, high = (100 * value for value in gain)
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
-# %% ../../nbs/00_plots.ipynb #9094a34f
+# %% ../../nbs/00_plots.ipynb #cc94b56a
 def read_record(name: str) -> dict:
     "The record `results/NAME.json` of this repository: command, date, machine, commit and results"
     for folder in (Path("results"), Path("../results")):
         if (folder / f"{name}.json").exists():
             return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    raise FileNotFoundError(f"results/{name}.json is not there: records are read in a checkout of the repository")
+    raise FileNotFoundError(f"results/{name}.json is not there: read records in a checkout of the repository")
 
 
 def circumstances(record: dict) -> str:
