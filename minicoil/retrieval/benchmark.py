@@ -45,7 +45,7 @@ from ..runs.run import OBJECTIVES, open_run
 from ..serving.serving import MiniCOIL, forward
 from ..serving.windows import encode_means, read_forms, unit_rows
 from ..stages.corpus import DATA, read_senses
-from ..stages.model import write_card
+from ..stages.card import write_card
 
 # %% ../../nbs/33_benchmark.ipynb #6f70d82f
 def area_under_curve(scores, positive):

@@ -25,7 +25,7 @@ from minicoil.serving.serving import (
 )
 from ..serving.sparse import encode_words, head_arrays, int8_encoders
 from .corpus import bundled_sentences
-from .model import write_card
+from .card import write_card
 
 # %% ../../nbs/31_export.ipynb #a480ddca
 HARD_TEXTS = [
