@@ -17,8 +17,7 @@ import numpy as np
 
 from ..learning.objectives import apply
 from ..runs.files import UserError
-from ..serving.sparse import bm25_weight
-from ..serving.windows import unit_rows
+from ..serving.sparse import bm25_weight, idf, unit_rows
 from ..stages.corpus import DATA, find_files, numbered_lines, read_documents, writable
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
@@ -135,8 +134,7 @@ def build_index(forms, vocabulary):
 def postings_weights(model, index, term, average):
     "(documents (n,), their BM25 weights (n,)) of a term: its IDF as Qdrant's modifier has it times its saturated counts; `average` is the mean length of documents"
     at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
-    idf = np.log((len(index.lengths) - len(at) + 0.5) / (len(at) + 0.5) + 1)
-    return at, idf * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
+    return at, idf(len(at), len(index.lengths)) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
 
 # %% ../../nbs/25_retrieval.ipynb #a3cc5e76
 LEXICAL = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp")
