@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs.engine import batched
 from ..runs.files import load_json, load_npy, progress, save_json, save_npy
-from .serving import BLOCK, MODEL_FILES, batched, forwards, token_batches, token_ids
+from .serving import BLOCK, MODEL_FILES, forwards, token_batches, token_ids
 from .sparse import Reading, document_vectors, encode_words, unit_rows
 
 # %% ../../nbs/08_windows.ipynb #404306a5
