@@ -13,22 +13,21 @@ def with_interval(values):
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in values))
 
 
-def senses(record):
+def senses(results):
     """Telling senses apart: the main configurations, a table a collection."""
     names = {"default": "miniCOIL, 4 numbers", "dim=8": "miniCOIL, 8 numbers", "objective=fit": "fit, 4", "objective=umap": "umap, 4", "objective=triplet": "triplet, 4",
              "full_mean": "full token embedding, mean of layers", "full_last": "full token embedding, last layer", "sentence": "sentence embedding", "pca": "PCA, 4",
              "random": "random projection, 4", "lda_labels": "LDA with labels (a ceiling)", "majority": "most frequent sense"}
     measures = {"nn1": "1NN", "nn5": "5NN", "auc": "AUC", "mauc": "mAUC"}
     parts = ["Percent, with 95 % bootstrap intervals over words. The chapter [on what tells senses apart](50_research_senses.ipynb) has every configuration tried."]
-    for name, data in record["results"].items():
+    for name, data in results.items():
         rows = [[label, *(with_interval(data["rows"][key][m]) if m in data["rows"][key] else "" for m in measures)] for key, label in names.items() if key in data["rows"]]
         parts += [f"### {name}", f"{len(data['words'])} words, {data['train']:,} sentences to learn from, {data['test']:,} to test.", table(["", *measures.values()], rows)]
     return "\n\n".join(parts)
 
 
-def objectives(record):
+def objectives(found):
     """Search with thousands of words: the gain over BM25."""
-    found = record["results"]
     rows = [[name, f"{data['documents']:,}", *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in data["gain"][key])) for key in found["macro"] if key != "bm25")] for name, data in found["search"].items()]
     systems = [key for key in found["macro"] if key != "bm25"]
     parts = [f"nDCG@10 above BM25, in points, with 95 % intervals over queries: a model of {found['words']:,} words, {found['samples']} sentences each.",
@@ -39,9 +38,9 @@ def objectives(record):
     return "\n\n".join(parts)
 
 
-def search(record):
+def search(found):
     """What meaning is worth to a search: gains over BM25 a system and a collection."""
-    found, gain = record["results"], lambda g: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in g)) if g else ""
+    gain = lambda g: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in g)) if g else ""
     names = list(found["collections"])
     head = ["", *(f"{n} ({found['collections'][n]['queries']} queries)" for n in names), "macro"]
     rows = [["BM25, nDCG@10", *(f"{100 * found['collections'][n]['results']['bm25']['ndcg@10']:.1f}" for n in names), ""]]
@@ -52,24 +51,22 @@ def search(record):
     return "\n\n".join(parts)
 
 
-def training(record):
+def training(found):
     """What training costs."""
-    found = record["results"]
     rows = [[name, f"{cost['cpu_seconds_a_word']:.2f}", f"{cost['ratio_to_graph']:.1f}"] for name, cost in found["one_word"].items()]
     at_once = found.get("all_at_once")
     return "\n\n".join([f"CPU seconds for one word of {found['sentences']:,} sentences, on one thread.", table(["objective", "CPU seconds", "times graph"], rows)]
                        + ([f"{at_once['words']:,} words of {at_once['sentences_each']} sentences at once: {at_once['wall_seconds']:.0f} s in {at_once['jobs']} processes, {at_once['peak_gigabytes']} GB."] if at_once else []))
 
 
-def forms(record):
+def forms(results):
     """What the smaller forms of a model cost in quality."""
-    columns = list(dict.fromkeys(k for row in record["forms"].values() for k in row))
-    return table(["form", *columns], [[name, *(row.get(c, "") for c in columns)] for name, row in record["forms"].items()])
+    columns = list(dict.fromkeys(k for row in results["forms"].values() for k in row))
+    return table(["form", *columns], [[name, *(row.get(c, "") for c in columns)] for name, row in results["forms"].items()])
 
 
-def faults(record):
+def faults(found):
     """What was disturbed or spoiled, how often, and with what end."""
-    found = record["results"]
     rows = [[row["kind"], row["how"], f"{row['count']:,}", row["lost"], row["wrong"]] for row in found["trials"]]
     return "\n\n".join(["Killed at random moments, cut off, damaged, or given generated bad input: how often work was lost, and how often a result was wrong.",
                         table(["what", "how", "times", "lost", "wrong"], [*rows, ["all", "", f"{found['total']:,}", found["lost"], found["wrong"]]])])
@@ -83,10 +80,10 @@ def flat(value, path=""):
     return [(path, text if len(text) <= 120 else text[:117] + "…")]
 
 
-def anything(record):
-    """A record as a table of its entries."""
-    skipped = {"commit", "date", "machine", "command", "versions", "python", "load", "load_at_end", "per_query", "per_word"}
-    return table(["", ""], [(p, v.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")) for p, v in flat({k: v for k, v in record.items() if k not in skipped})][:200])
+def anything(results):
+    """Results as a table of their entries."""
+    skipped = {"load_at_end", "per_query", "per_word"}
+    return table(["", ""], [(p, v.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")) for p, v in flat({k: v for k, v in results.items() if k not in skipped})][:200])
 
 
 SECTIONS = {"search": ("Does it help a search?", search), "senses": ("Telling senses apart", senses), "objectives": ("Search with thousands of words", objectives), "training": ("What training costs", training),
@@ -95,10 +92,7 @@ SECTIONS = {"search": ("Does it help a search?", search), "senses": ("Telling se
 
 def recorded(record):
     """When, where and how a record was made, on one line."""
-    machine = record.get("machine", "")
-    machine = f"{machine.get('cpu')}, {machine.get('cores')} cores" if isinstance(machine, dict) else machine
-    made = [record.get("date"), machine, f"commit {record['commit']}" if "commit" in record else "", f"`{record['command']}`" if "command" in record else ""]
-    return "Recorded: " + ", ".join(filter(None, made)) + "."
+    return "Recorded: {date}, {machine}, commit {commit}, `{command}`.".format(**record)
 
 
 def benchmark_page(folder):
@@ -106,10 +100,10 @@ def benchmark_page(folder):
     parts = ["# Benchmarks", "What was measured, from the records in `results/`; `make bench` makes them anew. Differences count where their interval leaves out 0."]
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     for name in [*(n for n in SECTIONS if n in found), *(n for n in found if n not in SECTIONS)]:
-        title, draw = SECTIONS.get(name, (name.capitalize(), anything))
+        title, draw = SECTIONS.get(name, (name.capitalize().replace("_", ", "), anything))
         try:
-            drawn = draw(found[name])
+            drawn = draw(found[name]["results"])
         except (KeyError, TypeError, ValueError, AttributeError):   # a record of another shape than this page knows
-            drawn = anything(found[name])
+            drawn = anything(found[name]["results"])
         parts += [f"## {title}", drawn, recorded(found[name])]
     return "\n\n".join(parts) + "\n"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from minicoil.pictures.views import headline, in_words, told_apart, word_figure, word_views
-from minicoil.runs.files import plot_style
+from minicoil.runs.plots import plot_style
 from minicoil.runs.run import STAGES, open_run
 from minicoil.stages.senses import cosine_distances, umap_layout, word_targets
 from minicoil.stages.store import drawn_sentences

@@ -8,8 +8,9 @@ from trials import hand_over, row
 from minicoil.retrieval.collection import Server
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
+from minicoil.runs.server import check_server
 from minicoil.stages import store
-from minicoil.stages.store import ServerStore, check_server, upload_to_qdrant
+from minicoil.stages.store import ServerStore, upload_to_qdrant
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

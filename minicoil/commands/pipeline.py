@@ -20,6 +20,7 @@ from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, end_orphan, load_json, locked, one_of, throw_away_folder
 from ..runs.run import OBJECTIVES, STAGES, check_parameters, open_run
+from ..runs.server import check_server
 
 # %% ../../nbs/40_pipeline.ipynb #f80de4dc
 def notebook_path(stage):
@@ -134,7 +135,6 @@ def run_chain(out, from_stage=None, until=None, jobs=0, engine="local", ray_addr
     from tqdm import tqdm
 
     from minicoil.stages.corpus import check_inputs
-    from minicoil.stages.store import check_server
     one_of("stage", from_stage or "corpus", list(STAGES))
     wanted = list(STAGES)[: list(STAGES).index(one_of("stage", until or list(STAGES)[-1], list(STAGES))) + 1]
     given = from_model(given) if given.get("start_from") else given

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import MiniCOIL
+from ..runs.engine import batched
 from minicoil.runs.files import (
     UserError,
     atomic,
@@ -33,7 +34,7 @@ from minicoil.runs.files import (
     write_bytes,
 )
 from ..runs.run import list_files, load_manifest, open_run, save_manifest
-from ..serving.serving import ENCODERS_FILE, batched
+from ..serving.serving import ENCODERS_FILE
 from ..stages.corpus import documents, find_files
 from ..stages.model import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words

@@ -11,7 +11,7 @@ import html
 import json
 from pathlib import Path
 
-from ..runs.files import PALETTE
+from ..runs.plots import PALETTE
 
 # %% ../../nbs/09_pages.ipynb #cdc5f3cf
 OVERRIDES = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)], "�")

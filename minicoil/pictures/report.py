@@ -106,7 +106,7 @@ def kept_senses(run):
 
 def quality_figure(run, rows):
     "matplotlib figure: sentences a word, and separation against chance where words have senses"
-    from minicoil.runs.files import plot_style
+    from minicoil.runs.plots import plot_style
     plt = plot_style()
     sentences = [q["sentences"] for q in load_json(run.stage("training").path / "quality.json").values()]
     fig, axes = plt.subplots(1, 2 if rows else 1, figsize=(9 if rows else 4.5, 3), squeeze=False)

@@ -14,7 +14,8 @@ from itertools import islice
 import numpy as np
 
 from .pages import OVERRIDES, SHAPES, counted, sense_colour, signed
-from ..runs.files import UserError, load_json, plot_style
+from ..runs.files import UserError, load_json
+from ..runs.plots import plot_style
 from ..stages.corpus import bundled_sentences
 from ..stages.senses import word_senses
 from ..stages.sentences import sentence_texts

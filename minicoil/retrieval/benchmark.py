@@ -248,7 +248,7 @@ def macro_table(macro):
 # %% ../../nbs/33_benchmark.ipynb #e72ab37d
 def draw_gains(per_query, path=None):
     "A bar a query, best gain first, a panel a collection {name: {system: {query: nDCG@10}}}; a matplotlib figure, saved to `path`"
-    from minicoil.runs.files import PALETTE, plot_style
+    from minicoil.runs.plots import PALETTE, plot_style
     fig, axes = plot_style().subplots(1, max(len(per_query), 1), figsize=(3 + 3.2 * len(per_query), 3.2), squeeze=False)
     for ax, (name, scores) in zip(axes[0], per_query.items()):
         gain = np.sort([scores["minicoil"][q] - scores["bm25"][q] for q in scores["bm25"]])[::-1]

@@ -13,7 +13,7 @@ import numpy as np
 
 from .retrieval import DEPTH, RRF_K
 from ..runs.files import UserError, load_json
-from ..stages.store import check_server, connect_server, patiently
+from ..runs.server import check_server, connect_server, patiently
 
 # %% ../../nbs/28_collection.ipynb #ea3e8c12
 def check_vectors(where, dense, sparse, width):

@@ -18,9 +18,10 @@ import numpy as np
 
 from .collection import open_collection
 from .retrieval import DEPTH, mix, read_collection
+from ..runs.engine import batched
 from ..runs.files import load_json, one_of, progress, save_json
 from ..runs.run import open_run
-from ..serving.serving import MiniCOIL, batched
+from ..serving.serving import MiniCOIL
 from ..serving.sparse import unknown_index
 from ..serving.windows import embed_long, window_rows
 
@@ -173,7 +174,7 @@ def try_search(run):
 # %% ../../nbs/32_search.ipynb #c81d93f4
 def draw_explanation(rows, title=""):
     "A matplotlib figure of `explain_hit`'s rows: per shared word BM25's weight as an outline and the contribution as a bar, similarity beside it"
-    from minicoil.runs.files import PALETTE, plot_style
+    from minicoil.runs.plots import PALETTE, plot_style
     fig, ax = plot_style().subplots(figsize=(6.5, 0.9 + 0.45 * max(len(rows), 1)))
     reach = max([1.0, *(row["bm25"] for row in rows), *(abs(row["contribution"]) for row in rows)])
     for i, row in enumerate(rows):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'WINDOW', 'ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'token_batches', 'feed', 'forward',
-           'batch_pass', 'forwards', 'lane_session', 'token_ids', 'window_pass', 'batched', 'passes', 'call_by_name',
+           'batch_pass', 'forwards', 'lane_session', 'token_ids', 'window_pass', 'passes', 'call_by_name',
            'start_embedder', 'embed_window', 'explain_match', 'find_directory', 'load_encoders', 'load_parts',
            'open_session', 'check_graph', 'open_model', 'MiniCOIL']
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs.engine import batched
 from ..runs.files import UserError, load_json, one_of
 from minicoil.serving.sparse import (
     Int8Encoders,
@@ -113,18 +114,6 @@ def window_pass(model, window, batch_size, assemble):
 
 # %% ../../nbs/04_serving.ipynb #6bc09ec5
 WINDOW = 32  # batches in a window
-
-
-def batched(items, size):
-    "Lists of up to `size` items"
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def passes(model, texts, batch_size, parallel, assemble):
@@ -249,7 +238,6 @@ def check_graph(folder, session, weights, pad_id, tokenizer):
         raise UserError(f"{folder / ENCODERS_FILE} is for token embeddings of {weights.shape[1]} numbers, and the graph gives {width}: they are of two models")
     if not 0 <= pad_id < 2**31 or tokenizer.id_to_token(pad_id) is None:
         raise UserError(f"{folder / 'minicoil.json'}: the tokenizer has no token {pad_id} to pad with")
-
 
 # %% ../../nbs/04_serving.ipynb #7499b6e8
 def open_model(kind, path, threads, providers, precision, k, b, avg_len):

@@ -17,8 +17,9 @@ import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import InputModule
 
+from ..runs.engine import batched
 from ..runs.files import save_npy
-from .serving import MiniCOIL, batch_pass, batched, feed, forward, token_ids
+from .serving import MiniCOIL, batch_pass, feed, forward, token_ids
 from .sparse import document_vectors, query_vectors
 
 # %% ../../nbs/05_sparse_encoder.ipynb #a6932c6b

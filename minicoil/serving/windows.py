@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs.engine import batched
 from ..runs.files import load_json, load_npy, progress, save_json, save_npy
-from .serving import MODEL_FILES, WINDOW, batched, forwards, token_batches, token_ids
+from .serving import MODEL_FILES, WINDOW, forwards, token_batches, token_ids
 from .sparse import document_vectors, encode_words
 
 # %% ../../nbs/08_windows.ipynb #404306a5

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA', 'FORMATS', 'PACKED', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_TAR', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES',
            'SHARD_BYTES', 'bundled_sentences', 'sense_row', 'read_senses', 'demo_documents', 'file_format',
-           'MeteredFile', 'open_bytes', 'writable', 'numbered_lines', 'bounded_lines', 'bad_input', 'read_documents',
+           'MeteredFile', 'open_bytes', 'writable', 'numbered_lines', 'bad_input', 'read_documents',
            'parquet_documents', 'tar_documents', 'member_bytes', 'inner_documents', 'text_document', 'is_tar',
            'find_files', 'stream_openwebtext', 'documents', 'corpus_bytes', 'fingerprints', 'check_inputs',
            'convert_openwebtext', 'write_documents']
@@ -22,7 +22,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from ..runs.files import UserError, atomic, load_json, progress, save_json
+from ..runs.files import UserError, atomic, bounded_lines, load_json, progress, save_json
 from ..runs.run import open_run
 
 # %% ../../nbs/10_corpus.ipynb #f56c4981
@@ -111,7 +111,7 @@ def numbered_lines(path, on_bad_input="fail", skipped=None, meter=None):
     number = 0
     try:
         with open_bytes(path, meter) as stream:
-            for number, (raw, cut) in enumerate(bounded_lines(stream), 1):
+            for number, (raw, cut) in enumerate(bounded_lines(stream, LONGEST_TEXT), 1):
                 if cut:
                     bad_input(f"{path} line {number} is longer than {LONGEST_TEXT:,} bytes", on_bad_input, skipped)
                     continue
@@ -130,17 +130,6 @@ def numbered_lines(path, on_bad_input="fail", skipped=None, meter=None):
 # %% ../../nbs/10_corpus.ipynb #f374d059
 READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)  # a damaged file, packed or not
 LONGEST_TEXT = 2**27  # bytes: more is no text but an archive made to fill the memory
-
-
-def bounded_lines(stream, longest=LONGEST_TEXT):
-    "(line, whether it is longer) of a binary stream; of a longer one the rest is passed over"
-    while raw := stream.readline(longest):
-        cut = len(raw) == longest and not raw.endswith(b"\n")
-        rest = cut
-        while rest:
-            more = stream.readline(2**20)
-            rest = more and not more.endswith(b"\n")
-        yield raw, cut
 
 
 def bad_input(message, on_bad_input, skipped):

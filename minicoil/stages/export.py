@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs.engine import batched
 from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
 from ..runs.run import open_run
 from minicoil.serving.serving import (
@@ -20,7 +21,6 @@ from minicoil.serving.serving import (
     MODEL_FILES,
     SCALES_FILE,
     MiniCOIL,
-    batched,
     forward,
 )
 from ..serving.sparse import encode_words, head_arrays, int8_encoders

@@ -6,11 +6,10 @@
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
            'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'load_sentence_transformer',
            'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device', 'token_layers', 'layer_mean',
-           'load_tokenizer', 'equal_length_batches', 'arithmetic', 'give_back_memory', 'encode']
+           'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../../nbs/02_transformer.ipynb #a74ca4de
 import contextlib
-import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runs.engine import give_back_memory
 from ..runs.files import UserError, one_thread
 
 # %% ../../nbs/02_transformer.ipynb #173e5011
@@ -237,12 +237,6 @@ def arithmetic(precision, device="cpu"):
     return precision if precision != "auto" else "bf16" if native else "float32"
 
 # %% ../../nbs/02_transformer.ipynb #4d1f0a08
-def give_back_memory():
-    "Give freed memory back to the system: glibc keeps pages that nobody uses between small arrays that live"
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 BATCHES_A_TRIM = 16
 
 

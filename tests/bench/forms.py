@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from record import circumstances
+from record import save_record
 from serving import ROOT
 
 POINTS = 40_000  # so many, filled up with repeated documents, that the engine builds the compressed index
@@ -159,17 +159,18 @@ def main():
     parser.add_argument("--head", metavar="CACHE", help="only the int8 head beside float32; what the transformer says is kept in this folder")
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
-    from minicoil.runs.files import load_json, save_json
+    from minicoil.runs.files import load_json
     from minicoil.stages.corpus import DATA
-    record = {**circumstances(), "data": {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}}
+    data = {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}
     senses = given.senses or DATA / "sentences.jsonl"
-    record["words"] = len(load_json(given.model / "minicoil.json")["quality"])
+    results = {"data": data, "words": len(load_json(given.model / "minicoil.json")["quality"])}
     if given.head:
-        record["forms"] = head_alone(given.model, senses, given.beir, given.head)
+        results["forms"] = head_alone(given.model, senses, given.beir, given.head)
     else:
-        record |= {"forms": forms(given.model, senses, given.beir, given.static), "qdrant": qdrant(given.model, given.beir)}
-    save_json(given.out, record)
-    print(json.dumps(record))
+        results["forms"] = forms(given.model, senses, given.beir, given.static)
+        results["qdrant"] = qdrant(given.model, given.beir)
+    save_record(given.out, results)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python tests/bench/scale.py growth  --corpus enwiki.txt.gz      memory and time a sentence at 1, 3 and 10 times a corpus
     python tests/bench/scale.py readers --corpus openwebtext.txt.gz the Parquet and the tar form of the same documents
 
-Each writes its section of results/scale.json. Data is never bundled."""
+Each writes its own record, results/scale_NAME.json. Data is never bundled."""
 import argparse
 import io
 import json
@@ -18,22 +18,20 @@ import time
 from pathlib import Path
 
 import numpy as np
-from record import circumstances
+from record import save_record
 
-from minicoil.runs.files import load_json, save_json
 from minicoil.runs.run import STAGES, open_run, stage_function
 from minicoil.stages.corpus import documents, stream_openwebtext
 from minicoil.stages.sentences import draw_from_index, random_keys, read_draw, trained_words
 from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 
 TIMES = (1, 3, 10)
-RECORD = Path(__file__).resolve().parents[2] / "results" / "scale.json"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
-def record(section, results):
-    """Put one section into results/scale.json."""
-    whole = load_json(RECORD) if RECORD.exists() else {}
-    save_json(RECORD, {**whole, section: {**circumstances(), "results": results}})
+def record(measured, results):
+    """Write results/scale_NAME.json."""
+    save_record(RESULTS / f"scale_{measured}.json", results)
     print(json.dumps(results, indent=1))
 
 

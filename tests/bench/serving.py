@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from record import circumstances
+from record import save_record
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -155,17 +155,18 @@ def main():
     from fastembed import SparseTextEmbedding
 
     from minicoil import MiniCOIL
-    from minicoil.runs.files import save_json
-    record, sentences = circumstances(), plain_sentences(given.corpus)
+    sentences = plain_sentences(given.corpus)
     model = MiniCOIL.load(given.model, threads=2)
     rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)
-    record |= {"threads": 2, "rounds": given.rounds, "source": "enwiki sentences and abstracts" if given.corpus and given.beir else "bundled sentences, every fifth text twelve of them"}
-    record["documents"] = documents(model, rival, mixed_texts(given.corpus, given.beir, given.texts), given.rounds)
-    record["queries"] = query_latency(model, rival, [" ".join(s.split()[:6]) for s in sentences[-200:]])
-    record["memory"] = peak_memory(given.model, sentences, *given.lines)
-    record["load_at_end"] = round(os.getloadavg()[0], 1)
-    save_json(given.out, record)
-    print(json.dumps(record, indent=1))
+    mixed = given.corpus and given.beir
+    source = "enwiki sentences and abstracts" if mixed else "bundled sentences, every fifth text twelve of them"
+    results = {"threads": 2, "rounds": given.rounds, "source": source}
+    results["documents"] = documents(model, rival, mixed_texts(given.corpus, given.beir, given.texts), given.rounds)
+    results["queries"] = query_latency(model, rival, [" ".join(s.split()[:6]) for s in sentences[-200:]])
+    results["memory"] = peak_memory(given.model, sentences, *given.lines)
+    results["load_at_end"] = round(os.getloadavg()[0], 1)
+    save_record(given.out, results)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
