@@ -15,8 +15,8 @@ from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
 from minicoil.serving.serving import BLOCK, MiniCOIL, forward
 from minicoil.serving.sparse import Reading, encode_words, head_arrays
-from minicoil.stages.corpus import bundled_sentences
 from minicoil.stages.export import probe_texts
+from minicoil.text.readers import bundled_sentences
 
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "transformers", "matplotlib")
 TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",

@@ -45,8 +45,8 @@ from ..runs.run import OBJECTIVES, open_run
 from ..serving.serving import MiniCOIL, forward
 from ..serving.sparse import idf, unit_rows
 from ..serving.windows import encode_means, read_forms
-from ..stages.corpus import DATA, read_senses
 from ..stages.model import write_card
+from ..text.readers import DATA, read_senses
 
 # %% ../../nbs/33_benchmark.ipynb #6f70d82f
 def area_under_curve(scores, positive):

@@ -18,7 +18,7 @@ import numpy as np
 from ..learning.objectives import apply
 from ..runs.files import UserError
 from ..serving.sparse import bm25_weight, idf, unit_rows
-from ..stages.corpus import DATA, find_files, numbered_lines, read_documents, writable
+from ..text.readers import DATA, find_files, numbered_lines, read_documents, writable
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):
@@ -91,7 +91,7 @@ def read_judged(source):
 def terms_of(forms, vocabulary):
     "For each text {word id or stem: [count, rows of `forms`]}, as `Reader` counts them"
     found = [{} for _ in forms.dense]
-    looked_up = [vocabulary.lookup(name) for name in forms.names]
+    looked_up = [vocabulary.look_up(name) for name in forms.names]
     for row, (text, form, count) in enumerate(zip(forms.text.tolist(), forms.form.tolist(), forms.count.tolist())):
         word_id, stems = looked_up[form]
         for term in (word_id,) if word_id else stems:

@@ -31,7 +31,8 @@ from minicoil.serving.sparse import (
     whole_readings,
     word_vectors,
 )
-from ..text.vocabulary import WordPieces, load_vocabulary
+from ..text.pieces import WordPieces
+from ..text.vocabulary import load_vocabulary
 
 # %% ../../nbs/04_serving.ipynb #960e9724
 CPU_TOKENS = 1024  # in a batch, padding included

@@ -106,7 +106,7 @@ def read_forms(model, texts, cache=None, title="documents"):
         ends = pieces.spans(ids).tolist()
         for a, b in zip(ends[:-1], ends[1:]):
             form = pieces.glue(ids[a:b])
-            if model.vocabulary.lookup(form) != (0, ()):
+            if model.vocabulary.look_up(form) != (0, ()):
                 n, total, size = found[i].get(form, (0, 0.0, 0))
                 found[i][form] = n + 1, total + token[a:b].sum(0), size + b - a
         dense[i] = dense[i] + len(ids) * sentence

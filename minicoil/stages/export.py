@@ -24,8 +24,8 @@ from minicoil.serving.serving import (
     forward,
 )
 from ..serving.sparse import Reading, encode_words, head_arrays, int8_encoders
-from .corpus import bundled_sentences
 from .model import write_card
+from ..text.readers import bundled_sentences
 
 # %% ../../nbs/31_export.ipynb #a480ddca
 HARD_TEXTS = [

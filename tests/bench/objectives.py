@@ -32,8 +32,9 @@ from minicoil.stages.senses import word_senses
 from minicoil.stages.sentences import trained_words
 from minicoil.stages.tokens import word_tokens
 from minicoil.stages.training import group_words
+from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
-from minicoil.text.vocabulary import WordPieces, make_vocabulary
+from minicoil.text.vocabulary import make_vocabulary
 
 WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
 

@@ -107,7 +107,7 @@ def occurrences(model, texts, wanted):
         window = seen[i] = seen.get(i, -1) + 1
         ends = pieces.spans(ids).tolist()
         for a, b in zip(ends[:-1], ends[1:]):
-            term, _ = model.vocabulary.lookup(pieces.glue(ids[a:b]))
+            term, _ = model.vocabulary.look_up(pieces.glue(ids[a:b]))
             if term in wanted:
                 vectors.setdefault((i, term), []).append(token[a:b].mean(0).astype(np.float16))
                 first[i, term] = first.get((i, term), 0) + (window == 0)
