@@ -24,18 +24,13 @@ from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.run import Run, Stage, open_run
 from ..serving.serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .card import ADAPT_LEAST, write_card
-from minicoil.text.vocabulary import (
-    Vocabulary,
-    WordPieces,
-    beyond_fastembed,
-    make_vocabulary,
-    save_vocabulary,
-)
+from ..text.pieces import WordPieces, beyond_fastembed
+from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 if TYPE_CHECKING:
     from minicoil.text.transformer import Transformer
 
-# %% ../../nbs/23_model.ipynb #2131f6f4
+# %% ../../nbs/23_model.ipynb #d4cd10d0
 def as_graph(transformer: "Transformer", names: list[str]) -> Any:
     """A torch module from model inputs, in the order of `names`, to token and sentence embeddings"""
     import torch
@@ -47,7 +42,7 @@ def as_graph(transformer: "Transformer", names: list[str]) -> Any:
 
     return Graph().eval()
 
-# %% ../../nbs/23_model.ipynb #a14d3488
+# %% ../../nbs/23_model.ipynb #525f607f
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
     """Silence what torch says while it exports"""
@@ -123,7 +118,7 @@ def write_tokenizer(folder: Path, transformer: "Transformer") -> None:
     save_json(folder / "tokenizer_config.json", {**special, **limits})
     save_json(folder / "config.json", {**config, "pad_token_id": transformer.pad_id})
 
-# %% ../../nbs/23_model.ipynb #f08a3497
+# %% ../../nbs/23_model.ipynb #bc89d5fb
 @dataclass
 class ModelParts:
     """What a model knows of its words"""
@@ -145,7 +140,7 @@ def trained_parts(run: Run) -> ModelParts:
     rows = np.concatenate([np.zeros_like(encoders[:1]), encoders])
     return ModelParts(vocabulary, rows, load_json(training.path / "quality.json"))
 
-# %% ../../nbs/23_model.ipynb #727d3335
+# %% ../../nbs/23_model.ipynb #67dcdf82
 def check_shape(base: MiniCOIL, rows: np.ndarray) -> None:
     """Raise a `UserError` unless a model's encoders are as large as `rows`' (words + 1, hidden_size, dim)"""
     theirs, ours = (" × ".join(map(str, encoders.shape[1:])) for encoders in (base.weights, rows))
@@ -181,7 +176,7 @@ def adapted(base: MiniCOIL, words: list[str], rows: np.ndarray, quality: dict[st
     origin = {"adapted": {"words": enough, "from": base.folder.name, "encoders": digest}}
     return ModelParts(base.vocabulary, merged, known, origin)
 
-# %% ../../nbs/23_model.ipynb #9b1cfb42
+# %% ../../nbs/23_model.ipynb #f8d2eb96
 KEPT = ("language", "dim", "objective", "input_model", "target_model", "samples", "seed")  # parameters
 
 
@@ -213,7 +208,7 @@ def write_model(run: Run, stage: Stage) -> None:
     counts = {key: len(value["words"]) for key, value in parts.origin.items()}
     stage.finish(words=len(parts.quality), **shape, **counts)
 
-# %% ../../nbs/23_model.ipynb #0abad52c
+# %% ../../nbs/23_model.ipynb #42953916
 def combine_models(run: Run) -> dict[str, Any]:
     """Stage `model`: the directory that serves, from the trained encoders; returns the stage's manifest"""
     stage = run.stage("model")
