@@ -6,7 +6,7 @@
 __all__ = ['JOURNAL', 'UserError', 'one_of', 'refuses', 'checksum', 'checksum_once', 'known_checksum', 'write_down', 'written',
            'atomic', 'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy', 'unreadable', 'throw_away_folder',
            'pass_over_line', 'bounded_lines', 'process_start', 'locked', 'lock_holder', 'living_holder', 'end_orphan',
-           'one_thread', 'progress']
+           'one_thread', 'bar_width', 'progress']
 
 # %% ../../nbs/00_files.ipynb #7b90d1f4
 import contextlib
@@ -261,7 +261,19 @@ def one_thread():
         sys.modules["torch"].set_num_threads(1)
 
 
+def bar_width(widest: int = 90) -> int:
+    "Columns for a progress bar: those of the terminal but one, and at most `widest`"
+    try:
+        columns = os.get_terminal_size(2).columns
+    except OSError:
+        columns = 0
+    return min(widest, (columns or 80) - 1)
+
+
 def progress(items=None, title="", total=None, **options):
     "The items, with a progress bar on stderr; without items the bar itself"
     from tqdm import tqdm
-    return tqdm(items, desc=title, total=total, mininterval=0.5, ncols=90, leave=False, disable=None if title else True, **options)
+    quiet = None if title else True  # None: quiet unless standard error is a terminal
+    return tqdm(
+        items, desc=title, total=total, mininterval=0.5, ncols=bar_width(), leave=False, disable=quiet, **options
+    )
