@@ -18,7 +18,8 @@ import numpy as np
 from ..learning.objectives import apply
 from ..runs.files import UserError
 from ..serving.sparse import bm25_weight, idf, unit_rows
-from ..text.readers import DATA, find_files, numbered_lines, read_documents, writable
+from ..text.formats import numbered_lines, read_documents, writable
+from ..text.readers import DATA, find_files
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):
