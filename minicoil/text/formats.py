@@ -43,7 +43,7 @@ class BadInput:
         else:
             raise UserError(f"{message}: {fix}{', or ' + SKIP_OPTION if self.mode == 'fail' else ''}")
 
-# %% ../../nbs/02_formats.ipynb #25d31d7c
+# %% ../../nbs/02_formats.ipynb #3a37bd98
 READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)  # a damaged file, packed or not
 LONGEST_TEXT = 2**27  # bytes: anything longer is not a text but an archive made to fill the memory
 
@@ -69,9 +69,9 @@ def open_bytes(path: str | Path, meter: Callable | None = None) -> BinaryIO:
     if packed == ".zst":
         import pyarrow as pa
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"))
-    if packed:
-        return {".gz": gzip.open, ".xz": lzma.open}[packed](file, "rb")
-    return file
+    if packed == ".gz":
+        return gzip.open(file, "rb")
+    return lzma.open(file, "rb") if packed == ".xz" else file
 
 # %% ../../nbs/02_formats.ipynb #6ec7408d
 def how_to_convert(path: str | Path, raw: bytes) -> str:
@@ -97,15 +97,17 @@ def decoded_lines(path: str | Path, bad: BadInput, meter: Callable | None = None
                 continue
             yield number, line
 
-# %% ../../nbs/02_formats.ipynb #b1a593fc
+# %% ../../nbs/02_formats.ipynb #8337c0f0
 def numbered_lines(
-    path: str | Path, bad: BadInput | None = None, meter: Callable | None = None, blank: bool = False
+    path: str | Path, bad: BadInput | None = None, meter: Callable | None = None, whole: bool = False
 ) -> Iterator[tuple[int, str]]:
-    "(line number, line) of the lines that are not blank; with `blank` of all lines"
+    "(line number, line) of the lines that are not blank; with `whole` of all lines, each with its end"
     bad, number = bad or BadInput(), 0
     try:
         for number, line in decoded_lines(path, bad, meter):
-            if blank or line.strip():
+            if whole:
+                yield number, line
+            elif line.strip():
                 yield number, line.strip("\r\n")
     except FileNotFoundError:
         raise UserError(f"{shown(path)} does not exist") from None
@@ -114,17 +116,17 @@ def numbered_lines(
     except READ_ERRORS as e:
         bad.found(f"{shown(path)} cannot be read after line {number} ({type(e).__name__}: {e})")
 
-# %% ../../nbs/02_formats.ipynb #85e92eb7
+# %% ../../nbs/02_formats.ipynb #e90b0e6c
 def whole_text(path: str | Path, bad: BadInput | None = None) -> str:
     "A text file as one text, its line ends as \\n; it cannot be longer than `LONGEST_TEXT`"
     bad, lines, size = bad or BadInput(), [], 0
-    for _, line in numbered_lines(path, bad, blank=True):
-        lines.append(f"{line}\n")
+    for _, line in numbered_lines(path, bad, whole=True):
+        lines.append(line)
         size += len(line)
         if size > LONGEST_TEXT:
             bad.found(f"{shown(path)} is longer than {LONGEST_TEXT:,} characters")
             return ""
-    return "".join(lines)
+    return "".join(lines).replace("\r\n", "\n").replace("\r", "\n")
 
 # %% ../../nbs/02_formats.ipynb #9e0f7555
 def writable(text: str) -> str:

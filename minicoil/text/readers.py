@@ -5,19 +5,21 @@
 # %% auto #0
 __all__ = ['DATA', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES', 'OPENWEBTEXT', 'CORPORA', 'sense_row', 'read_senses',
            'bundled_sentences', 'demo_documents', 'stream_openwebtext', 'KnownCorpus', 'text_bytes', 'files_of',
-           'find_files', 'FileMeter', 'source_documents', 'documents', 'corpus_bytes']
+           'to_stderr', 'find_files', 'NamedDocument', 'named_documents', 'FileMeter', 'source_documents', 'documents',
+           'corpus_bytes']
 
-# %% ../../nbs/02_readers.ipynb #ab4f0e8f
+# %% ../../nbs/02_readers.ipynb #862dad27
 import importlib.resources
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ..runs.files import UserError
-from .folders import FORMATS, PACKED, is_readable_format, left_out_line, list_folder, shown
-from .formats import BadInput, numbered_lines, read_documents, writable
+from .folders import FORMATS, PACKED, file_format, is_readable_format, left_out_line, list_folder, shown
+from .formats import BadInput, numbered_lines, read_documents, whole_text, writable
 
 # %% ../../nbs/02_readers.ipynb #4b7f2e3c
 def sense_row(row: dict) -> dict:
@@ -100,7 +102,7 @@ CORPORA = {
     "openwebtext": KnownCorpus(lambda: stream_openwebtext(), lambda: OPENWEBTEXT_BYTES, OPENWEBTEXT_DOCUMENTS),
 }
 
-# %% ../../nbs/02_readers.ipynb #db9156b1
+# %% ../../nbs/02_readers.ipynb #4d8b7547
 def files_of(name: str | Path, tell: Callable[[str], object] | None = None) -> list[Path]:
     "The files that a path stands for, see `find_files`"
     path = Path(name)
@@ -115,7 +117,8 @@ def files_of(name: str | Path, tell: Callable[[str], object] | None = None) -> l
             tell(line)
         return listing.files
     if not os.path.exists(path):
-        raise UserError(f"{shown(name)} does not exist: use {', '.join(CORPORA)}, or the path of a file or folder")
+        known = ", ".join(CORPORA)
+        raise UserError(f"{shown(name)} does not exist: give the path of a file or folder, or one of {known}")
     if not is_readable_format(path):
         formats = f"{', '.join(FORMATS)} (each also {', '.join(PACKED)}), .tar or a tar as .xz"
         raise UserError(f"{shown(name)} is of a format that is not read: it can be {formats}")
@@ -123,7 +126,12 @@ def files_of(name: str | Path, tell: Callable[[str], object] | None = None) -> l
         raise UserError(f"{shown(name)} is not a regular file: copy what it gives into a file")
     return [path]
 
-# %% ../../nbs/02_readers.ipynb #fdac3c60
+# %% ../../nbs/02_readers.ipynb #a2586e93
+def to_stderr(line: str) -> None:
+    "Print a line on standard error"
+    print(line, file=sys.stderr)
+
+
 def find_files(corpus: Iterable[str | Path], tell: Callable[[str], object] | None = None) -> list[str | Path]:
     """Look up what corpora stand for, before anything is read.
 
@@ -142,7 +150,30 @@ def find_files(corpus: Iterable[str | Path], tell: Callable[[str], object] | Non
         found += [name] if name in CORPORA else files_of(name, tell)
     return found
 
-# %% ../../nbs/02_readers.ipynb #28c5157f
+# %% ../../nbs/02_readers.ipynb #4b431e90
+class NamedDocument(NamedTuple):
+    "A document to search: its `name` is its file's path below the folder, with `:number` where a file has several"
+
+    name: str
+    text: str
+
+
+def named_documents(
+    source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
+    skipped: list | None = None, tell: Callable[[str], object] | None = None,
+) -> Iterator[NamedDocument]:
+    "The documents of a file or folder, as search takes them; the arguments are those of `documents` and `find_files`"
+    bad = BadInput(on_bad_input, [] if skipped is None else skipped)
+    in_folder = os.path.isdir(source)
+    for file in files_of(source, tell):
+        name = shown(file.relative_to(source) if in_folder else file.name)
+        if in_folder and file_format(file).kind == ".txt":
+            yield NamedDocument(name, whole_text(file, bad))
+        else:
+            for number, text in enumerate(read_documents(file, text_field, bad.mode, bad.skipped), 1):
+                yield NamedDocument(f"{name}:{number}", text)
+
+# %% ../../nbs/02_readers.ipynb #77aee497
 class FileMeter:
     "Passes a file's bytes on to `meter`, `size` in all, and no more"
 
@@ -166,7 +197,7 @@ def source_documents(source, text_field: str, bad: BadInput, meter: Callable[[in
         yield from read_documents(source, text_field, bad.mode, bad.skipped, file_meter)
         file_meter(file_meter.left)
 
-# %% ../../nbs/02_readers.ipynb #a63c3827
+# %% ../../nbs/02_readers.ipynb #2895b0fa
 def documents(
     corpus: Iterable[str | Path], text_field: str = "text", on_bad_input: str = "refuse",
     skipped: list | None = None, meter: Callable[[int], object] | None = None,
