@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+from ..learning.objectives import OBJECTIVES
 from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, end_orphan, load_json, locked, one_of, throw_away_folder
-from ..runs.run import OBJECTIVES, STAGES, check_parameters, open_run
+from ..runs.run import STAGES, check_parameters, open_run
 from ..runs.server import check_server
 
 # %% ../../nbs/40_pipeline.ipynb #f80de4dc

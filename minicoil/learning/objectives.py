@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..runs.files import one_of
+from ..serving.sparse import unit_rows
 from ..text.transformer import LAYERS
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ['ROWS', 'OBJECTIVES', 'WordSample', 'padded_length', 'stack_rows', 'W
            'Projection', 'fix_signs', 'ridge_root', 'descend', 'one_direction', 'serving_matrices', 'real_rows',
            'mean_length', 'nearly_linear', 'apply', 'mean_cosine', 'keep_level', 'bisect', 'train_group']
 
-# %% ../../nbs/06_objectives.ipynb #deedaad6
+# %% ../../nbs/06_objectives.ipynb #ab26af9c
 @dataclass(frozen=True)
 class WordSample:
     """What is known of a word in its drawn sentences; arrays have a row a sentence.
@@ -69,7 +70,7 @@ def stack_rows(arrays: Sequence[np.ndarray], fill: float = 0.0) -> torch.Tensor:
         out[i, : len(a)] = a
     return torch.from_numpy(out)
 
-# %% ../../nbs/06_objectives.ipynb #135f6479
+# %% ../../nbs/06_objectives.ipynb #1d962281
 @dataclass(frozen=True)
 class WordGroup:
     """Words of one padded length that are trained together.
@@ -119,7 +120,7 @@ class WordGroup:
         import torch
         return None if self.covariance is None else torch.as_tensor(self.covariance).to(self.device)
 
-# %% ../../nbs/06_objectives.ipynb #2210b868
+# %% ../../nbs/06_objectives.ipynb #279060f3
 @dataclass(frozen=True)
 class Objective:
     """What encoders learn.
@@ -147,7 +148,7 @@ class Objective:
         pairs, rows, directions = 4 * self.squares * n**2, 4 * 8 * n * hidden_size, 8 * 10 * hidden_size**2
         return pairs + rows + directions + self.bytes_per_number * dim
 
-# %% ../../nbs/06_objectives.ipynb #b1bf315f
+# %% ../../nbs/06_objectives.ipynb #95828bfb
 OBJECTIVES = {
     "graph": "minicoil.learning.graph:GRAPH",
     "fit": "minicoil.learning.fit:FIT",
@@ -170,7 +171,7 @@ def load_objective(objective: str | Objective) -> Objective:
     module, record = OBJECTIVES[one_of("objective", objective, OBJECTIVES)].split(":")
     return getattr(importlib.import_module(module), record)
 
-# %% ../../nbs/06_objectives.ipynb #c4926cc4
+# %% ../../nbs/06_objectives.ipynb #37b7f27d
 class Projection(NamedTuple):
     """An affine map for each word, in float64: y = (x − mean) directions + constants."""
     mean: torch.Tensor                      # (words, hidden_size)
@@ -183,7 +184,7 @@ def fix_signs(directions: torch.Tensor) -> torch.Tensor:
     at = directions.abs().argmax(1, keepdim=True)
     return directions * directions.gather(1, at).sign()
 
-# %% ../../nbs/06_objectives.ipynb #88c3bd1c
+# %% ../../nbs/06_objectives.ipynb #51d6adf5
 def ridge_root(gram: torch.Tensor, ridge: float) -> torch.Tensor:
     """The lower Cholesky factor (words, h, h) of Gram matrices (words, h, h) float64, with `ridge` of their mean eigenvalue added."""
     import torch
@@ -214,7 +215,7 @@ def one_direction(x: torch.Tensor, ridge: float = 1e-4) -> torch.Tensor:
     x = x.double()
     return torch.cholesky_solve(x.sum(1)[..., None], ridge_root(x.mT @ x, ridge))[..., 0]
 
-# %% ../../nbs/06_objectives.ipynb #17d9f064
+# %% ../../nbs/06_objectives.ipynb #3fa2773c
 def serving_matrices(x: torch.Tensor, projection: Projection) -> torch.Tensor:
     """Encoders that do what a projection does.
 
@@ -244,7 +245,7 @@ def mean_length(y: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """(words,): the root of the mean square length of the real rows of y (words, n, d), whose padding is 0."""
     return ((y**2).sum((1, 2)) / real.sum(1)).sqrt().clamp(min=1e-12)
 
-# %% ../../nbs/06_objectives.ipynb #6b1e798c
+# %% ../../nbs/06_objectives.ipynb #e0e6495e
 def nearly_linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """W (words, h, dim) float32 along w float64, so small that tanh is nearly linear for the rows of x (words, n, h)."""
     return (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
@@ -264,15 +265,14 @@ def apply(x: np.ndarray, w: np.ndarray) -> np.ndarray:
         >>> apply(np.eye(2), np.array([[2.0, 0.0], [0.0, 3.0]])).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    y = np.tanh(x @ w)
-    return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-8)
+    return unit_rows(np.tanh(x @ w), 1e-8)
 
 # %% ../../nbs/06_objectives.ipynb #2a90e7c5
 def mean_cosine(y: np.ndarray) -> float:
     """Mean cosine of two different rows of unit vectors y (n, dim)."""
     return float(((y.sum(0) ** 2).sum() - len(y)) / max(len(y) * (len(y) - 1), 1))
 
-# %% ../../nbs/06_objectives.ipynb #a1a3178f
+# %% ../../nbs/06_objectives.ipynb #5ae5e796
 def keep_level(x: np.ndarray, w: np.ndarray, base: np.ndarray) -> np.ndarray:
     """An encoder with so much constant added that its mean cosine is at least the old encoder's.
 

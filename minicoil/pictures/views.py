@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from ..learning.objectives import load_objective
 from .pages import OVERRIDES, SHAPES, counted, sense_colour, signed
 from ..runs.files import UserError, load_json
 from ..runs.plots import plot_style
@@ -135,7 +136,7 @@ def word_views(run, first=0, end=None, shard=None):
         given = [labels.get((word, text), "no label") for text in mine]
         names = [c["name"] for c in senses[word]["clusters"]]
         yield WordView(word, index, mine, word_spans(mine, forms, pieces), found["clusters"], names if len(names) > 1 else ["all sentences"], found["picture"],
-                       apply(x, w), quality[word]["separation"], run.params.objective == "graph", given if len(set(given)) > 1 else None)
+                       apply(x, w), quality[word]["separation"], load_objective(run.params.objective).constant == -1, given if len(set(given)) > 1 else None)
 
 
 def word_view(run, word):
