@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..learning.objectives import OBJECTIVES, load_objective
 from minicoil.retrieval.retrieval import (
     DEPTH,
     LEXICAL,
@@ -31,7 +32,6 @@ from minicoil.retrieval.retrieval import (
 )
 from .rivals import outside_scores
 from .search import explain_hit
-from ..learning.objectives import OBJECTIVES, load_objective
 from minicoil.runs.files import (
     UserError,
     atomic,

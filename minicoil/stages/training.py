@@ -15,7 +15,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..learning.objectives import Objective, WordSample, apply, load_objective, padded_length, train_group
+from minicoil.learning.objectives import (
+    Objective,
+    WordSample,
+    apply,
+    load_objective,
+    padded_length,
+    train_group,
+)
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
