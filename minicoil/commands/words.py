@@ -40,7 +40,7 @@ from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
 from ..text.pieces import WordPieces
-from ..text.readers import documents, find_files
+from ..text.readers import documents, find_files, to_stderr
 from ..text.transformer import load_transformer, locate_model, token_layers
 from minicoil.text.vocabulary import (
     Vocabulary,
@@ -280,7 +280,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(
         raise UserError(f"{model} is no folder: give a model directory, or with --out a model on the hub")
     if out is not None and target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
-    find_files([*corpus, *index])
+    find_files([*corpus, *index], to_stderr)
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(workshop(target))
         if (target.parent / "run.json").exists():
