@@ -304,7 +304,7 @@ def begin_run(run_dir: str | Path, params: Parameters, redo_from: str | None = N
     old = recorded_parameters(run_dir)
     redone = stages_from(redo_from) if redo_from else []
     changed = check_changes(run_dir, old, params, redone)
-    facts = {"parameters": dataclasses.asdict(params), "versions": versions()}
+    facts: dict[str, Any] = {"parameters": dataclasses.asdict(params), "versions": versions()}
     if is_shared(run_dir):
         facts["shared"] = True
     try:
