@@ -130,13 +130,13 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #13904672
+# %% ../../nbs/35_commands.ipynb #d64628b9
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
         for source in (documents, str(model)):
             if same_file(collection, source) or Path(source).exists() and lies_in(source, collection):
-                raise UserError(f"--collection {collection} holds {source}, which is read: name another folder")
+                raise UserError(f"--collection {collection} holds {source}, which is read: name another")
 
 
 def print_hits(hits: list, n_documents: int, explain: bool) -> None:
@@ -164,8 +164,8 @@ def command_search(
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
     collection: str = typer.Option(
-        "", help="Keep the collection in this folder, or on the Qdrant server at this URL; "
-        "the next call embeds only what has changed"
+        "", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call "
+        "embeds only what has changed"
     ),
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
@@ -233,7 +233,7 @@ def command_retrieval(
 # %% ../../nbs/35_commands.ipynb #f782df51
 @benchmarks.command("make-collection")
 def command_make_collection(
-    data: list[Path] = typer.Option(..., help="Sense-labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
+    data: list[Path] = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz; may be repeated"),
     out: Path = typer.Option(..., help="New BEIR folder to write"),
     most: int = typer.Option(40, help="Documents taken of each word and sense, at most"),
     seed: int = typer.Option(0, help="Seed of the draw"),

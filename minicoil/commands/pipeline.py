@@ -25,10 +25,11 @@ from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .lines import ReaderGone
 from .options import choice, job_count, keep_apart, printable, stage_name, word_list
+from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
 from ..runs.files import UserError
-from ..runs.run import CHOICES, OBJECTIVES, STAGES, Run, run_parameters
+from ..runs.run import CHOICES, STAGES, Run, run_parameters
 
 # %% ../../nbs/40_pipeline.ipynb #2ee236b1
 def plain_name(name: str) -> str:
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings=SETTINGS, help=SUMMARY,
 )
 
-# %% ../../nbs/40_pipeline.ipynb #69df18ec
+# %% ../../nbs/40_pipeline.ipynb #334c6ef7
 def print_version(asked: bool) -> None:
     """Print the version and end, if --version is given."""
     if asked:
@@ -65,7 +66,7 @@ for name, command in COMMANDS.items():
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 
-# %% ../../nbs/40_pipeline.ipynb #829fc9de
+# %% ../../nbs/40_pipeline.ipynb #4c16b649
 def given_parameters(**options: Any) -> dict[str, Any]:
     """The options that were given, as parameters by name."""
     choices = {**CHOICES, "objective": tuple(OBJECTIVES)}
@@ -76,7 +77,7 @@ def given_parameters(**options: Any) -> dict[str, Any]:
         given["language"] = given["language"].strip().lower()
     return given
 
-# %% ../../nbs/40_pipeline.ipynb #88f4c25b
+# %% ../../nbs/40_pipeline.ipynb #b3ac5efa
 REPLACED = ("notebooks", "run.json", "report.html", "log.txt", *(folder for folder, _ in STAGES.values()))
 
 
@@ -86,7 +87,7 @@ def keep_inputs(out: Path, inputs: dict[str, Any], words_file: Path | None) -> N
     folders = [name for name in inputs.get("corpus") or () if name not in ("demo", "openwebtext")]
     keep_apart(out, [*folders, *models, words_file], replaced=REPLACED)
 
-# %% ../../nbs/40_pipeline.ipynb #2410c16c
+# %% ../../nbs/40_pipeline.ipynb #d333d144
 TEXT = typer.Option(None, help="Field of .jsonl and .parquet files that holds the text")
 FROM = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}")
 PRECISION = typer.Option(
@@ -144,7 +145,7 @@ def command_run(
     run = run_chain(out, run_parameters(out, from_model(given)), how)
     print(where_to_look(run))
 
-# %% ../../nbs/40_pipeline.ipynb #386b365b
+# %% ../../nbs/40_pipeline.ipynb #544f9bde
 RESULTS = (
     ("the model", "model", ""),
     ("the pictures", "atlas", "index.html"),
@@ -178,7 +179,7 @@ def where_to_look(run: Run) -> str:
     lines = found_files(run)
     return "\n".join([*lines, "", f"Try:  {command_to_try(run)}"] if run.stage("model").done else lines)
 
-# %% ../../nbs/40_pipeline.ipynb #d9ed8f04
+# %% ../../nbs/40_pipeline.ipynb #f86200cd
 @dataclass(frozen=True)
 class Ending:
     """How a command ends: its exit code, and what it says on standard error."""
@@ -197,9 +198,11 @@ def usage_message(error: Any) -> str:
 
 def again(arguments: list[str]) -> str:
     """What the same command does when it is called again after Ctrl-C."""
-    return "goes on where it was" if "run" in arguments[:1] else "begins again, and nothing was left half-written"
+    if "run" in arguments[:1]:
+        return "goes on where it was"
+    return "begins again, and nothing was left half-written"
 
-# %% ../../nbs/40_pipeline.ipynb #74b0a5ee
+# %% ../../nbs/40_pipeline.ipynb #5e1ec586
 def os_ending(error: OSError) -> Ending | None:
     """How a system error ends a command; None if it names no file and is not about room to write."""
     reason = error.strerror or type(error).__name__
@@ -225,7 +228,7 @@ def ending(error: BaseException, arguments: list[str]) -> Ending | None:
         return os_ending(error)
     return Ending(2, usage_message(error)) if hasattr(error, "format_message") else None
 
-# %% ../../nbs/40_pipeline.ipynb #213a603f
+# %% ../../nbs/40_pipeline.ipynb #3d44639e
 def prepare_streams() -> None:
     """Open the standard streams that are closed, and let none of them fail for a character."""
     for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
