@@ -34,7 +34,7 @@ from minicoil.commands.options import (
 )
 from ..runs.files import UserError
 
-# %% ../../nbs/35_commands.ipynb #d3704d80
+# %% ../../nbs/35_commands.ipynb #dbed3773
 MODEL = typer.Option(..., help="Model directory")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
@@ -78,8 +78,8 @@ def command_embed(
         "float32", help="float32, int8_head (smaller encoders) or int8 (a smaller transformer too)"
     ),
     batch_size: int = typer.Option(32, help="Texts per batch"),
-):
-    "Sparse vectors of texts, a line each"
+) -> None:
+    """Sparse vectors of texts, a line each."""
     from minicoil import MiniCOIL
     kind = choice("format", format, ("jsonl", "npz"))
     file, out = named(file), named(out)
@@ -113,8 +113,8 @@ def command_add_words(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
     jobs: int = JOBS,
-):
-    "Train new words into a finished model; the others stay as they are"
+) -> None:
+    """Train new words into a finished model; the others stay as they are."""
     from minicoil.commands.words import add_words, listed, report
     given = dict(text_field=text_field, on_bad_input=choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     read = [*(corpus or ()), *(index or ()), words_file]
@@ -130,7 +130,7 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #d64628b9
+# %% ../../nbs/35_commands.ipynb #885d1fa2
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
@@ -169,8 +169,8 @@ def command_search(
     ),
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
-):
-    "Search documents, and say why each one was found"
+) -> None:
+    """Search documents, and say why each one was found."""
     from minicoil import MiniCOIL
     from minicoil.retrieval.retrieval import read_collection
     from minicoil.retrieval.search import WAYS, search_documents
@@ -200,8 +200,8 @@ benchmarks = typer.Typer(
 def command_senses(
     model: Path = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
-):
-    "1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat"
+) -> None:
+    """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
     from minicoil import MiniCOIL
     from minicoil.retrieval.benchmark import benchmark_senses
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
@@ -220,8 +220,8 @@ def command_retrieval(
     cache: Path | None = typer.Option(
         None, help="Folder that keeps the transformer's output, for the next model"
     ),
-):
-    "nDCG@10, recall@100 and MRR@10 on judged collections, one or several"
+) -> None:
+    """nDCG@10, recall@100 and MRR@10 on judged collections, one or several."""
     from minicoil import MiniCOIL
     from minicoil.retrieval.benchmark import SYSTEMS, benchmark_collections
     chosen = tuple(choice("systems", name, SYSTEMS) for name in listed_items(systems)) or SYSTEMS
@@ -237,8 +237,8 @@ def command_make_collection(
     out: Path = typer.Option(..., help="New BEIR folder to write"),
     most: int = typer.Option(40, help="Documents taken of each word and sense, at most"),
     seed: int = typer.Option(0, help="Seed of the draw"),
-):
-    "A search collection from labelled sentences: relevant is the same word in the same sense"
+) -> None:
+    """A search collection from labelled sentences: relevant is the same word in the same sense."""
     from minicoil.retrieval.sense_collection import make_collection
     in_range("most", most, 1, MOST_TEXTS)
     in_range("seed", seed, 0, 2**31 - 1)

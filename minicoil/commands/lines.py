@@ -6,7 +6,7 @@
 __all__ = ['LONGEST_LINE', 'NOT_UTF8', 'Oddities', 'Blocks', 'Oddity', 'note', 'decoded', 'report', 'blocks', 'ReaderGone',
            'json_line', 'write_lines', 'write_jsonl', 'pack_array', 'write_npz']
 
-# %% ../../nbs/34_lines.ipynb #a9292f04
+# %% ../../nbs/34_lines.ipynb #2e74d97e
 import contextlib
 import io
 import json
@@ -44,7 +44,7 @@ def note(oddities: Oddities, what: str, number: int) -> None:
     """Count line `number` as odd in the way `what` says."""
     oddities.setdefault(what, Oddity(0, number)).count += 1
 
-# %% ../../nbs/34_lines.ipynb #4791403e
+# %% ../../nbs/34_lines.ipynb #f5c661e7
 def decoded(stream: BinaryIO, oddities: Oddities, longest: int = LONGEST_LINE) -> Iterator[str]:
     """Lines of a binary stream as texts; what was wrong with them is counted in `oddities`."""
     for number, (raw, cut) in enumerate(bounded_lines(stream, longest), 1):
@@ -116,7 +116,7 @@ def write_jsonl(vectors: Blocks, out: Path | None) -> None:
     except BrokenPipeError:  # caught here, because click would call it a failure
         raise ReaderGone from None
 
-# %% ../../nbs/34_lines.ipynb #b0f84690
+# %% ../../nbs/34_lines.ipynb #04b982f8
 def pack_array(packed: zipfile.ZipFile, name: str, source: BinaryIO, kind: str) -> None:
     """Add the bytes of `source` to an .npz as the array `name` of type `kind` ("<i4", "<i8" or "<f4")."""
     n = source.seek(0, io.SEEK_END) // np.dtype(kind).itemsize
