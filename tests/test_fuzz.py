@@ -20,7 +20,7 @@ from minicoil.commands.commands import decoded, word_list
 from minicoil.retrieval.retrieval import read_collection, read_judged
 from minicoil.runs.files import UserError
 from minicoil.runs.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
-from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.serving.directory import ENCODERS_FILE
 from minicoil.text.pieces import WordPieces
 from minicoil.text.readers import read_documents, read_senses
 from minicoil.text.vocabulary import VOCAB_FILE, read_words

@@ -34,7 +34,7 @@ from minicoil.runs.files import (
     write_bytes,
 )
 from ..runs.run import list_files, load_manifest, open_run, save_manifest
-from ..serving.serving import ENCODERS_FILE
+from ..serving.directory import ENCODERS_FILE
 from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words

@@ -97,7 +97,7 @@ def word_quality(x, w, clusters):
 # %% ../../nbs/22_training.ipynb #03ad68bc
 def starting_encoders(folder, dim):
     "{word: encoder (h, dim)} of the model that a run starts from; empty where it has another number of dimensions, which the next stage refuses"
-    from minicoil.serving.serving import find_directory, load_parts
+    from minicoil.serving.directory import find_directory, load_parts
     *_, vocabulary, weights = load_parts(find_directory(folder))
     return {w: weights[i] for w, i in vocabulary.ids.items()} if weights.shape[2] == dim else {}
 
