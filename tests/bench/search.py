@@ -212,7 +212,7 @@ def own_words(model, ways, documents, folder):
     """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
     import dataclasses
 
-    from minicoil.commands.pipeline import from_model
+    from minicoil.commands.chain import from_model
     from minicoil.stages.model import ADAPT_LEAST
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
