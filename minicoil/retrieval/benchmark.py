@@ -43,7 +43,7 @@ from minicoil.runs.files import (
     write_bytes,
 )
 from ..runs.run import open_run
-from ..serving.batches import forward
+from ..serving.batches import encode_means, forward
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import idf, unit_rows
 from ..serving.windows import read_forms
