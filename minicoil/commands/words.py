@@ -276,7 +276,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(
     "Train new `words` into the model directory `model`, or into a copy `out`; returns what changed, see `report`. `index`: files of the documents to look through, else those learned from. `given`: text_field, on_bad_input."
     if bool(corpus) == bool(run):
         raise UserError("new words need text to learn from: name --corpus, or --run for the documents of an earlier run" if not run else "name --corpus or --run, not both")
-    target = Path(out or model).resolve()
+    target = Path(os.path.realpath(out or model))  # not resolve, which raises for a link to itself
     if out is None and not target.with_name(f".{target.name}.adding").exists() and not target.is_dir():
         raise UserError(f"{model} is no folder: give a model directory, or with --out a model on the hub")
     if out is not None and target.exists():
