@@ -14,7 +14,7 @@ from test_serving import compare
 
 import minicoil.runs.server as talk
 from minicoil import MiniCOIL
-from minicoil.commands.pipeline import from_model, summary
+from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
 from minicoil.retrieval.benchmark import benchmark_collections, objective_row
 from minicoil.retrieval.collection import Server
@@ -30,8 +30,9 @@ from minicoil.retrieval.search import (
 )
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import ENCODERS_FILE
-from minicoil.serving.windows import read_forms, window_rows
+from minicoil.serving.batches import window_rows
+from minicoil.serving.directory import ENCODERS_FILE
+from minicoil.serving.windows import read_forms
 from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
 from minicoil.stages.tokens import word_tokens
 
@@ -283,7 +284,7 @@ def test_help_names_every_precision():
     import inspect
 
     from minicoil.commands.commands import command_embed
-    from minicoil.serving.serving import MODEL_FILES
+    from minicoil.serving.directory import MODEL_FILES
     assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import MiniCOIL
+from ..learning.objectives import load_objective
 from ..runs.engine import batched
 from minicoil.runs.files import (
     UserError,
@@ -35,13 +36,13 @@ from minicoil.runs.files import (
 from ..runs.locks import locked
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import open_run
-from ..serving.serving import ENCODERS_FILE
+from ..serving.directory import ENCODERS_FILE
 from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
 from ..text.pieces import WordPieces
 from ..text.readers import documents, find_files, to_stderr
-from ..text.transformer import load_transformer, locate_model, token_layers
+from ..text.transformer import load_transformer, locate_model
 from minicoil.text.vocabulary import (
     Vocabulary,
     make_vocabulary,
@@ -63,7 +64,7 @@ def own_parameters(model):
 def same_input_model(model, probe="The bat left its cave at dusk, and the bank closed."):
     "Raise a `UserError` unless the input model can be had and computes what the directory's ONNX form does"
     name = model.info["input_model"]
-    transformer = load_transformer(name, token_layers(model.info["objective"]))
+    transformer = load_transformer(name, load_objective(model.info["objective"]).layers)
     same = transformer.tokenize([probe]) == [model.tokenizer.encode(probe).ids] and transformer.dim == len(model.embed_both([probe])[0][0])
     if not same or np.abs(model.embed_both([probe])[0] - transformer.forward(transformer.tokenize([probe]))[0]).max() > 1e-3:
         raise UserError(f"the input model {name!r} found here is not the one that {model.folder} was made with: new words would not fit")
