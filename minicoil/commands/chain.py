@@ -244,7 +244,7 @@ def summary(run: Run, stage: str, seconds: float) -> str:
 # %% ../../nbs/39_chain.ipynb #cf82a461
 @contextlib.contextmanager
 def undone_if_unusable(out: Path, new: bool) -> Iterator[None]:
-    """Where the user's input turns out to be unusable, remove a new folder and what this run has made in it."""
+    """Where the user's input turns out to be unusable, remove a new folder and what the run made in it."""
     try:
         yield
     except UserError:
