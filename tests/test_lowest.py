@@ -15,6 +15,14 @@ from conftest import minicoil
 ROOT = Path(__file__).resolve().parents[1]
 LOWEST = ROOT / "tests" / "lowest.txt"
 TEXTS = "A bat left its cave.\nThe bank raised its rates in 1998.\n\nbats, banks and zzyzx\n"
+REFUSED = [
+    ["nonsense"],
+    ["embed", "--nonsense"],
+    ["embed", "--model", "nowhere", "x.txt"],
+    ["embed", "x.txt"],
+    ["search", "--model", "nowhere"],
+    ["run", "--dim", "x"],
+]
 OFFERED = ["run", "embed", "search", "explore", "add-words", "benchmark", "benchmark senses"]
 
 
@@ -66,10 +74,7 @@ def test_help_with_the_lowest_versions(lowest, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "given",
-    [["nonsense"], ["embed", "--nonsense"], ["embed", "--model", "nowhere", "x.txt"], ["run", "--dim", "x"]],
-)
+@pytest.mark.parametrize("given", REFUSED, ids=" ".join)
 def test_refusals_with_the_lowest_versions(lowest, given):
     """What cannot be done is one line and exit code 2."""
     done = lowest(*given)
