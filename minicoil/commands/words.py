@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import MiniCOIL
+from ..learning.objectives import load_objective
 from ..runs.engine import batched
-from ..runs.files import UserError, atomic, locked, progress
+from ..runs.files import UserError, atomic, progress
+from ..runs.locks import locked
 from ..runs.run import Run, open_run
 from ..runs.swap import put_in_place, work_folder, workshop
 from ..stages.growth import grow
@@ -29,8 +31,8 @@ from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
 from ..text.normalize import normalize_text
 from ..text.pieces import WordPieces
-from ..text.readers import documents, find_files
-from ..text.transformer import load_transformer, locate_model, token_layers
+from ..text.readers import documents, find_files, to_stderr
+from ..text.transformer import load_transformer, locate_model
 from ..text.vocabulary import Vocabulary, positions, read_words
 
 # %% ../../nbs/34_words.ipynb #d972c307
@@ -46,14 +48,14 @@ def own_parameters(model: MiniCOIL) -> dict[str, Any]:
                             "only a model made by minicoil run can take new words")
     return {name: model.info[name] for name in NEEDED + RECORDED if name in model.info}
 
-# %% ../../nbs/34_words.ipynb #5dbc0879
+# %% ../../nbs/34_words.ipynb #d9f309cb
 PROBE = "The bat left its cave at dusk, and the bank closed."
 
 
 def same_input_model(model: MiniCOIL, probe: str = PROBE) -> None:
     """Raise a `UserError` unless the input model is here and computes what the directory's ONNX graph does"""
     name = model.info["input_model"]
-    transformer = load_transformer(name, token_layers(model.info["objective"]))
+    transformer = load_transformer(name, load_objective(model.info["objective"]).layers)
     ids = transformer.tokenize([probe])
     ours = model.embed_both([probe])[0]
     same = ids == [model.tokenizer.encode(probe).ids] and transformer.dim == ours.shape[1]
@@ -61,7 +63,7 @@ def same_input_model(model: MiniCOIL, probe: str = PROBE) -> None:
         raise UserError(f"the input model {name!r} found here is not the one that {model.folder} "
                         "was made with: new words would not fit")
 
-# %% ../../nbs/34_words.ipynb #5dfe6461
+# %% ../../nbs/34_words.ipynb #62ddcd80
 def irregular_forms(vocabulary: Vocabulary) -> dict[str, list[str]]:
     """{word: its forms that have another stem than the word}"""
     stem = vocabulary.stemmer.stem_word
@@ -86,13 +88,13 @@ def starting_parameters(start_from: str | Path, words: Iterable[str] = ()) -> di
     named = ["/".join([w, *forms.get(w, [])]) for w in chosen]
     return {**{name: given[name] for name in NEEDED}, "words": named, "start_from": str(start_from)}
 
-# %% ../../nbs/34_words.ipynb #6ce0286a
+# %% ../../nbs/34_words.ipynb #3cdd92e1
 def listed(left_out: dict[str, str], most: int = 5) -> str:
     """Words with their reasons, on one line"""
     reasons = [f"{word or repr(word)}: {reason}" for word, reason in left_out.items()]
     return "; ".join(reasons[:most] + (["…"] if len(reasons) > most else []))
 
-# %% ../../nbs/34_words.ipynb #449e0468
+# %% ../../nbs/34_words.ipynb #d05ece97
 def why_known(forms: tuple[str, ...], vocabulary: Vocabulary) -> str:
     """Why a word with these forms, itself first, is not a new one; empty if it is"""
     for form in forms:
@@ -128,7 +130,7 @@ def new_words(wishes: Iterable[str], model: MiniCOIL) -> Wishes:
         raise UserError(f"no word can be added ({reasons}): choose other words")
     return found
 
-# %% ../../nbs/34_words.ipynb #5a731f65
+# %% ../../nbs/34_words.ipynb #e135b11d
 def earlier_run(folder: str | Path) -> Run:
     """An earlier run with documents, or a `UserError`"""
     if not (Path(folder) / "run.json").exists():
@@ -189,7 +191,7 @@ def new_words_in(texts: Iterable[str], model: MiniCOIL, first_id: int) -> Iterat
         for plain, read in zip(words_in(batch, model), words_in(normal, model)):
             yield [model.words[i - 1] for i in sorted(plain | read) if i >= first_id]
 
-# %% ../../nbs/34_words.ipynb #93a2263a
+# %% ../../nbs/34_words.ipynb #6b07115e
 class LookedThrough(NamedTuple):
     """How many documents were looked through, and how many of them have a new word"""
     documents: int
@@ -208,7 +210,7 @@ def write_list(path: str | Path | None, found: Iterable[list[str]]) -> LookedThr
             documents += 1
     return LookedThrough(documents, touched)
 
-# %% ../../nbs/34_words.ipynb #2549cc2b
+# %% ../../nbs/34_words.ipynb #eecd7291
 def check_call(model: str | Path, target: Path, corpus: tuple[str, ...], run: str | Path,
                out: str | Path | None) -> None:
     """Raise a `UserError` for a call of `add_words` that cannot be meant"""
@@ -222,7 +224,7 @@ def check_call(model: str | Path, target: Path, corpus: tuple[str, ...], run: st
     if out is not None and target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
 
-# %% ../../nbs/34_words.ipynb #415587e9
+# %% ../../nbs/34_words.ipynb #42ea0d48
 @contextlib.contextmanager
 def held_workshop(target: Path) -> Iterator[Path]:
     """A `workshop` for the folder `target`; a run that it belongs to is held meanwhile"""
@@ -265,7 +267,7 @@ def add_words(model: str | Path, words: Iterable[str], corpus: Iterable[str] = (
     """
     corpus, index, target = tuple(corpus), tuple(index), Path(out or model).resolve()
     check_call(model, target, corpus, run, out)
-    find_files([*corpus, *index])
+    find_files([*corpus, *index], to_stderr)
     with held_workshop(target) as work:
         old = MiniCOIL.load(model if out else target)
         usable, left_out = new_words(words, old)
@@ -280,7 +282,7 @@ def add_words(model: str | Path, words: Iterable[str], corpus: Iterable[str] = (
             "looked_through": looked.documents, "indexed": bool(index), "shift": [old.shift, new.shift],
             "list": str(list_file or "")}
 
-# %% ../../nbs/34_words.ipynb #6864a091
+# %% ../../nbs/34_words.ipynb #d633d906
 KEPT = "all others stay as they are: old words and unknown words keep their indexes"
 MOVED = ("MOVED: the indexes of unknown words now begin at {after:,} instead of {before:,}: "
          "embed every document again")

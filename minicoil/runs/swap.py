@@ -6,7 +6,7 @@
 __all__ = ['AT_FDCWD', 'RENAME_EXCHANGE', 'RENAME_SWAP', 'copy_synced', 'swap', 'sync_folder', 'put_in_place', 'work_folder',
            'sweep_work', 'workshop']
 
-# %% ../../nbs/34_swap.ipynb #0e5eb891
+# %% ../../nbs/34_swap.ipynb #a3ac55e5
 import contextlib
 import ctypes
 import os
@@ -14,9 +14,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .files import UserError, atomic, locked
+from .files import UserError, atomic
+from .locks import locked
 
-# %% ../../nbs/34_swap.ipynb #9496b943
+# %% ../../nbs/34_swap.ipynb #c3c6ba05
 def copy_synced(source: Path, target: Path, but: Iterable[str]) -> None:
     """Copy a folder's files, all but those named, and force them to disk"""
     for file in sorted(source.rglob("*")):
@@ -36,7 +37,7 @@ def swap(new: Path, old: Path) -> bool:
         return libc.renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0
     return hasattr(libc, "renamex_np") and libc.renamex_np(a, b, RENAME_SWAP) == 0
 
-# %% ../../nbs/34_swap.ipynb #4e7a93ba
+# %% ../../nbs/34_swap.ipynb #c1cfc26d
 def sync_folder(folder: Path) -> None:
     """Force a folder's entries to disk"""
     handle = os.open(folder, os.O_RDONLY)
@@ -54,7 +55,7 @@ def put_in_place(new: Path, target: Path, aside: Path) -> None:
         os.rename(new, target)
     sync_folder(target.parent)
 
-# %% ../../nbs/34_swap.ipynb #cf847fa7
+# %% ../../nbs/34_swap.ipynb #5a0b195b
 def work_folder(target: Path) -> Path:
     """Where a new version of the folder `target` is built"""
     return target.with_name(f".{target.name}.adding")

@@ -63,7 +63,7 @@ def torch_parity(model: MiniCOIL, transformer: "Transformer", texts: list[str]) 
         worst["sentences"] = max(worst["sentences"], float(np.abs(sentences - expected[0]).max()))
     return worst
 
-# %% ../../nbs/31_export.ipynb #fb917215
+# %% ../../nbs/31_export.ipynb #b3d629d0
 class Pair(NamedTuple):
     """One text's sparse vector, ours and FastEmbed's"""
     ours: SparseEmbedding
@@ -117,7 +117,7 @@ def quantize(folder: Path) -> None:
     save_npy(folder / INT8_FILE, encoders.numbers)
     save_npy(folder / SCALES_FILE, encoders.scales)
 
-# %% ../../nbs/31_export.ipynb #4e8f6bc2
+# %% ../../nbs/31_export.ipynb #f93cee0e
 def megabytes(folder: Path, *names: str) -> float:
     """Size of some files together"""
     return round(sum((folder / name).stat().st_size for name in names) / 1e6, 3)
@@ -140,13 +140,13 @@ def timed_vectors(models: dict[str, MiniCOIL], texts: list[str]) -> Timed:
             seconds[form].append(time.perf_counter() - begin)
     return Timed({form: float(np.median(s)) for form, s in seconds.items()}, vectors)
 
-# %% ../../nbs/31_export.ipynb #ab07e4db
+# %% ../../nbs/31_export.ipynb #39100638
 def mean_cosine(a: list[dict], b: list[dict]) -> float | None:
     """Mean cosine of the word vectors of two forms; None if no text has a known word"""
     same = [float(x[word] @ y[word]) for x, y in zip(a, b) for word in x]
     return round(float(np.mean(same)), 4) if same else None
 
-# %% ../../nbs/31_export.ipynb #01699d9f
+# %% ../../nbs/31_export.ipynb #b66f6106
 def compare_forms(folder: Path, texts: list[str], threads: int = 2) -> dict[str, dict[str, Any]]:
     """{form: {graph and encoders in MB, texts_per_second, cosine to float32 or None}} of a model directory"""
     models = {form: MiniCOIL.load(folder, precision=form, threads=threads) for form in MODEL_FILES}
@@ -157,7 +157,7 @@ def compare_forms(folder: Path, texts: list[str], threads: int = 2) -> dict[str,
                    "texts_per_second": round(len(texts) / seconds[form], 1),
                    "cosine": mean_cosine(vectors["float32"], vectors[form])} for form in models}
 
-# %% ../../nbs/31_export.ipynb #0186a58c
+# %% ../../nbs/31_export.ipynb #a08b5358
 MODULE = {"idx": 0, "name": "0", "path": "", "type": "minicoil.sparse_encoder.MiniCOILModule"}
 SPARSE_ENCODER: dict[str, Any] = {"model_type": "SparseEncoder", "similarity_fn_name": "dot", "prompts": {},
                                   "default_prompt_name": None}
@@ -176,12 +176,13 @@ def parity_report(run: Run, folder: Path, texts: list[str]) -> dict[str, Any]:
     """What report.json says"""
     import onnxruntime as ort
 
-    from minicoil.text.transformer import load_transformer, token_layers
+    from minicoil.learning.objectives import load_objective
+    from minicoil.text.transformer import load_transformer
     params, heads = run.params, {}
     for precision, file in (("float32", HEAD_FILE), ("int8_head", INT8_HEAD_FILE)):
         session = ort.InferenceSession(str(folder / file))
         heads[file] = head_parity(MiniCOIL.load(folder, precision=precision), session, texts[:100])
-    transformer = load_transformer(params.input_model, token_layers(params.objective))
+    transformer = load_transformer(params.input_model, load_objective(params.objective).layers)
     plain = [t for t in texts[len(HARD_TEXTS) :] if len(t) < 300][:150]
     return {"torch": torch_parity(MiniCOIL.load(folder), transformer, texts[:60]),
             "fastembed": fastembed_parity(folder, texts),
