@@ -22,7 +22,7 @@ FLOORS = [
 LIGHT = ("runs", "text", "serving")
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "matplotlib")
 ASKED_FOR = "serving.sparse_encoder"  # a class of sentence-transformers: only load_sparse_encoder loads it
-REGISTRY = "runs.run"  # names the function of every stage, as text, so that a stage is loaded when it runs
+REGISTRIES = ("runs.run", "learning.objectives")  # name stages and objectives by text: loaded when they are used
 TARGET = re.compile(r"minicoil\.(\w+)\.(\w+):\w+")  # a function named by text, as `map_shards` takes it
 
 
@@ -63,7 +63,7 @@ def imported(module):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = {name.removeprefix("minicoil.") for name in absolute(module, node)}
             found |= names & set(MODULES)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and module != REGISTRY:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and module not in REGISTRIES:
             found |= {f"{package}.{name}" for package, name in TARGET.findall(node.value)}
     return found - {module}
 

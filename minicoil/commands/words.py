@@ -48,7 +48,7 @@ def own_parameters(model: MiniCOIL) -> dict[str, Any]:
                             "only a model made by minicoil run can take new words")
     return {name: model.info[name] for name in NEEDED + RECORDED if name in model.info}
 
-# %% ../../nbs/34_words.ipynb #d9f309cb
+# %% ../../nbs/34_words.ipynb #adb309a6
 PROBE = "The bat left its cave at dusk, and the bank closed."
 
 
@@ -63,7 +63,7 @@ def same_input_model(model: MiniCOIL, probe: str = PROBE) -> None:
         raise UserError(f"the input model {name!r} found here is not the one that {model.folder} "
                         "was made with: new words would not fit")
 
-# %% ../../nbs/34_words.ipynb #62ddcd80
+# %% ../../nbs/34_words.ipynb #5dfe6461
 def irregular_forms(vocabulary: Vocabulary) -> dict[str, list[str]]:
     """{word: its forms that have another stem than the word}"""
     stem = vocabulary.stemmer.stem_word
@@ -88,13 +88,13 @@ def starting_parameters(start_from: str | Path, words: Iterable[str] = ()) -> di
     named = ["/".join([w, *forms.get(w, [])]) for w in chosen]
     return {**{name: given[name] for name in NEEDED}, "words": named, "start_from": str(start_from)}
 
-# %% ../../nbs/34_words.ipynb #3cdd92e1
+# %% ../../nbs/34_words.ipynb #6ce0286a
 def listed(left_out: dict[str, str], most: int = 5) -> str:
     """Words with their reasons, on one line"""
     reasons = [f"{word or repr(word)}: {reason}" for word, reason in left_out.items()]
     return "; ".join(reasons[:most] + (["…"] if len(reasons) > most else []))
 
-# %% ../../nbs/34_words.ipynb #d05ece97
+# %% ../../nbs/34_words.ipynb #449e0468
 def why_known(forms: tuple[str, ...], vocabulary: Vocabulary) -> str:
     """Why a word with these forms, itself first, is not a new one; empty if it is"""
     for form in forms:
@@ -130,7 +130,7 @@ def new_words(wishes: Iterable[str], model: MiniCOIL) -> Wishes:
         raise UserError(f"no word can be added ({reasons}): choose other words")
     return found
 
-# %% ../../nbs/34_words.ipynb #e135b11d
+# %% ../../nbs/34_words.ipynb #5a731f65
 def earlier_run(folder: str | Path) -> Run:
     """An earlier run with documents, or a `UserError`"""
     if not (Path(folder) / "run.json").exists():
@@ -191,7 +191,7 @@ def new_words_in(texts: Iterable[str], model: MiniCOIL, first_id: int) -> Iterat
         for plain, read in zip(words_in(batch, model), words_in(normal, model)):
             yield [model.words[i - 1] for i in sorted(plain | read) if i >= first_id]
 
-# %% ../../nbs/34_words.ipynb #6b07115e
+# %% ../../nbs/34_words.ipynb #93a2263a
 class LookedThrough(NamedTuple):
     """How many documents were looked through, and how many of them have a new word"""
     documents: int
@@ -210,7 +210,7 @@ def write_list(path: str | Path | None, found: Iterable[list[str]]) -> LookedThr
             documents += 1
     return LookedThrough(documents, touched)
 
-# %% ../../nbs/34_words.ipynb #eecd7291
+# %% ../../nbs/34_words.ipynb #2549cc2b
 def check_call(model: str | Path, target: Path, corpus: tuple[str, ...], run: str | Path,
                out: str | Path | None) -> None:
     """Raise a `UserError` for a call of `add_words` that cannot be meant"""
@@ -224,7 +224,7 @@ def check_call(model: str | Path, target: Path, corpus: tuple[str, ...], run: st
     if out is not None and target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
 
-# %% ../../nbs/34_words.ipynb #42ea0d48
+# %% ../../nbs/34_words.ipynb #415587e9
 @contextlib.contextmanager
 def held_workshop(target: Path) -> Iterator[Path]:
     """A `workshop` for the folder `target`; a run that it belongs to is held meanwhile"""
@@ -282,7 +282,7 @@ def add_words(model: str | Path, words: Iterable[str], corpus: Iterable[str] = (
             "looked_through": looked.documents, "indexed": bool(index), "shift": [old.shift, new.shift],
             "list": str(list_file or "")}
 
-# %% ../../nbs/34_words.ipynb #d633d906
+# %% ../../nbs/34_words.ipynb #6864a091
 KEPT = "all others stay as they are: old words and unknown words keep their indexes"
 MOVED = ("MOVED: the indexes of unknown words now begin at {after:,} instead of {before:,}: "
          "embed every document again")

@@ -19,14 +19,9 @@ import numpy as np
 from ..runs.engine import batched
 from ..runs.files import atomic, load_json, save_json, save_npy
 from ..runs.run import Run, open_run
-from minicoil.serving.serving import (
-    ENCODERS_FILE,
-    INT8_FILE,
-    MODEL_FILES,
-    SCALES_FILE,
-    MiniCOIL,
-    forward,
-)
+from ..serving.batches import forward
+from ..serving.directory import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
+from ..serving.serving import MiniCOIL
 from ..serving.sparse import SparseEmbedding, int8_encoders
 from .card import write_card
 from .head import HEAD_FILE, INT8_HEAD_FILE, head_parity, write_head
@@ -63,7 +58,7 @@ def torch_parity(model: MiniCOIL, transformer: "Transformer", texts: list[str]) 
         worst["sentences"] = max(worst["sentences"], float(np.abs(sentences - expected[0]).max()))
     return worst
 
-# %% ../../nbs/31_export.ipynb #b3d629d0
+# %% ../../nbs/31_export.ipynb #fb917215
 class Pair(NamedTuple):
     """One text's sparse vector, ours and FastEmbed's"""
     ours: SparseEmbedding
@@ -117,7 +112,7 @@ def quantize(folder: Path) -> None:
     save_npy(folder / INT8_FILE, encoders.numbers)
     save_npy(folder / SCALES_FILE, encoders.scales)
 
-# %% ../../nbs/31_export.ipynb #f93cee0e
+# %% ../../nbs/31_export.ipynb #4e8f6bc2
 def megabytes(folder: Path, *names: str) -> float:
     """Size of some files together"""
     return round(sum((folder / name).stat().st_size for name in names) / 1e6, 3)
@@ -140,13 +135,13 @@ def timed_vectors(models: dict[str, MiniCOIL], texts: list[str]) -> Timed:
             seconds[form].append(time.perf_counter() - begin)
     return Timed({form: float(np.median(s)) for form, s in seconds.items()}, vectors)
 
-# %% ../../nbs/31_export.ipynb #39100638
+# %% ../../nbs/31_export.ipynb #ab07e4db
 def mean_cosine(a: list[dict], b: list[dict]) -> float | None:
     """Mean cosine of the word vectors of two forms; None if no text has a known word"""
     same = [float(x[word] @ y[word]) for x, y in zip(a, b) for word in x]
     return round(float(np.mean(same)), 4) if same else None
 
-# %% ../../nbs/31_export.ipynb #b66f6106
+# %% ../../nbs/31_export.ipynb #01699d9f
 def compare_forms(folder: Path, texts: list[str], threads: int = 2) -> dict[str, dict[str, Any]]:
     """{form: {graph and encoders in MB, texts_per_second, cosine to float32 or None}} of a model directory"""
     models = {form: MiniCOIL.load(folder, precision=form, threads=threads) for form in MODEL_FILES}
@@ -157,7 +152,7 @@ def compare_forms(folder: Path, texts: list[str], threads: int = 2) -> dict[str,
                    "texts_per_second": round(len(texts) / seconds[form], 1),
                    "cosine": mean_cosine(vectors["float32"], vectors[form])} for form in models}
 
-# %% ../../nbs/31_export.ipynb #a08b5358
+# %% ../../nbs/31_export.ipynb #0186a58c
 MODULE = {"idx": 0, "name": "0", "path": "", "type": "minicoil.sparse_encoder.MiniCOILModule"}
 SPARSE_ENCODER: dict[str, Any] = {"model_type": "SparseEncoder", "similarity_fn_name": "dot", "prompts": {},
                                   "default_prompt_name": None}

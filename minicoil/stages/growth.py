@@ -6,7 +6,7 @@
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'OF_THE_ENCODERS', 'grown_vocabulary', 'origin', 'grown_info', 'grown_card',
            'renew_manifest', 'grow']
 
-# %% ../../nbs/34_growth.ipynb #d00a50d1
+# %% ../../nbs/34_growth.ipynb #46669803
 import re
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
-from ..serving.serving import ENCODERS_FILE, MiniCOIL
+from ..serving.directory import ENCODERS_FILE
+from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .sentences import trained_words
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
-# %% ../../nbs/34_growth.ipynb #87911ffa
+# %% ../../nbs/34_growth.ipynb #116fdbde
 def grown_vocabulary(vocabulary: Vocabulary, forms: dict[str, list[str]]) -> Vocabulary:
     """A vocabulary with the words of {word: forms} appended"""
     new = make_vocabulary(forms, vocabulary.language)
@@ -66,7 +67,7 @@ def grown_card(card: str, info: dict[str, Any], n: int) -> str:
     heading = section.strip().splitlines()[0]
     return card.split(heading)[0].rstrip() + "\n" + section
 
-# %% ../../nbs/34_growth.ipynb #58b5b1b8
+# %% ../../nbs/34_growth.ipynb #0cc0d77b
 def renew_manifest(folder: Path, words: int) -> None:
     """Bring a model's manifest up to date: sizes and checksums of its files, and its number of words"""
     manifest = load_manifest(folder / "manifest.json")
@@ -76,7 +77,7 @@ def renew_manifest(folder: Path, words: int) -> None:
         **manifest, "words": words, "files": {name: sizes[name] for name in known},
         "checksums": {name: checksums[name] for name in known}})
 
-# %% ../../nbs/34_growth.ipynb #e753a1fa
+# %% ../../nbs/34_growth.ipynb #ef0d70f3
 OF_THE_ENCODERS = ("minicoil.int8.npy", "minicoil.int8.scales.npy",
                    "minicoil_head.onnx", "minicoil_head_int8.onnx")
 

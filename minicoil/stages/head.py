@@ -6,7 +6,7 @@
 __all__ = ['HEAD_FILE', 'INT8_HEAD_FILE', 'FLOAT32_MATRICES', 'INT8_MATRICES', 'SUMS', 'SIZES', 'VECTORS', 'npy_tensor', 'Node',
            'head_nodes', 'head_constants', 'head_inputs', 'write_head', 'head_difference', 'head_parity']
 
-# %% ../../nbs/30_head.ipynb #ff947625
+# %% ../../nbs/30_head.ipynb #e9783b86
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from ..runs.engine import batched
 from ..runs.files import write_bytes
-from ..serving.serving import ENCODERS_FILE, INT8_FILE, SCALES_FILE, MiniCOIL, forward
+from ..serving.batches import forward
+from ..serving.directory import ENCODERS_FILE, INT8_FILE, SCALES_FILE
+from ..serving.serving import MiniCOIL
 from ..serving.sparse import Reading, encode_words, head_arrays
 
 # %% ../../nbs/30_head.ipynb #51927aae
@@ -32,7 +34,7 @@ def npy_tensor(name: str, file: Path) -> Any:
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
-# %% ../../nbs/30_head.ipynb #e9890889
+# %% ../../nbs/30_head.ipynb #6c69bab7
 class Node(NamedTuple):
     """One step of an ONNX graph"""
     operator: str
@@ -50,7 +52,7 @@ INT8_MATRICES = [
     Node("Mul", "wide scale1", "matrices"),
 ]
 
-# %% ../../nbs/30_head.ipynb #3a400743
+# %% ../../nbs/30_head.ipynb #87ee1e9f
 SUMS = [
     Node("Reshape", "token_embeddings flat", "rows"),
     Node("Gather", "rows positions", "mine"),
@@ -88,7 +90,7 @@ def head_nodes(int8: bool) -> list[Node]:
     """The head's nodes, in the order they run"""
     return [*(INT8_MATRICES if int8 else FLOAT32_MATRICES), *SUMS, *SIZES, *VECTORS]
 
-# %% ../../nbs/30_head.ipynb #a6a01b53
+# %% ../../nbs/30_head.ipynb #64cbb741
 def head_constants(folder: Path, int8: bool) -> list[Any]:
     """The head's constants as ONNX tensors"""
     from onnx import TensorProto, helper
@@ -114,7 +116,7 @@ def head_inputs(hidden: int) -> list[Any]:
     sizes = {"word_ids": "n", "positions": "p", "owners": "p"}
     return [tokens, *(value(name, TensorProto.INT64, [size]) for name, size in sizes.items())]
 
-# %% ../../nbs/30_head.ipynb #bbf5c75e
+# %% ../../nbs/30_head.ipynb #26e568e1
 def write_head(folder: Path, int8: bool = False) -> None:
     """Write the head as ONNX: token_embeddings, word_ids, positions, owners → word_vectors (n, dim)"""
     from onnx import TensorProto, helper
