@@ -37,7 +37,7 @@ from ..runs.files import UserError
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
 
-# %% ../../nbs/35_commands.ipynb #dbed3773
+# %% ../../nbs/35_commands.ipynb #d3704d80
 MODEL = typer.Option(..., help="Model directory")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
@@ -70,7 +70,7 @@ def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     except (OSError, ValueError) as e:
         raise UserError(f"{file} cannot be read: {getattr(e, 'strerror', None) or e}") from None
 
-# %% ../../nbs/35_commands.ipynb #a33e08f4
+# %% ../../nbs/35_commands.ipynb #b90393c4
 def read_blocks(
     model: MiniCOIL, texts: Iterable[str], size: int, oddities: Oddities, cut: bool
 ) -> Iterator[list[str]]:
@@ -96,7 +96,7 @@ def command_embed(
         "float32", help="float32, int8_head (smaller encoders) or int8 (a smaller transformer too)"
     ),
     batch_size: int = typer.Option(32, help="Texts per batch"),
-    cut: bool = typer.Option(False, "--cut", help="Read as FastEmbed does: the first 256 tokens, as they stand"),
+    cut: bool = typer.Option(False, "--cut", help="Read as FastEmbed does: 256 tokens, as they stand"),
 ) -> None:
     """Sparse vectors of texts, a line each."""
     kind = choice("format", format, ("jsonl", "npz"))
@@ -150,7 +150,7 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #68ad2a45
+# %% ../../nbs/35_commands.ipynb #4d32099e
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
