@@ -1,4 +1,5 @@
 """The `minicoil` command from outside: what it refuses, what it prints, and what it leaves behind."""
+import contextlib
 import gzip
 import json
 import os
@@ -6,18 +7,22 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import call, one_line
 from conftest import minicoil
 
 from minicoil.text.readers import DATA, bundled_sentences
 
+MINICOIL = str(Path(sys.executable).with_name("minicoil"))
 PATH_WORD, LONG_WORD, ESCAPE_WORD, EMOJI_WORD = "../../x", "a" * 10_000, "\x1b[31m\x07", "🦇"
 
 
 def command(folder, *arguments, **options):
-    """The finished `minicoil` command, run in `folder`, offline, with temporary files in `folder`/tmp."""
+    """The finished `minicoil` command, in a process of its own; run in `folder`, offline, with temporary files in `folder`/tmp."""
     (folder / "tmp").mkdir(exist_ok=True)
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder / "tmp")}
     return minicoil(*arguments, cwd=folder, env=offline, **{"stdin": subprocess.DEVNULL, **options})
@@ -93,6 +98,8 @@ WHILE_READING = {
     "too-rare-word": ("run --words bat --corpus good.txt --until sentences --out new", "bat: in 1 sentences"),
 }
 CASES = {**AT_ONCE, **WHILE_READING}
+# Those that start kernels, and a few of each kind: the others call `main` in this process.
+AS_A_PROCESS = {*WHILE_READING, "unknown-command", "bytes-as-word", "other-parameters", "embed-file-missing", "retrieval-avg-len"}
 
 
 def spoiled_folder(folder, run_folder):
@@ -124,17 +131,15 @@ def refusal(request, run_folder, model_folder, tmp_path_factory):
         pytest.skip("root may write everywhere")
     (folder / "tmp").mkdir()
     before = contents(folder)
-    done = command(folder, *(str(model_folder) if a == "MODEL" else a for a in arguments))
+    run = command if request.param in AS_A_PROCESS else call
+    done = run(folder, *(str(model_folder) if a == "MODEL" else a for a in arguments))
     return done, named, before, contents(folder)
 
 
 def test_bad_input_ends_in_one_line(refusal):
     """Bad input ends with exit code 2 and one line on stderr, which names the thing, without a traceback and with no raw control character."""
     done, named, *_ = refusal
-    lines = done.stderr.splitlines()
-    assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), "\n".join(lines[-3:])
-    assert named in lines[0] and len(lines[0]) < 600
-    assert lines[0].isprintable()
+    assert named in one_line(done) and done.stdout == ""
 
 
 def test_bad_input_leaves_nothing_behind(refusal):
@@ -225,8 +230,8 @@ def test_embed_a_line_for_every_line(embedded):
 def test_embed_a_megabyte(embedded, model_folder):
     """A line of a megabyte is one line like any other."""
     (embedded[0] / "long.txt").write_bytes(b"bat\n" + b"bat cave " * 115_000 + b"\nbat\n")
-    done = command(embedded[0], "embed", "--model", model_folder, "long.txt")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = call(embedded[0], "embed", "--model", model_folder, "--cut", "long.txt")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1) and "1 line, the first is line 2" in done.stderr
     first, long, last = vectors_of(done.stdout)
     assert first == last and first.keys() < long.keys()
 
@@ -240,7 +245,7 @@ def test_embed_counts_undecodable_lines(embedded):
 def test_embed_nothing(embedded, model_folder):
     """An empty file gives no line, no warning and exit code 0."""
     (embedded[0] / "empty.txt").write_bytes(b"")
-    done = command(embedded[0], "embed", "--model", model_folder, "empty.txt")
+    done = call(embedded[0], "embed", "--model", model_folder, "empty.txt")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -254,7 +259,7 @@ def test_embed_standard_input_and_file(embedded, model_folder):
 
 def test_embed_npz(embedded, model_folder):
     """npz holds the same vectors as rows of a sparse matrix, without a pickle."""
-    done = command(embedded[0], "embed", "--model", model_folder, "--format", "npz", "--out", "vectors.npz", "lines.txt")
+    done = call(embedded[0], "embed", "--model", model_folder, "--format", "npz", "--out", "vectors.npz", "lines.txt")
     assert done.returncode == 0, done.stderr
     with np.load(embedded[0] / "vectors.npz", allow_pickle=False) as found:
         indptr, indices, values = found["indptr"], found["indices"], found["values"]
@@ -267,7 +272,7 @@ def test_embed_npz(embedded, model_folder):
 
 def test_embed_query(embedded, model_folder):
     """As queries the lines have the same indexes, and a word that the model does not know weighs 1."""
-    done = command(embedded[0], "embed", "--model", model_folder, "--query", "lines.txt")
+    done = call(embedded[0], "embed", "--model", model_folder, "--query", "lines.txt")
     queries, documents = vectors_of(done.stdout), vectors_of(embedded[1].stdout)
     assert [q.keys() for q in queries] == [d.keys() for d in documents]
     assert set(queries[UNKNOWN_ONLY].values()) == {1.0}
@@ -300,7 +305,7 @@ def bat_documents(tmp_path_factory):
 def test_search(model_folder, bat_documents, tmp_path, query, sense, word):
     """The right bats come out on top, best first, each with the words that earned its score."""
     path, senses = bat_documents
-    done = command(tmp_path, "search", "--model", model_folder, "--documents", path, "--limit", 5, query)
+    done = call(tmp_path, "search", "--model", model_folder, "--documents", path, "--limit", 5, query)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     hits = [re.fullmatch(r"(\d+)\. (-?[\d.]+)  (.+)  \[bats\.txt:(\d+)\]", line).groups() for line in lines[::2]]
@@ -314,7 +319,7 @@ def test_search(model_folder, bat_documents, tmp_path, query, sense, word):
 def test_search_finds_nothing(model_folder, tmp_path):
     """A query without a word of the documents finds nothing, says so, and is no error."""
     (tmp_path / "bats.txt").write_text("a bat in a cave\n")
-    done = command(tmp_path, "search", "--model", model_folder, "--documents", "bats.txt", "qwrtpsd")
+    done = call(tmp_path, "search", "--model", model_folder, "--documents", "bats.txt", "qwrtpsd")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "none of" in done.stdout
 
 
@@ -332,7 +337,7 @@ def test_benchmark_senses(model_folder, tmp_path):
     rows = [row for row in bundled_sentences() if row["word"] in ("bat", "mouse")]
     with gzip.open(tmp_path / "two.jsonl.gz", "wt", encoding="utf-8") as f:
         f.writelines(json.dumps(row) + "\n" for row in rows)
-    found = last_line(command(tmp_path, "benchmark", "senses", "--model", model_folder, "--data", "two.jsonl.gz"))
+    found = last_line(call(tmp_path, "benchmark", "senses", "--model", model_folder, "--data", "two.jsonl.gz"))
     assert {"data", "words", "results", "per_word"} <= found.keys()
     assert found["data"].endswith("two.jsonl.gz") and found["words"] == 2 and set(found["per_word"]) == {"bat", "mouse"}
     assert {"minicoil", "token_full", "sentence", "pca", "random", "majority", "lda_labels"} <= found["results"].keys()
@@ -355,7 +360,7 @@ def retrieval(model_folder, tmp_path_factory):
     corpus = [line for line in lines("corpus.jsonl") if json.loads(line)["_id"] in kept or json.loads(line)["_id"].endswith("0")]
     for name, some in (("queries.jsonl", queries), ("qrels/test.tsv", [header, *judged]), ("corpus.jsonl", corpus)):
         (folder / "small" / name).write_text("".join(some), encoding="utf-8")
-    return last_line(command(folder, "benchmark", "retrieval", "--model", model_folder, "--data", "small")), len(queries)
+    return last_line(call(folder, "benchmark", "retrieval", "--model", model_folder, "--data", "small")), len(queries)
 
 
 def test_benchmark_retrieval(retrieval):
@@ -374,3 +379,297 @@ def test_benchmark_retrieval_systems(retrieval):
     """`benchmark retrieval` compares every system it names, or says why it skipped one: only SPLADE needs a model of its own."""
     from minicoil.retrieval.benchmark import SYSTEMS
     assert sorted([*retrieval[0]["results"], *retrieval[0]["skipped"]]) == sorted(SYSTEMS) and list(retrieval[0]["skipped"]) == ["splade"]
+
+
+# What is read is never written over
+
+def texts_and_model(folder, model_folder):
+    """`folder` with texts under several names, labelled sentences, and a copy of the model in a run."""
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("A bat flew out of the cave.\nThe bank of the river.\n")
+    (folder / "a.txt").write_text("A bat flew out of the cave.\n")
+    (folder / "link.txt").symlink_to("a.txt")
+    (folder / "twin.txt").hardlink_to(folder / "a.txt")
+    (folder / "linked").symlink_to("texts")
+    (folder / "words.txt").write_text("seal\n")
+    shutil.copytree(model_folder, folder / "old" / "23_model", copy_function=os.link)
+    (folder / "old" / "10_corpus").mkdir()
+    shutil.copy(DATA / "sentences.jsonl", folder / "corpus.jsonl")
+    (folder / "old" / "10_corpus" / "a.txt").write_text("seal\n")
+
+
+ITS_OWN_INPUT = {
+    "embed": "embed a.txt --model old/23_model --out a.txt",
+    "embed-other-spelling": "embed a.txt --model old/23_model --out texts/../a.txt",
+    "embed-onto-a-link": "embed a.txt --model old/23_model --out link.txt",
+    "embed-of-a-link": "embed link.txt --model old/23_model --out a.txt",
+    "embed-hard-link": "embed twin.txt --model old/23_model --format npz --out a.txt",
+    "embed-through-a-linked-folder": "embed texts/a.txt --model old/23_model --out linked/a.txt",
+    "embed-into-the-model": "embed a.txt --model old/23_model --out old/23_model/tokenizer.json",
+    "list-of-the-corpus": "add-words --model old/23_model --words seal --corpus a.txt --out new --list a.txt",
+    "list-of-the-index": "add-words --model old/23_model --words seal --corpus demo --index a.txt --out new --list link.txt",
+    "list-of-the-words": "add-words --model old/23_model --words-file words.txt --corpus demo --out new --list words.txt",
+    "list-in-the-model": "add-words --model old/23_model --words seal --corpus demo --list old/23_model/minicoil.json",
+    "list-in-the-new-model": "add-words --model old/23_model --words seal --corpus demo --out new --list new/list.jsonl",
+    "new-model-in-the-corpus": "add-words --model old/23_model --words seal --corpus texts --out linked/new",
+    "new-model-in-the-old": "add-words --model old/23_model --words seal --corpus demo --out old/23_model/new",
+    "run-in-the-corpus": "run --words bat --corpus texts --out linked/run",
+    "run-is-the-corpus": "run --words bat --corpus texts --out texts",
+    "run-over-its-model": "run --start-from old/23_model --out old",
+    "run-over-its-input-model": "run --words bat --input-model old/23_model --out old",
+    "run-over-its-corpus": "run --words bat --corpus old/10_corpus --from corpus --out old",
+    "run-over-its-words": "run --words-file old/10_corpus/a.txt --out old",
+    "collection-is-the-documents": "search --model old/23_model --documents texts --collection linked bat",
+    "collection-has-the-documents": "search --model old/23_model --documents texts/a.txt --collection texts bat",
+    "collection-is-the-model": "search --model old/23_model --documents a.txt --collection old/23_model bat",
+    "senses-collection": "benchmark make-collection --data corpus.jsonl --out .",
+    "results-in-the-model": "benchmark retrieval --model old/23_model --data demo --out old/23_model",
+    "cache-in-the-model": "benchmark retrieval --model old/23_model --data demo --cache old/23_model/cache",
+}
+
+
+@pytest.mark.parametrize("case", ITS_OWN_INPUT)
+def test_an_output_is_never_an_input(case, model_folder, tmp_path):
+    """A command that would write over what it reads, or into it, is refused in one line, and nothing has changed."""
+    texts_and_model(tmp_path, model_folder)
+    before = contents(tmp_path)
+    line = one_line(call(tmp_path, *ITS_OWN_INPUT[case].split()))
+    assert re.search(r"is read|are read|what is read|is the file that|exists already", line), line
+    assert contents(tmp_path) == before
+
+
+def test_an_output_is_not_standard_input(model_folder, tmp_path):
+    """The file that standard input comes from is not written over either."""
+    (tmp_path / "a.txt").write_text("A bat.\n")
+    for how in ([], ["-"], ["/dev/stdin"]):
+        with open(tmp_path / "a.txt") as texts:
+            done = minicoil("embed", "--model", model_folder, "--out", "a.txt", *how, cwd=tmp_path, stdin=texts)
+        assert "a.txt" in one_line(done)
+    assert (tmp_path / "a.txt").read_text() == "A bat.\n"
+
+
+# Numbers
+
+ODD_NUMBERS = ["-1", "0", str(-(2**31) - 1), "1000000000000", "1" + "0" * 30, "9" * 5000, "nan", "inf", "1e9", "0x10", "", "four", "\u00b2", "-"]
+NUMBERS = {  # option: (command, numbers of the list that are none of its own)
+    "--dim": ("run --corpus nowhere.txt --words bat --out new", ODD_NUMBERS),
+    "--samples": ("run --corpus nowhere.txt --words bat --out new", ODD_NUMBERS),
+    "--top-words": ("run --corpus nowhere.txt --out new", [n for n in ODD_NUMBERS if n != "0"]),
+    "--seed": ("run --corpus nowhere.txt --words bat --out new", [n for n in ODD_NUMBERS if n != "0"]),
+    "--pictures": ("run --corpus nowhere.txt --words bat --out new", [n for n in ODD_NUMBERS if n != "0"]),
+    "--jobs": ("run --corpus nowhere.txt --words bat --out new", [n for n in ODD_NUMBERS if n != "0"]),
+    "--batch-size": ("embed --model MODEL a.txt", ODD_NUMBERS),
+    "--limit": ("search --model MODEL --documents a.txt bat", ODD_NUMBERS),
+    "--avg-len": ("search --model MODEL --documents a.txt bat", [n for n in ODD_NUMBERS if n != "1e9"] + ["1e300", "1e-300"]),
+    "--most": ("benchmark make-collection --data senses.jsonl --out new", ODD_NUMBERS),
+    "--port": ("explore --model MODEL", [n for n in ODD_NUMBERS if n != "0"] + ["65536"]),
+}
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_numbers_out_of_range(option, model_folder, tmp_path):
+    """A number that an option cannot take is refused in one line that names the option; nothing is written."""
+    arguments, numbers = NUMBERS[option]
+    (tmp_path / "a.txt").write_text("A bat.\n")
+    shutil.copy(DATA / "sentences.jsonl", tmp_path / "senses.jsonl")
+    before = contents(tmp_path)
+    for number in numbers:
+        given = [str(model_folder) if a == "MODEL" else a for a in arguments.split()]
+        line = one_line(call(tmp_path, given[0], *given[1:2][: given[0] == "benchmark"], f"{option}={number}", *given[1 + (given[0] == "benchmark") :]))
+        plain = option.strip("-")
+        assert plain in line or plain.replace("-", " ") in line or plain.replace("-", "_") in line, line
+    assert contents(tmp_path) == before
+
+
+# Terminals
+
+SPOKEN = {
+    "help": (["run", "--help"], 0),
+    "refusal": (["run", "--words", "\u00e9t\u00e9\U0001f987,\u044f\u2026", "--out", "new"], 2),
+    "hits": (["search", "--model", "MODEL", "--documents", "caf\u00e9.txt", "bat"], 0),
+    "vectors": (["embed", "--model", "MODEL", "caf\u00e9.txt"], 0),
+}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16", "utf-8"])
+@pytest.mark.parametrize("what", SPOKEN)
+def test_any_encoding_of_a_terminal(what, encoding, model_folder, tmp_path):
+    """What a terminal's encoding lacks is written as an escape: nothing fails, and the exit code is as ever."""
+    arguments, code = SPOKEN[what]
+    (tmp_path / "caf\u00e9.txt").write_text("A bat flew \u2026 to the caf\u00e9 \U0001f987 \u044f.\n" * 2, encoding="utf-8")
+    done = call(tmp_path, *(str(model_folder) if a == "MODEL" else a for a in arguments), encoding=encoding)
+    assert done.returncode == code and "Traceback" not in done.stderr
+    if code == 2:
+        one_line(done)
+    elif what == "hits":
+        assert ("caf\u00e9" if encoding != "ascii" else "caf\\xe9") in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "-5", "1000000000", "x", ""])
+def test_any_width_of_a_terminal(columns, tmp_path):
+    """Help is printed whatever a terminal says its width is."""
+    for arguments in (["--help"], ["run", "--help"], ["benchmark", "retrieval", "-h"]):
+        done = call(tmp_path, *arguments, COLUMNS=columns, TERM="dumb")
+        assert (done.returncode, done.stderr) == (0, "") and "--" in done.stdout
+
+
+def close(*numbers):
+    """Close standard streams, in a new process before the command begins."""
+    return lambda: [os.close(number) for number in numbers]
+
+
+@pytest.mark.parametrize("numbers", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams(numbers, model_folder, tmp_path):
+    """With a standard stream closed a file is written whole, a refusal has exit code 2, and no file gets what the stream should have."""
+    (tmp_path / "a.txt").write_bytes(b"A \xff bat.\n")
+    options = dict(cwd=tmp_path, preexec_fn=close(*numbers))
+    done = minicoil("embed", "--model", model_folder, "--out", "v.jsonl", "a.txt", **options)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert [len(json.loads(line)["indices"]) > 0 for line in (tmp_path / "v.jsonl").read_text().splitlines()] == [True]
+    refused = minicoil("embed", "--model", model_folder, "nowhere.txt", **options)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
+def test_full_streams(model_folder, tmp_path):
+    """A full device as standard output is one line and exit code 2; as standard error it changes nothing."""
+    (tmp_path / "a.txt").write_bytes(b"A bat.\n")
+    with open("/dev/full", "w") as full:
+        for arguments in (["embed", "--model", str(model_folder), "a.txt"], ["--version"]):
+            done = subprocess.run([MINICOIL, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+            assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "No space left" in done.stderr, done.stderr
+        done = subprocess.run([MINICOIL, "embed", "--model", "none", "a.txt"], cwd=tmp_path, stderr=full)
+        assert done.returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["--version"]])
+def test_a_reader_that_leaves_at_once(arguments):
+    """Nobody reading is no error, of no command: no word on stderr, and the code that a shell gives."""
+    process = subprocess.Popen([MINICOIL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 141)
+
+
+# What people try
+
+HELP = [["-h"], ["--help"], ["help"], ["run", "-h"], ["help", "run"], ["run", "help"], ["benchmark", "-h"], ["help", "benchmark"], ["benchmark", "senses", "-h"]]
+
+
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_ways_to_ask_for_help(arguments, tmp_path):
+    """Help comes however it is asked for, about the command that is named."""
+    done = call(tmp_path, *arguments)
+    named = [a for a in arguments if a.isalpha() and a != "help"]
+    assert (done.returncode, done.stderr) == (0, "") and f"Usage: {' '.join(['minicoil', *named])}" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-V"], ["version"]], ids=" ".join)
+def test_version(arguments, tmp_path):
+    """The version is one line."""
+    import minicoil as package
+    done = call(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (0, f"minicoil {package.__version__}\n")
+
+
+def test_as_a_module(tmp_path):
+    """`python -m minicoil` is the command, also in what it says about itself."""
+    done = subprocess.run([sys.executable, "-m", "minicoil", "run", "-h"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Usage: minicoil run ")
+
+
+@pytest.mark.parametrize("dash", [["-"], ["/dev/stdin"], []], ids=str)
+def test_a_dash_is_standard_input(dash, model_folder, tmp_path):
+    """`embed -` reads standard input, and `--out -` writes to standard output."""
+    done = call(tmp_path, "embed", "--model", model_folder, "--out", "-", *dash[:1] if dash != ["/dev/stdin"] else ["-"], given=b"a bat\n\n")
+    assert done.returncode == 0 and [bool(v) for v in vectors_of(done.stdout)] == [True, False] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("systems", [["bm25,minicoil"], ["bm25, minicoil"], ['"bm25", "minicoil"'], ["BM25,MiniCOIL"], ["bm25", "minicoil"]], ids=str)
+def test_a_list_of_systems(systems, monkeypatch, model_folder, tmp_path):
+    """Systems are taken with spaces, quotes and capitals, and from several options."""
+    from minicoil.retrieval import benchmark
+    asked = []
+    monkeypatch.setattr(benchmark, "benchmark_collections", lambda *_, systems, **__: asked.extend(systems) or {})
+    given = [part for text in systems for part in ("--systems", text)]
+    assert call(tmp_path, "benchmark", "retrieval", "--model", model_folder, "--data", "demo", *given).returncode == 0
+    assert asked == ["bm25", "minicoil"]
+
+
+WORD_LISTS = ["bat,bank", "bat, bank", '"bat", "bank"', "['bat', 'bank']", "bat;bank", " Bat ,BANK,,bat"]
+
+
+@pytest.mark.parametrize("words", [*([w] for w in WORD_LISTS), ["bat", "bank"]], ids=str)
+def test_a_list_of_words(words, monkeypatch, tmp_path):
+    """Words are taken however a list is written, also from several options; what a run is asked for is the same."""
+    asked = parameters_of(monkeypatch, tmp_path, *(part for text in words for part in ("--words", text)))
+    assert list(dict.fromkeys(word.lower() for word in asked.words)) == ["bat", "bank"]
+
+
+def parameters_of(monkeypatch, folder, *options):
+    """The parameters that `minicoil run` with these options would run."""
+    from minicoil.commands import pipeline
+    asked = []
+
+    def remember(out, params, execution):
+        asked.append((params, execution))
+        raise pipeline.UserError("far enough")
+
+    monkeypatch.setattr(pipeline, "run_chain", remember)
+    done = call(folder, "run", "--out", "new", *options)
+    assert done.stderr == "minicoil: far enough\n", done.stderr
+    return asked[0][0] if len(options) != 1 else asked[0]
+
+
+def test_choices_in_capitals(monkeypatch, tmp_path):
+    """Choices and names of options may be written in capitals, options with underscores, and a stage as its folder."""
+    params = parameters_of(monkeypatch, tmp_path, "--OBJECTIVE", "Fit", "--top_words", "20", "--language", "English", "--encode", "ALL", "--on-bad-input", "Skip")
+    assert (params.objective, params.top_words, params.language, params.encode, params.on_bad_input) == ("fit", 20, "english", "all", "skip")
+    _, how = parameters_of(monkeypatch, tmp_path, "--until=22_training")
+    assert how.until == "training"
+    _, how = parameters_of(monkeypatch, tmp_path, "--from=22_training.ipynb")
+    assert how.from_stage == "training"
+
+
+def test_a_query_without_quotes(model_folder, tmp_path):
+    """A query of several words needs no quotes."""
+    (tmp_path / "a.txt").write_text("A bat in a cave.\nA club.\n")
+    options = ("--model", model_folder, "--documents", "a.txt")
+    assert call(tmp_path, "search", *options, "bat", "cave").stdout == call(tmp_path, "search", *options, "bat cave").stdout != ""
+
+
+# Messages
+
+def test_a_command_to_paste(run_folder, tmp_path):
+    """The command that a run ends with can be pasted where a path has spaces and quotes."""
+    from minicoil.commands.pipeline import where_to_look
+    from minicoil.runs.run import open_run
+    home = tmp_path / "it's my $HOME"
+    (home / "outputs").mkdir(parents=True)
+    shutil.copytree(run_folder, home / "outputs" / "my run", copy_function=os.link)
+    with contextlib.chdir(home):
+        line = where_to_look(open_run("outputs/my run")).splitlines()[-1]
+        words = subprocess.run(["sh", "-c", f"printf '%s\\n' {line.removeprefix('Try:')}"], capture_output=True, text=True).stdout.splitlines()
+    assert words[1:4] == ["search", "--model", "outputs/my run/23_model"] and words[-1] == "bat in a cave"
+
+
+def test_help_of_the_command_that_is_meant(tmp_path):
+    """A wrong option names the help of its own command."""
+    assert one_line(call(tmp_path, "benchmark", "senses", "--nonsense")).endswith("see minicoil benchmark senses --help")
+
+
+def test_search_takes_the_options_it_advises(model_folder, tmp_path):
+    """Every option that a refusal of `search` names is one of its options."""
+    known = set(re.findall(r"--[\w-]+", call(tmp_path, "search", "-h").stdout))
+    (tmp_path / "bad.txt").write_bytes(b"A \xff bat.\n")
+    (tmp_path / "none.jsonl").write_text('{"body": "A bat."}\n')
+    (tmp_path / "odd").mkdir()
+    for documents in ("bad.txt", "none.jsonl", "nowhere.txt", "odd"):
+        line = one_line(call(tmp_path, "search", "--model", model_folder, "--documents", documents, "bat"))
+        assert set(re.findall(r"--[\w-]+", line)) <= known, line
+
+
+def test_control_characters_of_names_stay_out_of_messages(model_folder, tmp_path):
+    """A name with line ends or control characters is named on one line."""
+    for name in ("new\nline.txt", "\x1b[31m.txt", os.fsdecode(b"\xff.txt")):
+        one_line(call(tmp_path, "embed", "--model", model_folder, name))
+        one_line(call(tmp_path, "search", "--model", model_folder, "--documents", name, "bat"))
+        one_line(call(tmp_path, "run", "--words", "bat", "--corpus", name, "--out", "new"))

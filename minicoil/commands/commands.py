@@ -37,7 +37,7 @@ from ..runs.files import UserError
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
 
-# %% ../../nbs/35_commands.ipynb #d3704d80
+# %% ../../nbs/35_commands.ipynb #dbed3773
 MODEL = typer.Option(..., help="Model directory")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
@@ -70,7 +70,7 @@ def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     except (OSError, ValueError) as e:
         raise UserError(f"{file} cannot be read: {getattr(e, 'strerror', None) or e}") from None
 
-# %% ../../nbs/35_commands.ipynb #b90393c4
+# %% ../../nbs/35_commands.ipynb #a33e08f4
 def read_blocks(
     model: MiniCOIL, texts: Iterable[str], size: int, oddities: Oddities, cut: bool
 ) -> Iterator[list[str]]:
@@ -140,7 +140,8 @@ def command_add_words(
     read = [*(corpus or ()), *(index or ()), words_file]
     keep_apart(out, [model, *read])
     keep_apart(list_file, [model, *read], "--list")
-    keep_apart(list_file, [out] if out else (), "--list")
+    if out and list_file and lies_in(list_file, out):
+        raise UserError(f"--list {list_file} lies in {out}, which is read: name a place outside of it")
     facts = add_words(
         model, word_list(words, words_file) or [], tuple(corpus or ()), run, out, list_file,
         tuple(index or ()), job_count(jobs), **given,
@@ -150,7 +151,7 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #4d32099e
+# %% ../../nbs/35_commands.ipynb #68ad2a45
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
