@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..learning.objectives import OBJECTIVES, load_objective
 from minicoil.retrieval.retrieval import (
     DEPTH,
     LEXICAL,
@@ -41,7 +42,7 @@ from minicoil.runs.files import (
     save_json,
     write_bytes,
 )
-from ..runs.run import OBJECTIVES, open_run
+from ..runs.run import open_run
 from ..serving.serving import MiniCOIL, forward
 from ..serving.sparse import idf, unit_rows
 from ..serving.windows import encode_means, read_forms
@@ -265,24 +266,20 @@ def draw_gains(per_query, path=None):
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def other_objectives(run, objectives=OBJECTIVES):
     "{`objective` : {word: W}} of the run's words under each objective that is not the run's own, from its own sentences"
-    from minicoil.stages.senses import cosine_distances, umap_layout, word_senses
-    from minicoil.stages.tokens import word_tokens
-    from minicoil.stages.training import train_word, unit_targets
-    dim, seed, pooled = run.params.dim, run.params.seed, load_npy(run.stage("tokens").path / "pooled.npy")
-    found = {name: {} for name in objectives if name != run.params.objective}
-    for i, ((word, ids, x), (_, senses)) in enumerate(zip(word_tokens(run), word_senses(run))):
-        targets = next(unit_targets(run, [(i, ids)]))
+    from minicoil.stages.training import complete_sample, train_word, word_samples
+    params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
+    found = {name: {} for name in objectives if name != params.objective}
+    for sample in word_samples(run):
+        sample = complete_sample(run, sample)
         for name in found:
-            layout = umap_layout(cosine_distances(targets), dim, seed) if name == "umap" else None
-            found[name][word] = train_word(x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, name=word, seed=seed)
+            found[name][sample.word] = train_word(sample, name, params.dim, pooled, params.seed)
     return found
 
 # %% ../../nbs/33_benchmark.ipynb #c622baf9
 def objective_row(name, own):
     "The row of objective `name` in a run of objective `own`: it names the layers where alone `name` would read others"
-    from minicoil.text.transformer import token_layers
-    read = token_layers(own)
-    return f"{name} objective" + ("" if token_layers(name) == read else ", of the last layer" if read == 1 else f", of the mean of {read} layers")
+    read = load_objective(own).layers
+    return f"{name} objective" + ("" if load_objective(name).layers == read else ", of the last layer" if read == 1 else f", of the mean of {read} layers")
 
 # %% ../../nbs/33_benchmark.ipynb #b300d75c
 def benchmark_run(run, most_words=24):

@@ -9,6 +9,7 @@ __all__ = ['LEXICAL', 'DEPTH', 'RRF_K', 'beir_file', 'read_beir_rows', 'read_col
 
 # %% ../../nbs/25_retrieval.ipynb #2bbceed1
 import json
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from ..learning.objectives import apply
 from ..runs.files import UserError
 from ..serving.sparse import bm25_weight, idf, unit_rows
-from ..text.readers import DATA, find_files, numbered_lines, read_documents, writable
+from ..text.formats import numbered_lines, writable
+from ..text.readers import DATA, named_documents
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):
@@ -48,16 +50,13 @@ def read_beir_rows(path, fields):
     return rows
 
 # %% ../../nbs/25_retrieval.ipynb #b0117396
-def read_collection(source, text_field="text"):
+def read_collection(source, text_field="text", on_bad_input="refuse", skipped=None, tell=None):
     "[(id, text)] of documents: `demo`, a BEIR folder, a file, or a folder; `text_field` is where JSON lines and Parquet keep the text"
     folder = DATA / "beir" if str(source) == "demo" else Path(source)
-    if folder.is_dir() and any((folder / f"corpus.jsonl{end}").exists() for end in ("", ".gz")):
+    if any(os.path.isfile(folder / f"corpus.jsonl{end}") for end in ("", ".gz")):
         rows = read_beir_rows(beir_file(folder, "corpus.jsonl"), ("_id", "title", "text"))
         return [(r["_id"], f"{r['title']} {r['text']}".strip()) for r in rows]
-    texts = sorted(folder.rglob("*.txt")) if folder.is_dir() else []
-    if texts:
-        return [(str(f.relative_to(folder)), f.read_text(encoding="utf-8", errors="replace")) for f in texts]
-    found = [(f"{Path(f).name}:{i}", text) for f in find_files([str(source)]) for i, text in enumerate(read_documents(f, text_field), 1)]
+    found = [tuple(document) for document in named_documents(source, text_field, on_bad_input, skipped, tell)]
     if not found:
         raise UserError(f"{source} has no documents")
     return found
