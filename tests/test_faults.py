@@ -293,11 +293,14 @@ def test_half_an_array_is_no_array(tmp_path, room):
 
 def test_no_file_without_its_line_in_the_journal(tmp_path):
     """A file whose checksum finds no room in the journal gets no name: it could not be told from a damaged one."""
-    journal = tmp_path / minicoil.runs.files.JOURNAL
+    (tmp_path / "run.json").touch()
+    stage = tmp_path / "10_corpus"
+    stage.mkdir()
+    journal = stage / minicoil.runs.files.JOURNAL
     journal.write_bytes(b"x" * 590)
-    save = f"import resource; from minicoil.runs.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(tmp_path / 'x.json')!r}, 1)"
+    save = f"import resource; from minicoil.runs.files import save_json; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); save_json({str(stage / 'x.json')!r}, 1)"
     done = subprocess.run([sys.executable, "-c", save], capture_output=True, text=True, env=uncovered())
-    assert done.returncode == 1 and "File too large" in done.stderr and list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
+    assert done.returncode == 1 and "File too large" in done.stderr and list(stage.iterdir()) == [journal], done.stderr[-500:]
 
 
 @pytest.mark.parametrize("stage", ["training", *(pytest.param(stage, marks=pytest.mark.slow) for stage in TO_MODEL if stage not in ("store", "training"))])
