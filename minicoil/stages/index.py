@@ -7,7 +7,7 @@ __all__ = ['LONGEST_PARAGRAPH', 'LONGEST_SENTENCE', 'FEWEST_WORDS', 'LEFT_OUT', 
            'Split', 'split_text', 'sentences_of', 'hashes_of', 'left_out_forms', 'split_part', 'first_rows',
            'mark_repeated', 'FormIndex', 'index_forms', 'index_part', 'split_shards', 'FormCounts', 'count_forms']
 
-# %% ../../nbs/11_index.ipynb #74d4f7dd
+# %% ../../nbs/11_index.ipynb #277b2b37
 import collections
 import functools
 import hashlib
@@ -38,7 +38,7 @@ def segments(text: str, language: str) -> Iterator[str]:
             for sentence in segment(LANGUAGES[language], paragraph[a : a + LONGEST_PARAGRAPH]):
                 yield " ".join(sentence.split())
 
-# %% ../../nbs/11_index.ipynb #b5589ca3
+# %% ../../nbs/11_index.ipynb #2e239558
 class Split(NamedTuple):
     "The sentences of a document: those to keep, and those left out as too short or too long"
 
@@ -61,7 +61,7 @@ def sentences_of(text: str, language: str = "english") -> list[str]:
     "The sentences of a document that are kept: of at least 4 words and at most 1,000 characters"
     return split_text(text, language).kept
 
-# %% ../../nbs/11_index.ipynb #f7934974
+# %% ../../nbs/11_index.ipynb #fbbba0b6
 def hashes_of(texts: Iterable[str]) -> np.ndarray:
     "64-bit hashes (n,) of texts, the same in every process"
     digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
@@ -126,7 +126,7 @@ def mark_repeated(folder: Path, parts: int, at_once: int = HASHES_AT_ONCE) -> No
     for part in range(parts):
         save_npy(folder / f"keep-{part:05d}.tmp.npy", keep[ends[part] : ends[part + 1]])
 
-# %% ../../nbs/11_index.ipynb #775babec
+# %% ../../nbs/11_index.ipynb #0f58177c
 class FormIndex(NamedTuple):
     "The forms of some texts: the `rows` each occurs in, and how often (`counts`)"
 
@@ -187,7 +187,7 @@ def split_shards(run, stage) -> dict[str, int]:
         save_json(stage.path / "repeated.json", {"repeated": repeated, "left_out": sum(left_out)})
     return load_json(stage.path / "repeated.json")
 
-# %% ../../nbs/11_index.ipynb #e694f213
+# %% ../../nbs/11_index.ipynb #314a6db6
 class FormCounts(NamedTuple):
     "What a corpus holds: {form: `sentences` with it}, {form: `occurrences`}, the `total` of its sentences"
 

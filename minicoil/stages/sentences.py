@@ -15,7 +15,15 @@ import numpy as np
 
 from ..runs.files import UserError, load_json, save_json
 from ..runs.run import open_run
-from .draw import ROW_BITS, Draw, draw_from_index, forms_of, group_by_stem, save_draw, top_forms
+from minicoil.stages.draw import (
+    ROW_BITS,
+    Draw,
+    draw_from_index,
+    forms_of,
+    group_by_stem,
+    save_draw,
+    top_forms,
+)
 from .index import LEFT_OUT, FormCounts, count_forms, split_shards
 from ..text.pieces import WordPieces
 from ..text.transformer import load_tokenizer
@@ -42,7 +50,7 @@ def no_word(unusable: Mapping[str, str], remedy: str) -> UserError:
     first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
     return UserError(f"no word can be trained ({first}{'; …' if len(unusable) > 5 else ''}): {remedy}")
 
-# %% ../../nbs/11_sentences.ipynb #9191f100
+# %% ../../nbs/11_sentences.ipynb #df446d72
 def wanted_words(
     params, pieces: WordPieces, groups: Mapping[str, Mapping[str, int]] | None = None
 ) -> WantedWords:
@@ -61,7 +69,7 @@ def wanted_words(
         usable = {**top_forms(groups, params.top_words, LEAST), **usable}
     return WantedWords(usable, unusable)
 
-# %% ../../nbs/11_sentences.ipynb #b0dc6a80
+# %% ../../nbs/11_sentences.ipynb #197ac0e3
 def times_left_out(files: Iterable[Path], word: str, extras: Sequence[str], language: str) -> int:
     "In how many of the sentences left out a word stands, in any form that leads to it"
     stem, found = stemmer(language).stem_word, 0
@@ -94,7 +102,7 @@ def keep_trainable(forms: dict, drawn: Sequence[Draw], left_out: dict[str, str])
         raise no_word(left_out, "choose other words or a larger corpus")
     return {word: forms[word] for word, _ in kept}, [draw for _, draw in kept]
 
-# %% ../../nbs/11_sentences.ipynb #9dc1b562
+# %% ../../nbs/11_sentences.ipynb #230fc500
 def split_sentences(run, taken: Iterable[str] = ()) -> dict:
     "Stage `sentences`: sentences, index, vocabulary and the draw; forms in `taken` go to no word"
     if run.stage("sentences").done:
@@ -118,7 +126,7 @@ def split_sentences(run, taken: Iterable[str] = ()) -> dict:
         stage.finish(**figures(counts, drawn, left_out, dropped))
     return run.stage("sentences").manifest
 
-# %% ../../nbs/11_sentences.ipynb #1374baa2
+# %% ../../nbs/11_sentences.ipynb #540c1afa
 def save_words(path: Path, language: str, forms, drawn: Sequence[Draw], counts: FormCounts, left_out) -> None:
     "Write `vocabulary.json`: the words in order, how often each form occurs, and what was left out"
     vocabulary = {
