@@ -29,6 +29,7 @@ from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
 from ..runs.files import UserError
+from ..runs.machine import settle
 from ..runs.run import CHOICES, STAGES, Run, run_parameters
 
 # %% ../../nbs/40_pipeline.ipynb #2ee236b1
@@ -270,6 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
+        settle()
         code = app(args=as_meant(given), prog_name="minicoil", standalone_mode=False)
         if code == 130:  # typer's way to report Ctrl-C
             raise KeyboardInterrupt
