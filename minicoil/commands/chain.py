@@ -7,7 +7,7 @@ __all__ = ['NO_ROOM', 'AGAIN', 'FIGURES', 'notebook_path', 'declared_parameters'
            'executed_path', 'environment', 'notebook_parameters', 'StageFailed', 'raised_in', 'stage_error', 'execute',
            'run_stage', 'warnings_of', 'summary', 'undone_if_unusable', 'run_stages', 'run_chain']
 
-# %% ../../nbs/39_chain.ipynb #784ccd80
+# %% ../../nbs/39_chain.ipynb #60bd3b28
 import contextlib
 import dataclasses
 import logging
@@ -55,7 +55,7 @@ def declared_parameters(stage: str) -> list[str]:
     from papermill.inspection import inspect_notebook
     return list(inspect_notebook(str(notebook_path(stage))))
 
-# %% ../../nbs/39_chain.ipynb #eef6e5bf
+# %% ../../nbs/39_chain.ipynb #fd6c2ea5
 @dataclass(frozen=True)
 class Execution:
     """How a chain is executed; none of it changes the result."""
@@ -132,7 +132,7 @@ def environment(**values: str) -> Iterator[None]:
             else:
                 os.environ[name] = value
 
-# %% ../../nbs/39_chain.ipynb #5afd2dee
+# %% ../../nbs/39_chain.ipynb #e58b0dd0
 def notebook_parameters(run: Run, stage: str) -> dict[str, Any]:
     """What a stage's notebook is handed: the run's folder, and the parameters that it declares."""
     found: dict[str, Any] = {"run_dir": str(run.dir)}
@@ -157,7 +157,7 @@ def raised_in(traceback: list[str]) -> str:
     found = re.findall(r"File \S*?minicoil/(?:\w+/)?(\w+\.py):\d+, in (\w+)", plain)
     return f", in {found[-1][1]} of {found[-1][0]}" if found else ""
 
-# %% ../../nbs/39_chain.ipynb #cc32ed17
+# %% ../../nbs/39_chain.ipynb #8304b3f3
 def stage_error(stage: str, error: Any, failed: Path) -> Exception:
     """What a papermill error means for the user: a `UserError` or a `StageFailed`."""
     if error.ename == "UserError":
@@ -200,7 +200,7 @@ def execute(run: Run, stage: str) -> None:
         cause = f"{type(e).__name__}: {e}"
         raise StageFailed(f"stage {stage} failed: {cause}\nThe executed notebook: {out}") from None
 
-# %% ../../nbs/39_chain.ipynb #35017d72
+# %% ../../nbs/39_chain.ipynb #e3e27c98
 def run_stage(run: Run, stage: str) -> float:
     """Execute a stage if it is not done; returns the seconds it took, 0 if it was done."""
     executed = executed_path(run, stage)
@@ -214,7 +214,7 @@ def run_stage(run: Run, stage: str) -> float:
 
 # %% ../../nbs/39_chain.ipynb #fd04137d
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "too_short_or_long", "words", "cover"),
     targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim", "adapted"),
     atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
@@ -241,7 +241,7 @@ def summary(run: Run, stage: str, seconds: float) -> str:
     line = f"{STAGES[stage][0]:14} {took}   {figures}"
     return "\n".join([line, *warnings_of(facts, adapting=bool(run.params.start_from))])
 
-# %% ../../nbs/39_chain.ipynb #cf82a461
+# %% ../../nbs/39_chain.ipynb #a372b93d
 @contextlib.contextmanager
 def undone_if_unusable(out: Path, new: bool) -> Iterator[None]:
     """Where the user's input turns out to be unusable, remove a new folder and what the run made in it."""
@@ -252,7 +252,7 @@ def undone_if_unusable(out: Path, new: bool) -> Iterator[None]:
             remove_run(out, FOLDERS)
         raise
 
-# %% ../../nbs/39_chain.ipynb #382628b9
+# %% ../../nbs/39_chain.ipynb #bbe2921f
 def run_stages(run: Run, stages: list[str]) -> None:
     """Run the stages in order and say on stderr what each of them gave."""
     from tqdm import tqdm

@@ -59,9 +59,9 @@ class Parameters:
 
 # %% ../../nbs/00_run.ipynb #1201e9cc
 FIRST_USE = dict(
-    corpus="corpus", text_field="corpus", on_bad_input="corpus", words="sentences", top_words="sentences",
-    language="sentences", input_model="sentences", samples="sentences", seed="sentences", start_from="sentences",
-    target_model="targets", encode="targets", precision="targets",
+    corpus="corpus", text_field="corpus", on_bad_input="corpus", start_from="sentences",
+    words="sentences", top_words="sentences", language="sentences", input_model="sentences",
+    samples="sentences", seed="sentences", target_model="targets", encode="targets", precision="targets",
     objective="senses", dim="senses", pictures="senses",
 )
 
