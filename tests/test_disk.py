@@ -139,12 +139,15 @@ def test_no_file_without_its_line_in_the_journal(tmp_path):
 
     It could not be told from a damaged one.
     """
-    journal = tmp_path / minicoil.runs.files.JOURNAL
+    (tmp_path / "run.json").touch()
+    stage = tmp_path / "10_corpus"
+    stage.mkdir()
+    journal = stage / minicoil.runs.files.JOURNAL
     journal.write_bytes(b"x" * 590)
-    done = save_in(600, tmp_path / "x.json")
+    done = save_in(600, stage / "x.json")
     assert done.returncode == 1, done.stderr[-500:]
     assert "File too large" in done.stderr, done.stderr[-500:]
-    assert list(tmp_path.iterdir()) == [journal], done.stderr[-500:]
+    assert list(stage.iterdir()) == [journal], done.stderr[-500:]
 
 
 GROWING = [stage for stage in TO_MODEL if stage not in ("store", "training")]

@@ -38,8 +38,8 @@ HEAD = """# Versions
 
 What everything was tested with, as `constraints.txt` pins it, on {day}: {packages} packages, {old} of them \
 with a newer version known that day. Tools that look for known weaknesses ask a database, so none works \
-offline; with one at hand, `pip-audit -r constraints.txt` asks about every line below. The pins are upper bounds; \
-`settings.ini` holds the lower ones, which let pip take newer versions.
+offline; with one at hand, `pip-audit -r constraints.txt` asks about every line below. The pins are upper \
+bounds; `settings.ini` holds the lower ones, which let pip take newer versions.
 
 | package | pinned | newest known |
 |---|---|---|
