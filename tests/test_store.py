@@ -17,7 +17,7 @@ from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
 from minicoil.runs.server import check_server
 from minicoil.stages import store
-from minicoil.stages.sentences import random_keys
+from minicoil.stages.draw import random_keys
 from minicoil.stages.store import EdgeStore, ServerStore, collection_name, upload_to_qdrant
 
 KEY = "a-secret-that-nobody-writes-down"
