@@ -37,7 +37,7 @@ from ..runs.files import UserError
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
 
-# %% ../../nbs/35_commands.ipynb #dbed3773
+# %% ../../nbs/35_commands.ipynb #d3704d80
 MODEL = typer.Option(..., help="Model directory")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
@@ -70,7 +70,7 @@ def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     except (OSError, ValueError) as e:
         raise UserError(f"{file} cannot be read: {getattr(e, 'strerror', None) or e}") from None
 
-# %% ../../nbs/35_commands.ipynb #a33e08f4
+# %% ../../nbs/35_commands.ipynb #b90393c4
 def read_blocks(
     model: MiniCOIL, texts: Iterable[str], size: int, oddities: Oddities, cut: bool
 ) -> Iterator[list[str]]:
@@ -151,7 +151,7 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #68ad2a45
+# %% ../../nbs/35_commands.ipynb #4d32099e
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
@@ -172,7 +172,7 @@ def print_hits(hits: list, n_documents: int, explain: bool) -> None:
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
-    query: list[str] = typer.Argument(..., metavar="QUERY", help="What to look for"),
+    query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
     model: Path = MODEL,
     documents: str = typer.Option(
         "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
