@@ -80,20 +80,12 @@ def stack_rows(arrays: Sequence[np.ndarray], fill: float = 0.0) -> torch.Tensor:
 # %% ../../nbs/06_objectives.ipynb #1d962281
 @dataclass(frozen=True)
 class WordGroup:
-    """Words of one padded length that are trained together.
-
-    Args:
-        samples: a `WordSample` for each word.
-        dim: numbers a word gets.
-        covariance: (hidden_size, hidden_size), how token embeddings of any word vary, or None.
-        seed: decides what is drawn at random.
-        device: where tensors are worked on, `cpu` or `cuda`.
-    """
+    """Words of one padded length that are trained together."""
     samples: Sequence[WordSample]
-    dim: int
-    covariance: np.ndarray | None = None
-    seed: int = 0
-    device: str = "cpu"
+    dim: int                               # numbers a word gets
+    covariance: np.ndarray | None = None   # (hidden_size, hidden_size): how token embeddings of any word vary
+    seed: int = 0                          # decides what is drawn at random
+    device: str = "cpu"                    # or cuda
 
     def field(self, name: str) -> list[np.ndarray]:
         """One field of every sample; a `ValueError` names the word that lacks it."""
