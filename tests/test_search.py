@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_fake import free_port
 from test_serving import compare
 
+import minicoil.runs.server as talk
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
@@ -29,9 +30,9 @@ from minicoil.retrieval.search import (
 )
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import ENCODERS_FILE
-from minicoil.serving.windows import read_forms, window_rows
-from minicoil.stages import store
+from minicoil.serving.batches import window_rows
+from minicoil.serving.directory import ENCODERS_FILE
+from minicoil.serving.windows import read_forms
 from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
 from minicoil.stages.tokens import word_tokens
 
@@ -283,7 +284,7 @@ def test_help_names_every_precision():
     import inspect
 
     from minicoil.commands.commands import command_embed
-    from minicoil.serving.serving import MODEL_FILES
+    from minicoil.serving.directory import MODEL_FILES
     assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())
 
 
@@ -310,6 +311,6 @@ def test_a_collection_of_another_width_is_refused(tmp_path):
 
 def test_a_search_server_that_does_not_answer(monkeypatch):
     """At a dead address a collection is given up after a few tries, in one line."""
-    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
     with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1"):
         open_collection(f"http://127.0.0.1:{free_port() - 1}", 8).__enter__()

@@ -43,9 +43,10 @@ from minicoil.runs.files import (
     write_bytes,
 )
 from ..runs.run import open_run
-from ..serving.serving import MiniCOIL, forward
+from ..serving.batches import encode_means, forward
+from ..serving.serving import MiniCOIL
 from ..serving.sparse import idf, unit_rows
-from ..serving.windows import encode_means, read_forms
+from ..serving.windows import read_forms
 from ..stages.card import write_card
 from ..text.readers import DATA, read_senses
 

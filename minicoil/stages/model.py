@@ -23,7 +23,8 @@ import numpy as np
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import Stage
 from ..runs.run import Run, open_run
-from ..serving.serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
+from ..serving.directory import ENCODERS_FILE, MODEL_FILES
+from ..serving.serving import MiniCOIL
 from .card import ADAPT_LEAST, write_card
 from ..text.pieces import WordPieces, beyond_fastembed
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
@@ -186,9 +187,9 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
     from minicoil.learning.objectives import load_objective
     params = run.params
     reasons = beyond_fastembed(WordPieces(transformer.tokenizer), params.language)
-    return {**{name: getattr(params, name) for name in KEPT}, "layers": load_objective(params.objective).layers,
-            "beyond_fastembed": reasons, "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1,
-            **parts.origin}
+    layers = load_objective(params.objective).layers
+    return {**{name: getattr(params, name) for name in KEPT}, "layers": layers, "beyond_fastembed": reasons,
+            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **parts.origin}
 
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:

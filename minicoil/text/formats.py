@@ -43,7 +43,7 @@ class BadInput:
         else:
             raise UserError(f"{message}: {fix}{', or ' + SKIP_OPTION if self.mode == 'fail' else ''}")
 
-# %% ../../nbs/02_formats.ipynb #3a37bd98
+# %% ../../nbs/02_formats.ipynb #a1785576
 READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)  # a damaged file, packed or not
 LONGEST_TEXT = 2**27  # bytes: anything longer is not a text but an archive made to fill the memory
 
@@ -70,8 +70,8 @@ def open_bytes(path: str | Path, meter: Callable | None = None) -> BinaryIO:
         import pyarrow as pa
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"))
     if packed == ".gz":
-        return gzip.open(file, "rb")
-    return lzma.open(file, "rb") if packed == ".xz" else file
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    return lzma.LZMAFile(file) if packed == ".xz" else file  # type: ignore[return-value]
 
 # %% ../../nbs/02_formats.ipynb #6ec7408d
 def how_to_convert(path: str | Path, raw: bytes) -> str:

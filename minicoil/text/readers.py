@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runs.files import UserError
-from .folders import FORMATS, PACKED, file_format, is_readable_format, left_out_line, list_folder, shown
+from minicoil.text.folders import (
+    FORMATS,
+    PACKED,
+    file_format,
+    is_readable_format,
+    left_out_line,
+    list_folder,
+    shown,
+)
 from .formats import BadInput, numbered_lines, read_documents, whole_text, writable
 
 # %% ../../nbs/02_readers.ipynb #4b7f2e3c
