@@ -134,9 +134,10 @@ def pool_texts(run: Run) -> list[str]:
 
 
 def form_vectors(run: Run, model: Transformer, texts: Sequence[str]) -> dict[str, list[np.ndarray]]:
-    """{form: token embeddings (hidden_size,) of its occurrences} in some texts, without stop words and numbers."""
+    """{form: token embeddings (h,) of its occurrences} in some texts, without stop words and numbers."""
     pieces, stops = WordPieces(model.tokenizer), stop_words(run.params.language)
-    rows, forms = model.tokenize(texts), {}
+    rows = model.tokenize(texts)
+    forms: dict[str, list[np.ndarray]] = {}
     for batch, _, tokens in encode_rows(model, rows, precision=run.params.precision):
         for i, token in zip(batch, tokens):
             ends = pieces.spans(rows[i]).tolist()
@@ -184,8 +185,10 @@ def write_words(run: Run, number: int, pairs: np.ndarray, sources: TokenSources)
     """Write `part-` and, where wanted, `snippets-*.npy` (rows, h) float16 of one shard's pairs (rows, 2)."""
     path = run.stage("tokens").path
     if not (path / f"part-{number:05d}.npy").exists():
-        there = sources.tokens is None
-        rows = gather_pairs(run, pairs, kept_kind(run)) if there else gather_rows(pairs, sources.tokens)
+        if sources.tokens is None:
+            rows = gather_pairs(run, pairs, kept_kind(run))
+        else:
+            rows = gather_rows(pairs, sources.tokens)
         save_npy(path / f"part-{number:05d}.npy", rows)
     if sources.snippets:
         save_npy(path / f"snippets-{number:05d}.npy", gather_rows(pairs, sources.snippets))
