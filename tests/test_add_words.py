@@ -124,7 +124,7 @@ def test_same_as_trained_at_once(grown, tiny_run, tmp_path):
 
 
 def test_left_out_words_are_named(grown):
-    """Words that cannot be added are named with their reasons in one warning, and recorded in the directory."""
+    """Words that cannot be added are named with their reasons in one warning, and recorded."""
     done, _, after, _ = grown
     (line,) = done.stderr.splitlines()
     for part in (
