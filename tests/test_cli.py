@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import minicoil
 
-from minicoil.stages.corpus import DATA, bundled_sentences
+from minicoil.text.readers import DATA, bundled_sentences
 
 PATH_WORD, LONG_WORD, ESCAPE_WORD, EMOJI_WORD = "../../x", "a" * 10_000, "\x1b[31m\x07", "🦇"
 

@@ -8,8 +8,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from minicoil.stages.corpus import DATA
 from minicoil.stages.sentences import DEMO_WORDS
+from minicoil.text.readers import DATA
 from minicoil.text.vocabulary import stemmer, stop_words
 
 IRREGULAR = {"mice": "mouse", "sprang": "spring", "sprung": "spring", "drew": "draw", "drawn": "draw"}
@@ -205,8 +205,9 @@ def test_readme():
 def embed_words(model):
     """(n, hidden_size): the full token embedding of each labelled row's word."""
     from minicoil.stages.targets import word_embeddings
+    from minicoil.text.pieces import WordPieces
     from minicoil.text.transformer import encode
-    from minicoil.text.vocabulary import WordPieces, make_vocabulary, positions
+    from minicoil.text.vocabulary import make_vocabulary, positions
     vocabulary = make_vocabulary({word: [word, *(form for form, w in IRREGULAR.items() if w == word)] for word in WORDS})
     wanted = defaultdict(list)
     for i, row in enumerate(LABELLED):

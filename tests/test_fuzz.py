@@ -21,8 +21,9 @@ from minicoil.retrieval.retrieval import read_collection, read_judged
 from minicoil.runs.files import UserError
 from minicoil.runs.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
 from minicoil.serving.serving import ENCODERS_FILE
-from minicoil.stages.corpus import read_documents, read_senses
-from minicoil.text.vocabulary import VOCAB_FILE, WordPieces, read_words
+from minicoil.text.pieces import WordPieces
+from minicoil.text.readers import read_documents, read_senses
+from minicoil.text.vocabulary import VOCAB_FILE, read_words
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 LONG = settings(max_examples=2200, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -14,7 +14,7 @@ import pytest
 from conftest import minicoil
 
 from minicoil.runs.run import STAGES
-from minicoil.stages.corpus import bundled_sentences
+from minicoil.text.readers import bundled_sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,10 @@ from chains import copy_before, digests
 
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import list_files, load_manifest, open_run, save_manifest, stage_function
-from minicoil.stages.corpus import convert_openwebtext, corpus_bytes, documents, stream_openwebtext
+from minicoil.stages.corpus import convert_openwebtext
 from minicoil.stages.sentences import draw_from_index, read_draw, split_sentences, trained_words
 from minicoil.stages.targets import encode_targets
+from minicoil.text.readers import corpus_bytes, documents, stream_openwebtext
 
 TEXTS = ["One bat flew out of the cave.\n\nThe other bat did stay at home.", "A bank lends money to people.", "Ein Wort: Größe, 字, and a bat in the house.", "x"]
 
@@ -52,7 +53,7 @@ def test_both_readers_agree(archive, form):
 
 def test_a_wrong_count_is_noticed(archive, monkeypatch):
     """OpenWebText with another number of documents than it has is bad input."""
-    monkeypatch.setattr("minicoil.stages.corpus.stream_openwebtext", lambda: iter(TEXTS))
+    monkeypatch.setattr("minicoil.text.readers.stream_openwebtext", lambda: iter(TEXTS))
     with pytest.raises(UserError, match="gave 4 documents of OpenWebText, which has 8,013,769"):
         list(documents(["openwebtext"]))
 

@@ -247,7 +247,7 @@ def test_start_from_refuses(tiny_run):
 def test_make_collection(tmp_path):
     """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads, of the words with several senses; a folder in use is refused."""
     from minicoil.retrieval.retrieval import read_judged
-    from minicoil.stages.corpus import DATA
+    from minicoil.text.readers import DATA
     done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert done.returncode == 0, done.stderr
     documents, queries, judged = read_judged(tmp_path / "senses")

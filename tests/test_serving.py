@@ -13,10 +13,10 @@ import pytest
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import WINDOW, MiniCOIL, forward
-from minicoil.serving.sparse import encode_words, head_arrays
-from minicoil.stages.corpus import bundled_sentences
+from minicoil.serving.serving import BLOCK, MiniCOIL, forward
+from minicoil.serving.sparse import Reading, encode_words, head_arrays
 from minicoil.stages.export import probe_texts
+from minicoil.text.readers import bundled_sentences
 
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "transformers", "matplotlib")
 TRAINING_ONLY = (*HEAVY, "onnx", "safetensors", "pyarrow", "sentencex", "bm25s", "datasets", "scipy", "sklearn", "igraph",
@@ -135,9 +135,9 @@ def test_same_class():
 
 
 def test_order_in_parallel(model, texts, documents):
-    """With two processes, and more windows than wait at a time (four), the vectors come in the order of the texts."""
+    """With two processes, and more blocks than wait at a time (four), the vectors come in the order of the texts."""
     mixed = np.random.default_rng(0).permutation(len(texts))
-    assert len(mixed) > 6 * WINDOW
+    assert len(mixed) > 6 * BLOCK
     compare(model.embed([texts[i] for i in mixed], batch_size=1, parallel=2), [documents[i] for i in mixed])
 
 
@@ -215,11 +215,11 @@ def test_both_in_one_pass(model, texts, documents):
 
 
 def test_endless_stream(model, documents, texts):
-    """Texts are taken as they are needed: the first vectors of an endless stream come, one window is read for them."""
+    """Texts are taken as they are needed: the first vectors of an endless stream come, one block is read for them."""
     taken = []
     endless = (taken.append(text) or text for text in itertools.cycle(texts[:40]))
     compare(itertools.islice(model.embed(endless, batch_size=2), 3), documents[:3])
-    assert len(taken) == 2 * WINDOW
+    assert len(taken) == 2 * BLOCK
 
 
 def test_memory_of_words_is_bounded(model):
@@ -227,7 +227,7 @@ def test_memory_of_words_is_bounded(model):
     for n in range(40_000):
         model.read([1000 + n % 20_000, 2000 + n // 20_000, 5])
         model.read([1000 + n % 20_000] if n % 2 else [2000 + n % 20_000])
-    known = model.read.lookup.cache_info()
+    known = model.read.remembered.cache_info()
     assert known.currsize <= known.maxsize <= 100_000 and len(model.vocabulary.known) < 100
 
 
@@ -245,7 +245,7 @@ def test_head_graph(model_folder, texts, precision, file):
     loaded, head = MiniCOIL.load(model_folder, precision=precision), onnxruntime.InferenceSession(str(model_folder / file))
     rows = [e.ids for e in loaded.tokenizer.encode_batch(texts[60:160])]
     tokens, words = forward(loaded, rows)[0], 0
-    for known in ([loaded.read(row)[0] for row in rows], [{} for _ in rows]):
+    for known in ([loaded.read(row) for row in rows], [Reading() for _ in rows]):
         ids, positions, sizes = head_arrays(known, tokens.shape[1])
         found = head.run(None, {"token_embeddings": tokens, "word_ids": ids, "positions": positions, "owners": np.repeat(np.arange(len(ids)), sizes)})[0]
         expected = encode_words(tokens, known, loaded.weights)
@@ -303,6 +303,16 @@ def test_sparse_encoder_is_a_directory(model_folder, texts, encoder):
     opened = SparseEncoder(str(model_folder), trust_remote_code=True)
     assert opened.encode_document(texts[50:60]).to_dense().equal(encoder.encode_document(texts[50:60]).to_dense())
     assert opened.similarity_fn_name == "dot"
+
+
+def test_saved_models_find_their_class(model_folder):
+    """A model directory names the class by the address that all saved models know, and that address leads to the class."""
+    from sentence_transformers.util import import_from_string
+
+    from minicoil.serving.sparse_encoder import MiniCOILModule
+    named = load_json(model_folder / "modules.json")[0]["type"]
+    assert named == "minicoil.sparse_encoder.MiniCOILModule"
+    assert import_from_string(named) is MiniCOILModule
 
 
 def test_sparse_encoder_saved(model_folder, tmp_path, texts):

@@ -13,7 +13,8 @@ from minicoil.runs.run import open_run
 from minicoil.serving.serving import load_parts
 from minicoil.stages.export import fastembed_parity
 from minicoil.stages.sentences import count_forms, group_by_stem, top_forms
-from minicoil.text.vocabulary import LANGUAGES, WordPieces, fold, positions, stemmer, stop_words
+from minicoil.text.pieces import WordPieces, fold
+from minicoil.text.vocabulary import LANGUAGES, positions, stemmer, stop_words
 
 WORDS, DIM = ["bat", "seal"], 3
 KINDS = ("wordpiece", "metaspace", "bytes")
@@ -272,8 +273,8 @@ def test_folding():
 
 def test_no_form_is_lost():
     """Every form of the bundled corpus's frequent words leads to its word when serving; with the original's stems of stems some would not."""
-    from minicoil.stages.corpus import demo_documents
     from minicoil.stages.sentences import forms_of, index_forms
+    from minicoil.text.readers import demo_documents
     from minicoil.text.transformer import load_tokenizer
     from minicoil.text.vocabulary import lost_forms, make_vocabulary, vocabulary_of_stems
     _, counts = index_forms(demo_documents(), load_tokenizer("all-MiniLM-L6-v2"))

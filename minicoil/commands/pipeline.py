@@ -41,10 +41,11 @@ def declared_parameters(stage):
 # %% ../../nbs/40_pipeline.ipynb #ef503a5e
 def check_first(params):
     "Raise a `UserError` for what is wrong with `Parameters` already now"
-    from minicoil.stages.corpus import find_files
     from minicoil.stages.sentences import DEMO_WORDS
+    from minicoil.text.pieces import WordPieces
+    from minicoil.text.readers import find_files
     from minicoil.text.transformer import load_tokenizer, locate_model
-    from minicoil.text.vocabulary import WordPieces, read_words, stemmer, stop_words
+    from minicoil.text.vocabulary import read_words, stemmer, stop_words
     stemmer(params.language), stop_words(params.language)
     for model in {params.target_model, params.input_model}:
         locate_model(model)

@@ -35,14 +35,14 @@ from minicoil.runs.files import (
 )
 from ..runs.run import list_files, load_manifest, open_run, save_manifest
 from ..serving.serving import ENCODERS_FILE
-from ..stages.corpus import documents, find_files
-from ..stages.model import weakest_rows, words_added
+from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
+from ..text.pieces import WordPieces
+from ..text.readers import documents, find_files
 from ..text.transformer import load_transformer, locate_model, token_layers
 from minicoil.text.vocabulary import (
     Vocabulary,
-    WordPieces,
     make_vocabulary,
     positions,
     read_words,

@@ -15,6 +15,8 @@ import zlib
 
 import numpy as np
 
+from ..serving.sparse import unit_rows
+
 # %% ../../nbs/06_objectives.ipynb #c1a13edc
 ROWS = 64
 
@@ -231,8 +233,7 @@ def nearly_linear(x, w):
 
 def apply(x, w):
     "What serving makes of token embeddings x (n, h): unit vectors (n, dim)"
-    y = np.tanh(x @ w)
-    return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-8)
+    return unit_rows(np.tanh(x @ w), 1e-8)
 
 # %% ../../nbs/06_objectives.ipynb #2a90e7c5
 def mean_cosine(y):

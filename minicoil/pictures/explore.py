@@ -25,8 +25,8 @@ LONGEST = 20_000   # characters of a typed text
 def found_words(model, text):
     "{word: (numbers (dim,), [(first, end) characters])} of the words that the model knows, in the order in which they stand"
     e = model.tokenizer.encode(text)
-    known, _ = model.read(e.ids)
-    places = {model.words[w - 1]: [e.offsets[p] for p in positions] for w, (_, positions) in known.items()}
+    read = model.read(e.ids)
+    places = {model.words[w - 1]: [e.offsets[p] for p in at] for w, at in read.positions.items()}
     return {word: (numbers, places.get(word, [])) for word, numbers in next(model.embed_words([text])).items()}
 
 

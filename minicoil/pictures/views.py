@@ -16,14 +16,14 @@ import numpy as np
 from .pages import OVERRIDES, SHAPES, counted, sense_colour, signed
 from ..runs.files import UserError, load_json
 from ..runs.plots import plot_style
-from ..stages.corpus import bundled_sentences
 from ..stages.senses import word_senses
 from ..stages.sentences import sentence_texts
 from ..stages.store import drawn_sentences
 from ..stages.tokens import word_tokens
 from ..stages.training import apply
+from ..text.pieces import WordPieces
+from ..text.readers import bundled_sentences
 from ..text.transformer import load_tokenizer
-from ..text.vocabulary import WordPieces
 
 # %% ../../nbs/24_views.ipynb #36fc5bcf
 def principal_axes(numbers):

@@ -43,9 +43,10 @@ from minicoil.runs.files import (
 )
 from ..runs.run import OBJECTIVES, open_run
 from ..serving.serving import MiniCOIL, forward
-from ..serving.windows import encode_means, read_forms, unit_rows
-from ..stages.corpus import DATA, read_senses
-from ..stages.model import write_card
+from ..serving.sparse import idf, unit_rows
+from ..serving.windows import encode_means, read_forms
+from ..stages.card import write_card
+from ..text.readers import DATA, read_senses
 
 # %% ../../nbs/33_benchmark.ipynb #6f70d82f
 def area_under_curve(scores, positive):
@@ -82,9 +83,9 @@ def embed_labelled(model, rows, batch_size=32):
         batch = order[a : a + batch_size]
         tokens, sentences = forward(model, [ids[i] for i in batch])
         for i, token, sentence in zip(batch, tokens, sentences):
-            known, _ = model.read(ids[i])
+            read = model.read(ids[i])
             for r in wanted[texts[i]]:
-                positions = known.get(model.vocabulary.ids.get(rows[r]["word"], 0), (0, []))[1]
+                positions = read.positions.get(model.vocabulary.ids.get(rows[r]["word"], 0), [])
                 found[r], whole[r] = bool(positions), sentence
                 full[r] = token[positions].mean(0) if positions else np.zeros(token.shape[1], np.float32)
     return np.array(full), np.array(whole), found
@@ -185,18 +186,18 @@ def explain_extremes(model, per_query, runs, judged, queries, documents, index, 
     change = {q: per_query["minicoil"][q] - per_query["bm25"][q] for q in per_query["bm25"]}
     order = sorted(change, key=change.get)
     chosen = [q for q in order[:most] if change[q] < 0] + [q for q in order[::-1][:most] if change[q] > 0][::-1]
-    idf = {model.words[t - 1] if isinstance(t, int) else t: float(np.log((len(index.lengths) - len(p) + 0.5) / (len(p) + 0.5) + 1)) for t, p in index.postings.items()}
-    return [explain_change(model, q, queries[q], change[q], runs, judged[q], documents, idf) | {"bm25": per_query["bm25"][q], "minicoil": per_query["minicoil"][q]} for q in chosen[::-1]]
+    weights = {model.words[t - 1] if isinstance(t, int) else t: float(idf(len(p), len(index.lengths))) for t, p in index.postings.items()}
+    return [explain_change(model, q, queries[q], change[q], runs, judged[q], documents, weights) | {"bm25": per_query["bm25"][q], "minicoil": per_query["minicoil"][q]} for q in chosen[::-1]]
 
 
-def explain_change(model, q, text, change, runs, judged, documents, idf):
+def explain_change(model, q, text, change, runs, judged, documents, weights):
     "The judged document of a query that moved most in the direction of `change`, its ranks before and after, and the words"
     rank = lambda system, d: list(runs[system][q]).index(d) + 1 if d in runs[system][q] else DEPTH + 1
     moved = {d: (rank("bm25", d), rank("minicoil", d)) for d, grade in judged.items() if grade > 0 and d in documents}
     best = max(moved, key=lambda d: (1 / moved[d][1] - 1 / moved[d][0]) * np.sign(change), default=None)
     if best is None:
         return {"query": q, "text": text, "document": "", "ranks": [], "words": []}
-    rows = explain_hit(model, text, documents[best], idf)
+    rows = explain_hit(model, text, documents[best], weights)
     return {"query": q, "text": text, "document": best, "ranks": list(moved[best]), "words": [{k: row[k] for k in ("word", "known", "similarity", "contribution")} for row in rows]}
 
 # %% ../../nbs/33_benchmark.ipynb #8df78da3

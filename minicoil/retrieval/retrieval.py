@@ -17,9 +17,8 @@ import numpy as np
 
 from ..learning.objectives import apply
 from ..runs.files import UserError
-from ..serving.sparse import bm25_weight
-from ..serving.windows import unit_rows
-from ..stages.corpus import DATA, find_files, numbered_lines, read_documents, writable
+from ..serving.sparse import bm25_weight, idf, unit_rows
+from ..text.readers import DATA, find_files, numbered_lines, read_documents, writable
 
 # %% ../../nbs/25_retrieval.ipynb #637f68f1
 def beir_file(folder, name):
@@ -92,7 +91,7 @@ def read_judged(source):
 def terms_of(forms, vocabulary):
     "For each text {word id or stem: [count, rows of `forms`]}, as `Reader` counts them"
     found = [{} for _ in forms.dense]
-    looked_up = [vocabulary.lookup(name) for name in forms.names]
+    looked_up = [vocabulary.look_up(name) for name in forms.names]
     for row, (text, form, count) in enumerate(zip(forms.text.tolist(), forms.form.tolist(), forms.count.tolist())):
         word_id, stems = looked_up[form]
         for term in (word_id,) if word_id else stems:
@@ -135,8 +134,7 @@ def build_index(forms, vocabulary):
 def postings_weights(model, index, term, average):
     "(documents (n,), their BM25 weights (n,)) of a term: its IDF as Qdrant's modifier has it times its saturated counts; `average` is the mean length of documents"
     at, counts = (np.array(column) for column in list(zip(*index.postings[term]))[:2])
-    idf = np.log((len(index.lengths) - len(at) + 0.5) / (len(at) + 0.5) + 1)
-    return at, idf * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
+    return at, idf(len(at), len(index.lengths)) * bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
 
 # %% ../../nbs/25_retrieval.ipynb #a3cc5e76
 LEXICAL = ("bm25", "bm25_cosine", "minicoil", "minicoil_shuffled", "token_full", "token_full_sharp")

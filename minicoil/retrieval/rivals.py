@@ -10,6 +10,8 @@ import tempfile
 
 import numpy as np
 
+from ..serving.sparse import idf
+
 # %% ../../nbs/27_rivals.ipynb #33c4ec4c
 def sparse_product(documents, queries):
     "Scores (queries, documents) float32, -inf where nothing is shared, of sparse vectors with `indices` and `values`"
@@ -21,8 +23,8 @@ def sparse_product(documents, queries):
     a, b = matrix(documents), matrix(queries)
     a, b = csr_matrix(a, (len(documents), len(numbers))), csr_matrix(b, (len(queries), len(numbers)))
     df = np.bincount(a.indices, minlength=len(numbers))
-    idf = np.log((len(documents) - df + 0.5) / (df + 0.5) + 1).astype(np.float32)
-    scores = (b.multiply(idf[None]).tocsr() @ a.T).toarray()
+    weights = idf(df, len(documents)).astype(np.float32)
+    scores = (b.multiply(weights[None]).tocsr() @ a.T).toarray()
     return np.where(scores == 0, -np.inf, scores).astype(np.float32)
 
 

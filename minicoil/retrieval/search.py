@@ -9,7 +9,6 @@ __all__ = ['WAYS', 'EXAMPLE_QUERIES', 'point_number', 'digests_of', 'add_documen
 
 # %% ../../nbs/32_search.ipynb #abd89091
 import hashlib
-import math
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ..runs.engine import batched
 from ..runs.files import load_json, one_of, progress, save_json
 from ..runs.run import open_run
 from ..serving.serving import MiniCOIL
-from ..serving.sparse import unknown_index
+from ..serving.sparse import idf, unknown_index
 from ..serving.windows import embed_long, window_rows
 
 # %% ../../nbs/32_search.ipynb #cf450a47
@@ -63,7 +62,7 @@ def build_collection(where, model, documents, avg_len="auto", **given):
 
 # %% ../../nbs/32_search.ipynb #f1edab5f
 def readings(model, texts):
-    "For each text, of any length, [(known, unknown)] of its windows, as `MiniCOIL.read` gives them; no transformer runs"
+    "For each text, of any length, the `Reading` of each of its windows; no transformer runs"
     for some in batched(texts, 1000):
         yield from ([model.read(ids) for ids in windows] for windows in window_rows(model, some))
 
@@ -72,7 +71,7 @@ def average_length(model, texts):
     "Average number of words, stop words left out, of documents of any length: BM25's avg_len; 1 at least"
     total = n = 0
     for windows in readings(model, texts):
-        total += sum(sum(count for count, _ in known.values()) + sum(unknown.values()) for known, unknown in windows)
+        total += sum(read.length for read in windows)
         n += 1
     return max(1.0, round(total / max(n, 1), 2))
 
@@ -120,22 +119,22 @@ def inverse_document_frequencies(model, texts):
     "{word or stem: IDF} over the texts, as Qdrant computes it for each index; reading is enough, no transformer runs"
     counts, n = Counter(), 0
     for windows in readings(model, texts):
-        counts.update({model.words[w - 1] for known, _ in windows for w in known} | {stem for _, unknown in windows for stem in unknown})
+        counts.update({model.words[w - 1] for read in windows for w in read.counts} | {stem for read in windows for stem in read.stems})
         n += 1
-    return {w: math.log((n - c + 0.5) / (c + 0.5) + 1) for w, c in counts.items()}
+    return {w: float(idf(c, n)) for w, c in counts.items()}
 
 
-def explain_hit(model, query, text, idf=None):
+def explain_hit(model, query, text, weights=None):
     "`MiniCOIL.explain` for a text of any length: rows of word, known, bm25, similarity, contribution; best first"
-    known, unknown = model.read(model.tokenizer.encode(query).ids)
+    read = model.read(model.tokenizer.encode(query).ids)
     asked, found = next(model.query_embed([query])).as_dict(), next(embed_long(model, [text]))[1].as_dict()
     rows, dim = [], model.dim
-    for w in known:
+    for w in read.counts:
         mine, theirs = (np.array([v.get(w * dim + j, 0.0) for j in range(dim)]) for v in (asked, found))
         if w * dim in found:
             rows.append((model.words[w - 1], True, float(np.linalg.norm(theirs)), float(mine @ theirs) / max(float(np.linalg.norm(theirs)), 1e-9)))
-    rows += [(stem, False, found[i], 1.0) for stem in unknown if (i := unknown_index(stem, model.shift)) in found]
-    rows = [dict(word=w, known=k, bm25=b, similarity=s, contribution=b * s * (idf or {}).get(w, 1.0)) for w, k, b, s in rows]
+    rows += [(stem, False, found[i], 1.0) for stem in read.stems if (i := unknown_index(stem, model.shift)) in found]
+    rows = [dict(word=w, known=k, bm25=b, similarity=s, contribution=b * s * (weights or {}).get(w, 1.0)) for w, k, b, s in rows]
     return sorted(rows, key=lambda row: -row["contribution"])
 
 
@@ -151,8 +150,8 @@ def search_documents(model, documents, queries, limit=5, using="minicoil", where
         build_collection(where or folder, model, documents, avg_len)
         with open_collection(where or folder) as home:
             found = [search(home, model, query, limit, using) for query in queries]
-    idf = inverse_document_frequencies(model, [text for _, text in documents]) if explain else {}
-    return [[(hit, explain_hit(model, query, hit.text, idf) if explain else []) for hit in hits] for query, hits in zip(queries, found)]
+    weights = inverse_document_frequencies(model, [text for _, text in documents]) if explain else {}
+    return [[(hit, explain_hit(model, query, hit.text, weights) if explain else []) for hit in hits] for query, hits in zip(queries, found)]
 
 # %% ../../nbs/32_search.ipynb #95fed603
 EXAMPLE_QUERIES = ("bat in a cave", "he swung the bat")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runs.files import UserError, write_bytes
-from ..stages.corpus import read_senses
+from ..text.readers import read_senses
 
 # %% ../../nbs/26_sense_collection.ipynb #0c65ac4b
 WIDTH = 4

@@ -20,7 +20,7 @@ from sentence_transformers.base.modules import InputModule
 from ..runs.engine import batched
 from ..runs.files import save_npy
 from .serving import MiniCOIL, batch_pass, feed, forward, token_ids
-from .sparse import document_vectors, query_vectors
+from .sparse import document_vectors, idf, query_vectors
 
 # %% ../../nbs/05_sparse_encoder.ipynb #a6932c6b
 BUCKETS = 2**20
@@ -43,13 +43,13 @@ def sparse_tensor(columns, values, width, device="cpu"):
 def column_idf(model, texts, first):
     "IDF (width,) float32 of every column over a collection's texts, by Qdrant's formula"
     counts, n = np.zeros(first + BUCKETS, np.int64), 0
-    for window in batched(texts, 1000):
-        readings = [model.read(ids) for ids in token_ids(model.tokenizer, window)]
-        nothing = np.zeros((sum(len(known) for known, _ in readings), model.dim), np.float32)
+    for block in batched(texts, 1000):
+        readings = [model.read(ids) for ids in token_ids(model.tokenizer, block)]
+        nothing = np.zeros((sum(len(read.counts) for read in readings), model.dim), np.float32)
         for v in query_vectors(model, readings, nothing):
             counts[np.unique(fold(v.indices, model.shift, first))] += 1
-        n += len(window)
-    return np.log((n - counts + 0.5) / (counts + 0.5) + 1).astype(np.float32)
+        n += len(block)
+    return idf(counts, n).astype(np.float32)
 
 # %% ../../nbs/05_sparse_encoder.ipynb #5785d51f
 OPTIONS = ("threads", "providers", "precision", "k", "b", "avg_len")  # that `MiniCOIL.load` takes

@@ -23,9 +23,9 @@ from minicoil.serving.serving import (
     MiniCOIL,
     forward,
 )
-from ..serving.sparse import encode_words, head_arrays, int8_encoders
-from .corpus import bundled_sentences
-from .model import write_card
+from ..serving.sparse import Reading, encode_words, head_arrays, int8_encoders
+from .card import write_card
+from ..text.readers import bundled_sentences
 
 # %% ../../nbs/31_export.ipynb #a480ddca
 HARD_TEXTS = [
@@ -123,10 +123,10 @@ def head_parity(model, session, texts, batch_size=32):
     rows = [e.ids for e in model.tokenizer.encode_batch(texts)]
     for a in range(0, len(rows), batch_size):
         tokens, _ = forward(model, rows[a : a + batch_size])
-        for known in ([model.read(row)[0] for row in rows[a : a + batch_size]], [{} for _ in rows[a : a + batch_size]]):
-            ids, positions, sizes = head_arrays(known, tokens.shape[1])
+        for readings in ([model.read(row) for row in rows[a : a + batch_size]], [Reading() for _ in rows[a : a + batch_size]]):
+            ids, positions, sizes = head_arrays(readings, tokens.shape[1])
             found = session.run(None, {"token_embeddings": tokens, "word_ids": ids, "positions": positions, "owners": np.repeat(np.arange(len(ids)), sizes)})[0]
-            expected = encode_words(tokens, known, model.weights)
+            expected = encode_words(tokens, readings, model.weights)
             assert found.shape == expected.shape
             worst = max(worst, float(np.abs(found - expected).max(initial=0)))
     return worst
@@ -166,7 +166,7 @@ def add_forms(folder):
     quantize(folder)
     for int8 in (False, True):
         write_head(folder, int8)
-    save_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": "minicoil.serving.sparse_encoder.MiniCOILModule"}])
+    save_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": "minicoil.sparse_encoder.MiniCOILModule"}])
     save_json(folder / "config_sentence_transformers.json", {"model_type": "SparseEncoder", "similarity_fn_name": "dot", "prompts": {}, "default_prompt_name": None})
 
 

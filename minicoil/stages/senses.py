@@ -18,6 +18,7 @@ import numpy as np
 from ..runs.engine import map_shards
 from ..runs.files import load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import open_run
+from ..serving.sparse import unit_rows
 from .sentences import sentence_texts
 from .store import drawn_sentences
 from .targets import gather_pairs
@@ -29,9 +30,8 @@ TOKEN_WEIGHT = 0.4
 
 def centred_units(targets):
     "Target embeddings (n, d) normalised, minus their mean, normalised again"
-    x = targets / np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-9)
-    x = x - x.mean(0)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    x = unit_rows(targets)
+    return unit_rows(x - x.mean(0))
 
 
 def sense_targets(contexts, tokens):

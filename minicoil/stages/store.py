@@ -29,8 +29,8 @@ from minicoil.stages.sentences import (
     smallest_keys,
     trained_words,
 )
+from ..text.pieces import WordPieces
 from ..text.transformer import load_tokenizer
-from ..text.vocabulary import WordPieces
 
 # %% ../../nbs/13_store.ipynb #5348d9fe
 def payload(text, forms, key):

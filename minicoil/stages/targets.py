@@ -15,9 +15,10 @@ from ..runs.engine import map_shards
 from ..runs.files import UserError, load_json, load_npy, save_json, save_npy
 from ..runs.run import open_run
 from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
+from ..text.pieces import WordPieces
 from ..text.transformer import arithmetic, chosen_device, load_transformer, locate_model, sha256
 from ..text.transformer import encode as encode_rows
-from ..text.vocabulary import WordPieces, make_vocabulary, positions
+from ..text.vocabulary import make_vocabulary, positions
 
 # %% ../../nbs/12_targets.ipynb #be201bdc
 SHARD_ROWS = 8192

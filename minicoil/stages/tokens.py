@@ -16,9 +16,10 @@ from .senses import WORDS_PER_SHARD
 from .sentences import random_keys, read_draw, sentence_texts, trained_words
 from .store import drawn_sentences
 from .targets import cut_shards, gather_pairs, gather_rows, word_embeddings
+from ..text.pieces import WordPieces
 from ..text.transformer import encode as encode_rows
 from ..text.transformer import load_transformer, token_layers
-from ..text.vocabulary import WordPieces, make_vocabulary, positions, stop_words
+from ..text.vocabulary import make_vocabulary, positions, stop_words
 
 # %% ../../nbs/21_tokens.ipynb #512f2171
 def load_sentences(run):

@@ -16,6 +16,7 @@ from ..learning.objectives import apply, padded_length, train_group
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_of, one_thread, save_json, save_npy
 from ..runs.run import OBJECTIVES, open_run
+from ..serving.sparse import unit_rows
 from .senses import word_senses, word_targets
 from .sentences import trained_words
 from .tokens import word_tokens
@@ -86,7 +87,7 @@ def train_shard(number, run):
 
 def unit_targets(run, drawn):
     "What `word_targets` yields, as unit rows, so that their products are cosines"
-    return (targets / np.maximum(np.linalg.norm(targets, axis=1, keepdims=True), 1e-9) for targets in word_targets(run, drawn))
+    return (unit_rows(targets) for targets in word_targets(run, drawn))
 
 
 def word_quality(x, w, clusters):

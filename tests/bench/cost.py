@@ -18,8 +18,8 @@ from scale import rows_of_words
 from minicoil.pictures.report import stage_peaks
 from minicoil.runs.files import load_json
 from minicoil.runs.run import STAGES, open_run, stage_function
-from minicoil.stages.corpus import documents
 from minicoil.stages.sentences import read_draw
+from minicoil.text.readers import documents
 
 RECORD = Path(__file__).resolve().parents[2] / "results" / "cost.json"
 SIZES = ((700, 300, 100, "benchmark"), (1500, 200, 300, "atlas"), (1500, 1500, 60, "atlas"), (4000, 1000, 150, "benchmark"))   # documents, words, samples, last stage

@@ -135,7 +135,7 @@ def qdrant(folder, beir):
     """{datatype: scores} of Qdrant's datatypes for sparse vectors, in the embedded engine."""
     from minicoil import MiniCOIL
     from minicoil.retrieval.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
-    from minicoil.stages.corpus import DATA
+    from minicoil.text.readers import DATA
     at = DATA / "beir" if beir == "demo" else Path(beir)
     model, judged, documents = MiniCOIL.load(folder, threads=2), read_judgements(at), read_collection(at)
     queries = {r["_id"]: r["text"] for r in read_beir_rows(beir_file(at, "queries.jsonl"), ("_id", "text")) if r["_id"] in judged}
@@ -160,7 +160,7 @@ def main():
     parser.add_argument("--out", default=ROOT / "results" / "forms.json", type=Path)
     given = parser.parse_args()
     from minicoil.runs.files import load_json
-    from minicoil.stages.corpus import DATA
+    from minicoil.text.readers import DATA
     data = {"senses": Path(given.senses).name if given.senses else "bundled", "beir": Path(given.beir).name}
     senses = given.senses or DATA / "sentences.jsonl"
     results = {"data": data, "words": len(load_json(given.model / "minicoil.json")["quality"])}

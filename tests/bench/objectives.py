@@ -27,13 +27,14 @@ from minicoil.retrieval.retrieval import (
 )
 from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
-from minicoil.serving.sparse import Reader, bm25_weight
+from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows
 from minicoil.stages.senses import word_senses
 from minicoil.stages.sentences import trained_words
 from minicoil.stages.tokens import word_tokens
 from minicoil.stages.training import group_words
+from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
-from minicoil.text.vocabulary import WordPieces, make_vocabulary
+from minicoil.text.vocabulary import make_vocabulary
 
 WAYS = {"graph, 4": ("graph", 4), "graph, 8": ("graph", 8), "fit, 4": ("fit", 4), "fit, 8": ("fit", 8)}
 
@@ -70,14 +71,10 @@ def read_texts(model, read, texts, title):
     ids, found = model.tokenize(texts), [None] * len(texts)
     for batch in progress(encode(model, ids), title):
         for i, s, t in zip(*batch):
-            known, unknown = read(ids[i])
-            found[i] = {w: [n, t[at].mean(0).astype(np.float16)] for w, (n, at) in known.items()}, unknown, s / np.linalg.norm(s)
+            words = read(ids[i])
+            known = {w: [words.counts[w], t[at].mean(0).astype(np.float16)] for w, at in words.positions.items()}
+            found[i] = known, words.stems, s / np.linalg.norm(s)
     return found
-
-
-def unit(x):
-    """Rows of length 1."""
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
 
 
 def wic(model, read, vocabulary, ways, file):
@@ -92,7 +89,7 @@ def wic(model, read, vocabulary, ways, file):
             kept.append((w, bool(r["label"]), a[0][w][1].astype(np.float32), b[0][w][1].astype(np.float32), float(a[2] @ b[2])))
     same, words = np.array([k[1] for k in kept]), np.array([k[0] for k in kept])
     scores = {way: np.array([float(np.sum(apply(a[None], w[k]) * apply(b[None], w[k]))) for k, _, a, b, _ in kept]) for way, w in ways.items()}
-    scores |= {"full": np.array([float(unit(a) @ unit(b)) for _, _, a, b, _ in kept]), "sentence": np.array([k[4] for k in kept])}
+    scores |= {"full": np.array([float(unit_rows(a) @ unit_rows(b)) for _, _, a, b, _ in kept]), "sentence": np.array([k[4] for k in kept])}
     def interval(s):
         rng, names = np.random.default_rng(0), np.unique(words)
         at = {w: np.flatnonzero(words == w) for w in names}
@@ -124,7 +121,7 @@ def search(model, read, ways, folder):
                 if rows:
                     at, counts = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], float)
                     meaning = similarity(way, ways, term, x, rows)
-                    scores[at] = np.where(np.isinf(scores[at]), 0, scores[at]) + np.log((len(names) - len(at) + 0.5) / (len(at) + 0.5) + 1) * bm25_weight(counts, lengths[at], avg_len=average) * meaning
+                    scores[at] = np.where(np.isinf(scores[at]), 0, scores[at]) + idf(len(at), len(names)) * bm25_weight(counts, lengths[at], avg_len=average) * meaning
             runs[way][q] = ranking(scores, names, rng)
     found = measure(runs, {q: judged[q] for q, _ in queries})
     print(Path(folder).name, {w: [round(100 * v, 2) for v in g] for w, g in found["gain"].items()}, file=sys.stderr, flush=True)
@@ -137,7 +134,7 @@ def similarity(way, ways, term, x, rows):
         return 1.0
     theirs, mine = np.stack([r[2] for r in rows]).astype(np.float32), x.astype(np.float32)[None]
     if way.startswith("full"):
-        cosine = (unit(theirs) @ unit(mine).T)[:, 0]
+        cosine = (unit_rows(theirs) @ unit_rows(mine).T)[:, 0]
         return cosine**2 if way == "full squared" else cosine
     return apply(theirs, ways[way][term]) @ apply(mine, ways[way][term])[0]
 

@@ -21,9 +21,9 @@ import numpy as np
 from record import save_record
 
 from minicoil.runs.run import STAGES, open_run, stage_function
-from minicoil.stages.corpus import documents, stream_openwebtext
 from minicoil.stages.sentences import draw_from_index, random_keys, read_draw, trained_words
 from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
+from minicoil.text.readers import documents, stream_openwebtext
 
 TIMES = (1, 3, 10)
 RESULTS = Path(__file__).resolve().parents[2] / "results"

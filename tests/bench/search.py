@@ -154,7 +154,7 @@ def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
     Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random unit vectors, which cost the same."""
     import pyarrow.parquet as pq
 
-    from minicoil.serving.sparse import SparseEmbedding, bm25_weight, unknown_index, unknown_shift
+    from minicoil.serving.sparse import Reading, SparseEmbedding, bm25_weight, unknown_index, unknown_shift
     targets, texts = run.stage("targets"), {}
     for part in run.stage("sentences").parts("parquet"):
         table = pq.read_table(part, columns=["sentence_id", "text"])
@@ -162,20 +162,20 @@ def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
     ids = np.concatenate([load_npy(targets.path / s["ids"]) for s in targets.manifest["shards"]])[:n]
     dense = np.concatenate([load_npy(targets.path / s["file"]) for s in targets.manifest["shards"]])[:n].astype(np.float32)
     readings = [model.read(e.ids) for a in range(0, len(ids), 5000) for e in model.tokenizer.encode_batch([texts[i] for i in ids[a : a + 5000].tolist()])]
-    rng, lengths = np.random.default_rng(0), [sum(c for c, _ in k.values()) + sum(u.values()) for k, u in readings]
+    rng, lengths = np.random.default_rng(0), [read.length for read in readings]
     average = float(np.mean(lengths))
     def vectors(dim, some, query=False):
         shift, made = unknown_shift(len(model.words), max(dim, 1)), []
-        for (known, unknown), length in some:
+        for read, length in some:
             weigh = lambda c: 1.0 if query else bm25_weight(c, length, avg_len=average)
-            meaning = rng.normal(size=(len(known), max(dim, 1))) + np.eye(max(dim, 1))[0] * 3
-            meaning = meaning / np.linalg.norm(meaning, axis=1, keepdims=True) if dim else np.ones((len(known), 1))
-            at = [w * max(dim, 1) + j for w in known for j in range(max(dim, 1))] + [unknown_index(s, shift) for s in unknown]
-            values = np.concatenate([(meaning * np.array([weigh(c) for c, _ in known.values()]).reshape(-1, 1)).ravel(), [weigh(c) for c in unknown.values()]])
+            meaning = rng.normal(size=(len(read.counts), max(dim, 1))) + np.eye(max(dim, 1))[0] * 3
+            meaning = meaning / np.linalg.norm(meaning, axis=1, keepdims=True) if dim else np.ones((len(read.counts), 1))
+            at = [w * max(dim, 1) + j for w in read.counts for j in range(max(dim, 1))] + [unknown_index(s, shift) for s in read.stems]
+            values = np.concatenate([(meaning * np.array([weigh(c) for c in read.counts.values()]).reshape(-1, 1)).ravel(), [weigh(c) for c in read.stems.values()]])
             made.append(SparseEmbedding(np.array(at, np.int32), values.astype(np.float32)))
         return made
     some = list(zip(readings, lengths))
-    queries = [({w: known[w] for w in list(known)[:3]}, {s: unknown[s] for s in list(unknown)[:2]}) for known, unknown in readings[:n_queries]]
+    queries = [Reading(dict(list(read.counts.items())[:3]), dict(list(read.stems.items())[:2])) for read in readings[:n_queries]]
     found = {f"sparse {dim}" if dim else "BM25 sparse": engine_costs(vectors(dim, some), vectors(dim, [(q, 5) for q in queries], query=True)) for dim in (0, *dims)}
     noise = dense[:n_queries] + 0.03 * rng.normal(size=dense[:n_queries].shape).astype(np.float32)
     return {"points": len(ids), "words_a_query": 5, "numbers_a_point": {k: v.pop("numbers") for k, v in found.items()}, **found, "dense HNSW": engine_costs(list(dense), list(noise), dense=True)}
@@ -290,7 +290,8 @@ def within_word(model, ways, collection):
     """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
     from minicoil.retrieval.benchmark import area_under_curve
     from minicoil.retrieval.retrieval import term_vectors
-    from minicoil.serving.windows import encode_means, unit_rows
+    from minicoil.serving.sparse import unit_rows
+    from minicoil.serving.windows import encode_means
     forms, asked = collection[3:]
     index, scores = build_index(forms, model.vocabulary), {}
     for number, terms, term, wanted in asked_senses(model, index, collection):

@@ -36,7 +36,8 @@ from minicoil.retrieval.retrieval import (
     terms_of,
 )
 from minicoil.runs.run import open_run
-from minicoil.serving.windows import unit_rows, window_passes, window_rows
+from minicoil.serving.sparse import unit_rows
+from minicoil.serving.windows import window_passes, window_rows
 from minicoil.stages.training import group_words
 
 SHARED = 64  # directions of the projection that all words share in one trial
@@ -106,7 +107,7 @@ def occurrences(model, texts, wanted):
         window = seen[i] = seen.get(i, -1) + 1
         ends = pieces.spans(ids).tolist()
         for a, b in zip(ends[:-1], ends[1:]):
-            term, _ = model.vocabulary.lookup(pieces.glue(ids[a:b]))
+            term, _ = model.vocabulary.look_up(pieces.glue(ids[a:b]))
             if term in wanted:
                 vectors.setdefault((i, term), []).append(token[a:b].mean(0).astype(np.float16))
                 first[i, term] = first.get((i, term), 0) + (window == 0)

@@ -20,12 +20,13 @@ from minicoil.retrieval.benchmark import MEASURES, reductions, sense_scores
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.runs.files import one_thread, progress
 from minicoil.stages import senses as S
-from minicoil.stages.corpus import read_senses
 from minicoil.stages.targets import word_contexts, word_embeddings
 from minicoil.stages.tokens import SNIPPET, snippet
+from minicoil.text.pieces import WordPieces
+from minicoil.text.readers import read_senses
 from minicoil.text.transformer import encode as encode_rows
 from minicoil.text.transformer import load_transformer
-from minicoil.text.vocabulary import WordPieces, make_vocabulary, positions
+from minicoil.text.vocabulary import make_vocabulary, positions
 
 DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,
                power=O.POWER, steps=O.TWO_STEPS, constant=O.CONSTANT, pool=O.POOLED_WEIGHT, samples=1000)

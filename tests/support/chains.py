@@ -117,7 +117,7 @@ def kill_in_stage(arguments, folder, stage, kernel_too=False):
 
 def small_corpus(path, words=("bat", "bank"), each=60, others=80):
     """A text file with some of the bundled sentences, a line each: `each` of every word and `others` without them."""
-    from minicoil.stages.corpus import bundled_sentences
+    from minicoil.text.readers import bundled_sentences
     rows = [r for r in bundled_sentences() if r["split"] == "train"]
     lines = [s for w in words for s in list(dict.fromkeys(r["sentence"] for r in rows if r["word"] == w))[:each]]
     lines += list(dict.fromkeys(r["sentence"] for r in rows if r["word"] not in words))[:others]
