@@ -31,7 +31,7 @@ from ..runs.files import UserError, load_json, locked
 from ..runs.server import check_server, connect_server, patiently
 from ..serving.sparse import SparseEmbedding
 
-# %% ../../nbs/28_collection.ipynb #a6f09424
+# %% ../../nbs/28_collection.ipynb #d2056004
 def engine_vector(engine: Any, vector: np.ndarray | SparseEmbedding) -> Any:
     "A dense (d,) or sparse vector as `engine` takes it: `qdrant_edge` or `qdrant_client.models`"
     if isinstance(vector, np.ndarray):
@@ -71,7 +71,7 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
 
-# %% ../../nbs/28_collection.ipynb #e95e8ee7
+# %% ../../nbs/28_collection.ipynb #21bbe60d
 class Home:
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
@@ -104,7 +104,7 @@ class Home:
         "Our points by reciprocal rank fusion of {using: vector}, best first"
         return self.query(vectors, limit, fuse=True)
 
-# %% ../../nbs/28_collection.ipynb #b59d6eab
+# %% ../../nbs/28_collection.ipynb #2795d23a
 CONFIG, LOCK = "edge_config.json", ".minicoil.lock"
 SHARD_PARTS = {CONFIG, "wal", "segments"}  # what the engine itself writes
 
@@ -123,7 +123,7 @@ def create_shard(folder: Path, width: int | None) -> Any:
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     return shard
 
-# %% ../../nbs/28_collection.ipynb #beb0bb28
+# %% ../../nbs/28_collection.ipynb #0c8a6e03
 def check_shard(folder: Path, width: int | None) -> None:
     "Raise a `UserError` unless the shard in a folder has our vectors, see `check_vectors`"
     there = load_json(folder / CONFIG)
@@ -144,7 +144,7 @@ def embedded_shard(folder: Path, width: int | None) -> Any:
         why = " ".join(str(e).split())[:150]
         raise UserError(f"{folder} cannot be opened by Qdrant's embedded engine ({why})") from None
 
-# %% ../../nbs/28_collection.ipynb #336a8b59
+# %% ../../nbs/28_collection.ipynb #1f8d2551
 WAIT = 60.0  # seconds that a second search waits for the first
 
 
@@ -161,11 +161,11 @@ def held_folder(folder: Path) -> Iterator[None]:
 
 
 def named_folder(folder: str | Path, name: str | None) -> Path:
-    "Where a collection lies: the sub-folder `name`; without a name, or if the folder is a shard, the folder"
+    "Where a collection lies: in the sub-folder `name`, or in the folder if there is no name or it is a shard"
     folder = Path(folder)
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
-# %% ../../nbs/28_collection.ipynb #ed23ff4f
+# %% ../../nbs/28_collection.ipynb #48b5dfd4
 def edge_query(vectors: dict, limit: int, fuse: bool) -> Any:
     "The embedded engine's request for the points nearest by {using: vector}, fused or by a single one"
     import qdrant_edge as q
@@ -254,7 +254,7 @@ def prepare_collection(home: Any, width: int | None) -> None:
     sparse = {name: v.modifier.value if v.modifier else "" for name, v in (there.sparse_vectors or {}).items()}
     check_vectors(home.place, dense, sparse, width)
 
-# %% ../../nbs/28_collection.ipynb #c014aee1
+# %% ../../nbs/28_collection.ipynb #1ac38b95
 def server_query(vectors: dict, limit: int, fuse: bool) -> dict:
     "The client's arguments for the points nearest by {using: vector}, fused or by a single one"
     from qdrant_client import models as m

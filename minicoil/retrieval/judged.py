@@ -6,7 +6,7 @@
 __all__ = ['beir_file', 'is_beir', 'beir_row', 'read_beir_rows', 'file_name', 'whole_text', 'file_documents', 'read_collection',
            'read_judgements', 'missing', 'check_judgements', 'Judged', 'read_judged']
 
-# %% ../../nbs/25_judged.ipynb #a1483f42
+# %% ../../nbs/25_judged.ipynb #450759c9
 import json
 import os
 import sys
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..runs.files import UserError
 from ..text.readers import DATA, LONGEST_TEXT, find_files, numbered_lines, read_documents, writable
 
-# %% ../../nbs/25_judged.ipynb #b0cd7288
+# %% ../../nbs/25_judged.ipynb #afa29a0a
 def beir_file(folder: str | Path, name: str) -> Path:
     "`name` in a BEIR folder, or the same with .gz; a `UserError` if neither is there"
     for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
@@ -30,7 +30,7 @@ def is_beir(folder: str | Path) -> bool:
     "Whether a folder has the documents of a BEIR collection"
     return any((Path(folder) / f"corpus.jsonl{end}").exists() for end in ("", ".gz"))
 
-# %% ../../nbs/25_judged.ipynb #0f0e00c1
+# %% ../../nbs/25_judged.ipynb #633639c9
 def beir_row(line: str, fields: tuple[str, ...]) -> dict[str, str]:
     "The `fields` of a row as texts; a `ValueError` or another error if the line is not a row"
     row = json.loads(line)
@@ -39,7 +39,7 @@ def beir_row(line: str, fields: tuple[str, ...]) -> dict[str, str]:
     values = {field: str(row.get(field) or "") for field in fields if field != "_id"}
     return {"_id": writable(str(row["_id"])), **{field: writable(value) for field, value in values.items()}}
 
-# %% ../../nbs/25_judged.ipynb #f66f5fe0
+# %% ../../nbs/25_judged.ipynb #3d3f24b0
 def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
     "Dicts of `_id` and these fields from a BEIR JSON lines file; a `UserError` names the line that is wrong"
     rows: dict[str, dict[str, str]] = {}
@@ -55,7 +55,7 @@ def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, 
         raise UserError(f"{path} has no rows")
     return list(rows.values())
 
-# %% ../../nbs/25_judged.ipynb #065e1aef
+# %% ../../nbs/25_judged.ipynb #1b529d9f
 def file_name(file: Path, source: str | Path) -> str:
     "A file's path below the folder `source`, or its name if it is `source` itself"
     below = file.relative_to(source) if Path(source).is_dir() else file.name
@@ -71,11 +71,12 @@ def whole_text(file: Path) -> str:
             raise UserError(f"{file} is longer than {LONGEST_TEXT:,} bytes: split it")
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise UserError(f"{file} is not UTF-8 ({e.reason} at byte {e.start}): convert it, or move it away") from None
+        where = f"{e.reason} at byte {e.start}"
+        raise UserError(f"{file} is not UTF-8 ({where}): convert it, or move it away") from None
     except OSError as e:
         raise UserError(f"{file} cannot be read: {e.strerror}") from None
 
-# %% ../../nbs/25_judged.ipynb #96629a76
+# %% ../../nbs/25_judged.ipynb #1b1c4ed4
 def file_documents(file: Path, source: str | Path, text_field: str) -> list[tuple[str, str]]:
     "[(id, text)] of one file of the folder or file `source`"
     name = file_name(file, source)
@@ -105,13 +106,13 @@ def read_collection(source: str | Path, text_field: str = "text") -> list[tuple[
     found = []
     for file in find_files([str(source)]):
         if not isinstance(file, Path):
-            raise UserError(f"{source} cannot be searched as it is: give demo, or the path of a file or folder")
+            raise UserError(f"{source} cannot be searched: give demo, or the path of a file or folder")
         found.extend(file_documents(file, source, text_field))
     if not found:
         raise UserError(f"{source} has no documents")
     return found
 
-# %% ../../nbs/25_judged.ipynb #26ec3447
+# %% ../../nbs/25_judged.ipynb #4b4f6aad
 def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
     "{query: {document: grade}} from a BEIR folder's qrels/test.tsv"
     judged: dict[str, dict[str, int]] = defaultdict(dict)
@@ -126,7 +127,7 @@ def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
             raise UserError(f"{path} line {number} is not query, document, grade") from None
     return judged
 
-# %% ../../nbs/25_judged.ipynb #0bb0d314
+# %% ../../nbs/25_judged.ipynb #121c2fb6
 def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
     "`3 of 10 judged documents are not in corpus.jsonl ('a', 'b', …)`, or nothing if all are there"
     lost = [name for name in wanted if name not in there]
@@ -134,7 +135,8 @@ def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
     return f"{len(lost)} of {len(wanted)} judged {kind} are not in {file} ({named})" if lost else ""
 
 
-def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], documents: list, queries: list) -> None:
+def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], documents: list,
+                     queries: list) -> None:
     "Refuse judgements of which nothing relevant is there; name on stderr what is missing"
     there, asked = {name for name, _ in documents}, {name for name, _ in queries}
     relevant = {d for q in asked & judged.keys() for d, grade in judged[q].items() if grade > 0}
@@ -149,16 +151,16 @@ def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], docu
     if any(lost):
         print(f"warning: {folder}: {'; '.join(filter(None, lost))}", file=sys.stderr)
 
-# %% ../../nbs/25_judged.ipynb #a939c6f2
+# %% ../../nbs/25_judged.ipynb #9c6b0627
 class Judged(NamedTuple):
-    "A judged collection: (id, text) of its documents, and of its queries with judgements; {query: {document: grade}}"
+    "A collection: (id, text) of documents and of queries that have judgements; {query: {document: grade}}"
     documents: list[tuple[str, str]]
     queries: list[tuple[str, str]]
     judged: dict[str, dict[str, int]]
 
 
 def read_judged(source: str | Path) -> Judged:
-    "The judged collection `demo`, or that of a BEIR folder; a `UserError` if its judgements fit nothing in it"
+    "The collection `demo`, or that of a BEIR folder; a `UserError` if its judgements fit nothing in it"
     folder = DATA / "beir" if str(source) == "demo" else Path(source)
     judged, documents = read_judgements(folder), read_collection(folder)
     rows = read_beir_rows(beir_file(folder, "queries.jsonl"), ("_id", "text"))
