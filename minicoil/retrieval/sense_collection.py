@@ -24,12 +24,12 @@ WIDTH = 4  # words to either side
 
 def middle(row: dict, width: int = WIDTH) -> str:
     "The labelled word of a sense row with up to `width` words of its sentence to either side"
-    before, word, after = (row["sentence"][part] for part in
-                           (slice(row["start"]), slice(row["start"], row["end"]), slice(row["end"], None)))
+    sentence, start, end = row["sentence"], row["start"], row["end"]
+    before, word, after = sentence[:start], sentence[start:end], sentence[end:]
     left, right = before.split(), after.split()
     glued = "" if before[-1:].isspace() or not before else left.pop()
     tail = "" if after[:1].isspace() or not after else right.pop(0)
-    return " ".join([*left[-width:], f"{glued}{word}{tail}", *right[:width]])
+    return " ".join([*left[max(0, len(left) - width):], f"{glued}{word}{tail}", *right[:width]])
 
 # %% ../../nbs/26_sense_collection.ipynb #12c25c1a
 class Sense(NamedTuple):
@@ -47,7 +47,8 @@ def rows_by_sense(rows: Iterable[dict]) -> dict[Sense, list[dict]]:
     return {sense: list(found[sense].values()) for sense in sorted(found)}
 
 
-def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator, least: int) -> dict[Sense, list[dict]]:
+def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator,
+                   least: int) -> dict[Sense, list[dict]]:
     "{sense: up to `most` rows, drawn at random}, for words with two senses of at least `least` rows"
     drawn = {}
     for sense, some in rows_by_sense(rows).items():
@@ -56,7 +57,7 @@ def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator, le
     senses = Counter(sense.word for sense in drawn)
     return {sense: some for sense, some in drawn.items() if senses[sense.word] > 1}
 
-# %% ../../nbs/26_sense_collection.ipynb #f2b8a020
+# %% ../../nbs/26_sense_collection.ipynb #47c665e1
 class Query(NamedTuple):
     "A query's id and text, and the sense that it asks for"
     id: str
@@ -73,7 +74,7 @@ def queries_of(tests: dict[Sense, list[dict]]) -> Iterator[Query]:
             yield Query(f"window-{number}", middle(row), sense)
             number += 1
 
-# %% ../../nbs/26_sense_collection.ipynb #120ce4eb
+# %% ../../nbs/26_sense_collection.ipynb #2b07a19c
 def numbered(documents: dict[Sense, list[dict]]) -> dict[str, str]:
     "{sentence: id of the document that it is}; a sentence with two words is one document"
     sentences = dict.fromkeys(row["sentence"] for rows in documents.values() for row in rows)
@@ -82,19 +83,21 @@ def numbered(documents: dict[Sense, list[dict]]) -> dict[str, str]:
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     "Write rows as JSON lines, whole or not at all"
-    write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace"))
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    write_bytes(path, "".join(lines).encode("utf-8", "replace"))
 
 
 def write_judgements(path: Path, queries: list[Query], documents: dict[Sense, list[dict]],
                      names: dict[str, str]) -> None:
     "Write BEIR's qrels: for each query the documents of its sense"
     lines = ["query-id\tcorpus-id\tscore\n"]
-    wanted = {sense: dict.fromkeys(names[row["sentence"]] for row in rows) for sense, rows in documents.items()}
+    wanted = {sense: dict.fromkeys(names[row["sentence"]] for row in rows)
+              for sense, rows in documents.items()}
     for query in queries:
         lines += [f"{query.id}\t{document}\t1\n" for document in wanted[query.sense]]
     write_bytes(path, "".join(lines).encode())
 
-# %% ../../nbs/26_sense_collection.ipynb #705469a4
+# %% ../../nbs/26_sense_collection.ipynb #7b616fb5
 def check_draw(data: list, out: str | Path, most: Any, queries: Any, seed: Any) -> None:
     "Raise a `UserError` if the folder is in use, or a number is out of range"
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
@@ -105,7 +108,7 @@ def check_draw(data: list, out: str | Path, most: Any, queries: Any, seed: Any) 
     if not data:
         raise UserError("no sense data is named")
 
-# %% ../../nbs/26_sense_collection.ipynb #1600e6a0
+# %% ../../nbs/26_sense_collection.ipynb #6a9327db
 def make_collection(data: list[str | Path], out: str | Path, most: int = 40, queries: int = 4,
                     seed: int = 0) -> dict[str, int]:
     """
@@ -133,8 +136,9 @@ def make_collection(data: list[str | Path], out: str | Path, most: int = 40, que
     if not tests:
         raise UserError(f"{named}: the test split has no sentence to ask")
     asked = list(queries_of(tests))
-    write_jsonl(Path(out) / "corpus.jsonl", ({"_id": d, "title": "", "text": text} for text, d in names.items()))
-    write_jsonl(Path(out) / "queries.jsonl", ({"_id": q.id, "text": q.text} for q in asked))
+    texts = [{"_id": name, "title": "", "text": text} for text, name in names.items()]
+    write_jsonl(Path(out) / "corpus.jsonl", texts)
+    write_jsonl(Path(out) / "queries.jsonl", [{"_id": q.id, "text": q.text} for q in asked])
     write_judgements(Path(out) / "qrels" / "test.tsv", asked, documents, names)
     words = {sense.word for sense in documents}
     return {"words": len(words), "senses": len(documents), "documents": len(names), "queries": len(asked)}
