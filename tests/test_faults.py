@@ -31,7 +31,8 @@ from trials import hand_over, row, table
 import minicoil
 from minicoil.commands.commands import command_embed
 from minicoil.runs.files import UserError, checksum
-from minicoil.runs.run import STAGES, Stage, open_run, stages_from
+from minicoil.runs.manifest import Stage
+from minicoil.runs.run import STAGES, open_run, stages_from
 
 RESULT = {stage: folder for stage, (folder, _) in STAGES.items()}
 AFTER_MODEL = stages_from("atlas")
@@ -391,7 +392,7 @@ import json, os, sys
 from pathlib import Path
 import torch, sentence_transformers, onnxruntime, qdrant_edge, pyarrow.parquet
 import minicoil.commands.commands as commands, minicoil.commands.words as words
-import minicoil.runs.run, minicoil.stages.model, minicoil.stages.training
+import minicoil.runs.manifest, minicoil.stages.model, minicoil.stages.training
 from minicoil.runs.run import open_run, stage_function
 
 def say(what):
@@ -413,7 +414,7 @@ def work(kind, *given):
         announce(words, "train_new")
         words.add_words(given[0], ["seal"], given[1])
     else:
-        announce(minicoil.runs.run.Stage, "begin")
+        announce(minicoil.runs.manifest.Stage, "begin")
         stage_function(kind)(open_run(given[0]))
 
 say("ready")
@@ -631,7 +632,7 @@ BROKEN = {
     "a rename without its fsync": ("runs/files.py", "            os.fsync(f.fileno())\n        write_down", "            pass\n        write_down", "test_on_disk_before_it_has_its_name"),
     "a file written under its final name": ("runs/files.py", 'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")', "temporary = path", "test_on_disk_before_it_has_its_name"),
     "a shard skipped on resuming": ("stages/training.py", 'if (out / f"quality-{number:05d}.json").exists():', 'if f"part-{number:05d}.npy" in (out / "written.txt").read_text():', "test_killed_between_journal_and_rename"),
-    "damage that is not looked for": ("runs/run.py", "known_checksum(path) not in checksums", "False", "test_damage_to_a_stage_at_work"),
+    "damage that is not looked for": ("runs/manifest.py", "known_checksum(path) not in checksums", "False", "test_damage_to_a_stage_at_work"),
 }
 
 

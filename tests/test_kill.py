@@ -25,8 +25,10 @@ from chains import (
     with_notebooks,
 )
 
+import minicoil.runs.ownership
 import minicoil.runs.run
-from minicoil.runs.files import UserError, end_orphan, load_json, lock_holder, locked, process_start
+from minicoil.runs.files import UserError, load_json
+from minicoil.runs.locks import end_orphan, lock_holder, locked, process_start
 from minicoil.runs.run import STAGES, open_run, stages_from
 
 WORDS = ("--words", "bat,bank", "--pictures", 0)
@@ -295,8 +297,8 @@ def test_redo_killed_between_its_steps(tmp_path, monkeypatch, step):
         return counted
 
     with monkeypatch.context() as patched:
-        patched.setattr(minicoil.runs.run.os, "replace", stepwise(os.replace))
-        patched.setattr(minicoil.runs.run.shutil, "rmtree", stepwise(minicoil.runs.run.shutil.rmtree))
+        patched.setattr(minicoil.runs.ownership.os, "replace", stepwise(os.replace))
+        patched.setattr(minicoil.runs.ownership.shutil, "rmtree", stepwise(minicoil.runs.ownership.shutil.rmtree))
         with pytest.raises(KeyboardInterrupt):
             open_run(tmp_path / "run", dim=8, redo_from="senses")
     run = open_run(tmp_path / "run")
@@ -338,7 +340,7 @@ def test_two_at_once(tmp_path):
 def test_a_stage_by_hand_is_refused(tmp_path):
     """A stage called by hand on a folder where a driver is at work is refused with the driver's pid."""
     run = open_run(tmp_path / "run")
-    driver = python("import sys, time\nfrom minicoil.runs.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
+    driver = python("import sys, time\nfrom minicoil.runs.locks import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", run.dir / ".driver.lock", wait=False)
     wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock", 30)
     with pytest.raises(UserError, match=rf"\(pid {driver.pid}\)"):
         with run.working("corpus"):
@@ -347,7 +349,8 @@ def test_a_stage_by_hand_is_refused(tmp_path):
 
 LOCK_AT = """
 import sys, time
-from minicoil.runs.files import UserError, locked
+from minicoil.runs.files import UserError
+from minicoil.runs.locks import locked
 while time.time() < float(sys.argv[2]): pass
 try:
     with locked(sys.argv[1], "busy"): time.sleep(1)
@@ -368,7 +371,7 @@ def test_refused_with_the_right_pid_at_the_same_moment(tmp_path, before):
 
 def test_a_stuck_orphan_is_ended(tmp_path):
     """A kernel that a dead driver left at work is ended, and the lock is free."""
-    orphan = python("import sys, time\nfrom minicoil.runs.files import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
+    orphan = python("import sys, time\nfrom minicoil.runs.locks import locked\nwith locked(sys.argv[1], ''): time.sleep(60)", tmp_path / ".work.lock", wait=False)
     wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock", 30)
     end_orphan(tmp_path, grace=0.2)
     assert orphan.wait(5) == -9

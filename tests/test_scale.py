@@ -10,7 +10,8 @@ import pytest
 from chains import copy_before, digests
 
 from minicoil.runs.files import UserError, load_json
-from minicoil.runs.run import list_files, load_manifest, open_run, save_manifest, stage_function
+from minicoil.runs.manifest import list_files, load_manifest, save_manifest
+from minicoil.runs.run import open_run, stage_function
 from minicoil.stages.corpus import convert_openwebtext
 from minicoil.stages.sentences import draw_from_index, read_draw, split_sentences, trained_words
 from minicoil.stages.targets import encode_targets

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
-from ..runs.files import UserError, end_orphan, load_json, locked, one_of, throw_away_folder
+from ..runs.files import UserError, load_json, one_of, throw_away_folder
+from ..runs.locks import end_orphan, locked
 from ..runs.run import OBJECTIVES, STAGES, check_parameters, open_run
 from ..runs.server import check_server
 

@@ -27,13 +27,14 @@ from minicoil.runs.files import (
     UserError,
     atomic,
     load_json,
-    locked,
     progress,
     save_json,
     save_npy,
     write_bytes,
 )
-from ..runs.run import list_files, load_manifest, open_run, save_manifest
+from ..runs.locks import locked
+from ..runs.manifest import list_files, load_manifest, save_manifest
+from ..runs.run import open_run
 from ..serving.serving import ENCODERS_FILE
 from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words

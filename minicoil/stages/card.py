@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runs.files import load_json, write_bytes
-from ..runs.run import Run, save_manifest
+from ..runs.manifest import save_manifest
+from ..runs.run import Run
 from ..text.vocabulary import LANGUAGES
 
 # %% ../../nbs/23_card.ipynb #be9629df

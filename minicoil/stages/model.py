@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
-from ..runs.run import Run, Stage, open_run
+from ..runs.manifest import Stage
+from ..runs.run import Run, open_run
 from ..serving.serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
 from .card import ADAPT_LEAST, write_card
 from ..text.pieces import WordPieces, beyond_fastembed

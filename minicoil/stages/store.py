@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ..runs.files import UserError, load_npy, progress, save_json
-from ..runs.run import FIRST_USE, discard, open_run, stages_from
+from ..runs.ownership import discard
+from ..runs.run import FIRST_USE, open_run, stages_from
 from ..runs.server import connect_server, patiently, server_name
 from minicoil.stages.sentences import (
     random_keys,
