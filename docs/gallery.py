@@ -64,7 +64,7 @@ def draw_word(run, word, path):
     view = next(word_views(whole, index, index + 1))
     if view.before is None:
         ids = drawn_sentences(run)[index][2]
-        view = dataclasses.replace(view, before=umap_layout(cosine_distances(word_targets(run, index, ids)), 2, run.params.seed))
+        view = dataclasses.replace(view, before=umap_layout(cosine_distances(next(word_targets(run, [(index, ids)]))), 2, run.params.seed))
     word_figure(view).savefig(path, metadata={"Software": None})
     print(f"{path}: {headline(view)}. {in_words(view)}. {told_apart(view)}.")
 

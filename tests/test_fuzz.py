@@ -17,12 +17,14 @@ from trials import hand_over, row
 
 from minicoil import MiniCOIL
 from minicoil.commands.commands import decoded, word_list
+from minicoil.learning.objectives import OBJECTIVES
 from minicoil.retrieval.retrieval import read_collection, read_judged
 from minicoil.runs.files import UserError
-from minicoil.runs.run import OBJECTIVES, Parameters, check_parameters, open_run, stage_function
+from minicoil.runs.run import Parameters, check_parameters, open_run, stage_function
 from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.text.formats import read_documents
 from minicoil.text.pieces import WordPieces
-from minicoil.text.readers import read_documents, read_senses
+from minicoil.text.readers import read_senses
 from minicoil.text.vocabulary import VOCAB_FILE, read_words
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)

@@ -17,7 +17,7 @@ from conftest import minicoil
 
 from minicoil.runs.files import UserError, load_npy
 from minicoil.runs.run import check_parameters
-from minicoil.text.readers import read_documents
+from minicoil.text.formats import read_documents
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "sk-a-secret-that-nobody-writes-down"
@@ -45,7 +45,7 @@ def test_an_archive_writes_nowhere(tmp_path):
 
 BOMB = """
 import resource, sys
-from minicoil.text.readers import read_documents
+from minicoil.text.formats import read_documents
 from minicoil.runs.files import UserError
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:

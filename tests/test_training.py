@@ -8,11 +8,11 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.pipeline import from_model
-from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.learning.objectives import OBJECTIVES, apply, load_objective, mean_cosine
 from minicoil.runs.files import UserError, load_json
-from minicoil.runs.run import OBJECTIVES, open_run
+from minicoil.runs.run import open_run
 from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words, memory_of
+from minicoil.stages.training import group_words
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +94,4 @@ def test_memory_bounds_groups():
     sizes = [300] * 100 + [1000] * 10
     groups = group_words(sizes, 384, 4, "graph", memory_gb=0.5)
     assert sorted(i for g in groups for i in g) == list(range(110)) and all(len({sizes[i] for i in g}) == 1 for g in groups)
-    assert all(len(g) == 1 or len(g) * memory_of(sizes[g[0]], 384, 4, "graph") <= 0.5e9 for g in groups) and max(map(len, groups)) > 1
+    assert all(len(g) == 1 or len(g) * load_objective("graph").memory(sizes[g[0]], 384, 4) <= 0.5e9 for g in groups) and max(map(len, groups)) > 1

@@ -127,7 +127,7 @@ def command_add_words(
     model: str = typer.Option(..., help="Model directory; it is replaced in one step unless --out is given"),
     words: str | None = typer.Option(None, help="Words to add, separated by commas; mouse/mice adds an irregular form"),
     words_file: Path | None = typer.Option(None, help="A file with a word a line"),
-    corpus: list[str] | None = typer.Option(None, help="Text to learn from: demo, openwebtext, or the path of a file or folder; may be repeated"),
+    corpus: list[str] | None = typer.Option(None, help="Text to learn from: demo, openwebtext, or the path of a file or folder, where each line of a .txt is a document; may be repeated"),
     run: str = typer.Option("", help="Or: an earlier run's folder, whose documents are learned from"),
     out: Path | None = typer.Option(None, help="New directory to write; the old one stays as it is"),
     list_file: Path | None = typer.Option(None, "--list", help="Write the numbers of the documents that have the new words, a JSON line each"),
@@ -169,22 +169,28 @@ def absolute(corpus):
 def command_search(
     query: str = typer.Argument(..., help="What to look for"),
     model: Path = typer.Option(..., help="Model directory"),
-    documents: str = typer.Option("demo", help="demo, a file, a folder of files, or a BEIR folder"),
+    documents: str = typer.Option("demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), or a BEIR folder"),
     limit: int = typer.Option(5, help="Hits to show"),
     using: str = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = typer.Option("auto", help="Average document length for BM25: auto measures it"),
     collection: str = typer.Option("", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call embeds only what has changed"),
     text_field: str = typer.Option("text", help="Where .jsonl and .parquet documents keep the text"),
+    on_bad_input: str = typer.Option("fail", help="Of documents that cannot be read: fail or skip"),
 ):
     "Search documents, and say why each one was found"
     from minicoil import MiniCOIL
     from minicoil.retrieval.retrieval import read_collection
     from minicoil.retrieval.search import WAYS, describe, search_documents
+    from minicoil.text.readers import to_stderr
     one_of("using", using, WAYS)
     if limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
-    loaded, found = MiniCOIL.load(model), read_collection(documents, text_field)
+    skipped = []
+    found = read_collection(documents, text_field, one_of("on_bad_input", on_bad_input, ("fail", "skip")), skipped, to_stderr)
+    if skipped:
+        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    loaded = MiniCOIL.load(model)
     hits = search_documents(loaded, found, [query], limit, using, collection, length_option(avg_len), explain)[0]
     for rank, (hit, rows) in enumerate(hits, 1):
         print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]" + (f"\n   {'; '.join(one_line(describe(row)) for row in rows) or 'no word in common'}" if explain else ""))

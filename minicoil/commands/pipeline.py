@@ -16,11 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+from ..learning.objectives import OBJECTIVES
 from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, load_json, one_of, throw_away_folder
 from ..runs.locks import end_orphan, locked
-from ..runs.run import OBJECTIVES, STAGES, check_parameters, open_run
+from ..runs.run import STAGES, check_parameters, open_run
 from ..runs.server import check_server
 
 # %% ../../nbs/40_pipeline.ipynb #f80de4dc
@@ -44,13 +45,13 @@ def check_first(params):
     "Raise a `UserError` for what is wrong with `Parameters` already now"
     from minicoil.stages.sentences import DEMO_WORDS
     from minicoil.text.pieces import WordPieces
-    from minicoil.text.readers import find_files
+    from minicoil.text.readers import find_files, to_stderr
     from minicoil.text.transformer import load_tokenizer, locate_model
     from minicoil.text.vocabulary import read_words, stemmer, stop_words
     stemmer(params.language), stop_words(params.language)
     for model in {params.target_model, params.input_model}:
         locate_model(model)
-    for source in find_files(params.corpus):
+    for source in find_files(params.corpus, to_stderr):
         if isinstance(source, Path) and source.stat().st_size == 0:
             raise UserError(f"the corpus {source} is empty: choose a file with text in it")
     if not params.words and not params.top_words and params.corpus != ("demo",):
@@ -261,7 +262,7 @@ def command_run(
     words: str | None = typer.Option(None, help="Words to train, separated by commas; mouse/mice adds an irregular form"),
     words_file: Path | None = typer.Option(None, help="A file with a word a line"),
     top_words: int | None = typer.Option(None, help="Train the corpus's N most frequent words"),
-    corpus: list[str] | None = typer.Option(None, help="demo, openwebtext, or the path of a file or folder; may be repeated"),
+    corpus: list[str] | None = typer.Option(None, help="demo, openwebtext, or the path of a file or folder, where each line of a .txt is a document; may be repeated"),
     text_field: str | None = typer.Option(None, help="Field of .jsonl and .parquet files that holds the text"),
     target_model: str | None = typer.Option(None, help="Sentence transformer whose similarities are learned"),
     input_model: str | None = typer.Option(None, help="Sentence transformer that serves"),

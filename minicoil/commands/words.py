@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import MiniCOIL
+from ..learning.objectives import load_objective
 from ..runs.engine import batched
 from minicoil.runs.files import (
     UserError,
@@ -40,8 +41,8 @@ from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words
 from ..text.pieces import WordPieces
-from ..text.readers import documents, find_files
-from ..text.transformer import load_transformer, locate_model, token_layers
+from ..text.readers import documents, find_files, to_stderr
+from ..text.transformer import load_transformer, locate_model
 from minicoil.text.vocabulary import (
     Vocabulary,
     make_vocabulary,
@@ -63,7 +64,7 @@ def own_parameters(model):
 def same_input_model(model, probe="The bat left its cave at dusk, and the bank closed."):
     "Raise a `UserError` unless the input model can be had and computes what the directory's ONNX form does"
     name = model.info["input_model"]
-    transformer = load_transformer(name, token_layers(model.info["objective"]))
+    transformer = load_transformer(name, load_objective(model.info["objective"]).layers)
     same = transformer.tokenize([probe]) == [model.tokenizer.encode(probe).ids] and transformer.dim == len(model.embed_both([probe])[0][0])
     if not same or np.abs(model.embed_both([probe])[0] - transformer.forward(transformer.tokenize([probe]))[0]).max() > 1e-3:
         raise UserError(f"the input model {name!r} found here is not the one that {model.folder} was made with: new words would not fit")
@@ -280,7 +281,7 @@ def add_words(model, words, corpus=(), run="", out=None, list_file=None, index=(
         raise UserError(f"{model} is no folder: give a model directory, or with --out a model on the hub")
     if out is not None and target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
-    find_files([*corpus, *index])
+    find_files([*corpus, *index], to_stderr)
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(workshop(target))
         if (target.parent / "run.json").exists():

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..learning.objectives import load_objective
 from .pages import OVERRIDES, SHAPES, Span, counted, hover_text, sense_colour, signed
 from ..runs.files import UserError, load_json
 from ..runs.plots import plot_style
@@ -147,7 +148,7 @@ def recorded(run: Run) -> Recorded:
     names = {word: [c["name"] for c in found["clusters"]] for word, found in senses.items()}
     separations = {word: found["separation"] for word, found in quality.items()}
     pieces = WordPieces(load_tokenizer(run.params.input_model))
-    return Recorded(names, separations, human_labels(run), pieces, run.params.objective == "graph")
+    return Recorded(names, separations, human_labels(run), pieces, load_objective(run.params.objective).constant == -1)
 
 # %% ../../nbs/24_views.ipynb #feb53610
 def made_view(known: Recorded, index: int, word: str, forms: Any, sentences: list[str],

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
@@ -180,7 +180,7 @@ def save_npy(path: str | Path, array: np.ndarray) -> None:
         np.save(SimpleNamespace(write=f.write), array, allow_pickle=False)
 
 
-def load_npy(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
+def load_npy(path: str | Path, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
     """Read a `.npy` file; a `UserError` if it is none, or holds pickled objects."""
     try:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)

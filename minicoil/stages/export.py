@@ -177,7 +177,8 @@ def export_model(run):
     run.need("model")
     import onnxruntime as ort
 
-    from minicoil.text.transformer import load_transformer, token_layers
+    from minicoil.learning.objectives import load_objective
+    from minicoil.text.transformer import load_transformer
     folder, texts = run.stage("model").path, probe_texts()
     plain = [t for t in texts[len(HARD_TEXTS) :] if len(t) < 300][:150]
     with run.working("export") as stage:
@@ -185,7 +186,7 @@ def export_model(run):
         model = MiniCOIL.load(folder)
         heads = {file: head_parity(MiniCOIL.load(folder, precision=p), ort.InferenceSession(str(folder / file)), texts[:100])
                  for p, file in (("float32", HEAD_FILE), ("int8_head", INT8_HEAD_FILE))}
-        report = {"torch": torch_parity(model, load_transformer(run.params.input_model, token_layers(run.params.objective)), texts[:60]), "fastembed": fastembed_parity(folder, texts),
+        report = {"torch": torch_parity(model, load_transformer(run.params.input_model, load_objective(run.params.objective).layers), texts[:60]), "fastembed": fastembed_parity(folder, texts),
                   "head": heads, "forms": compare_forms(folder, plain)}
         save_json(stage.path / "report.json", report)
         write_card(run)

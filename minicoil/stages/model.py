@@ -183,19 +183,20 @@ KEPT = ("language", "dim", "objective", "input_model", "target_model", "samples"
 
 def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[str, Any]:
     """What minicoil.json says"""
-    from minicoil.text.transformer import token_layers
+    from minicoil.learning.objectives import load_objective
     params = run.params
     reasons = beyond_fastembed(WordPieces(transformer.tokenizer), params.language)
-    return {**{name: getattr(params, name) for name in KEPT}, "layers": token_layers(params.objective),
+    return {**{name: getattr(params, name) for name in KEPT}, "layers": load_objective(params.objective).layers,
             "beyond_fastembed": reasons, "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1,
             **parts.origin}
 
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:
     """Write the files of the model directory and its manifest"""
-    from minicoil.text.transformer import load_transformer, token_layers
+    from minicoil.learning.objectives import load_objective
+    from minicoil.text.transformer import load_transformer
     params, parts = run.params, trained_parts(run)
-    transformer = load_transformer(params.input_model, token_layers(params.objective))
+    transformer = load_transformer(params.input_model, load_objective(params.objective).layers)
     write_tokenizer(stage.path, transformer)
     if params.start_from:
         base = MiniCOIL.load(params.start_from)

@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['SNIPPET', 'POOL_SENTENCES', 'POOL_LEAST', 'load_sentences', 'input_transformer', 'encode_pairs', 'encode_drawn',
-           'snippet', 'pooled_covariance', 'encode_and_filter', 'word_tokens']
+           'snippet', 'pooled_covariance', 'encode_and_filter', 'WordTokens', 'word_tokens']
 
 # %% ../../nbs/21_tokens.ipynb #2f44501f
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 
+from ..learning.objectives import load_objective
 from ..runs.engine import map_shards
 from ..runs.files import load_npy, save_npy
-from ..runs.run import open_run
+from ..runs.run import Run, open_run
 from .senses import WORDS_PER_SHARD
 from .sentences import random_keys, read_draw, sentence_texts, trained_words
 from .store import drawn_sentences
 from .targets import cut_shards, gather_pairs, gather_rows, word_embeddings
 from ..text.pieces import WordPieces
 from ..text.transformer import encode as encode_rows
-from ..text.transformer import load_transformer, token_layers
+from ..text.transformer import load_transformer
 from ..text.vocabulary import make_vocabulary, positions, stop_words
 
 # %% ../../nbs/21_tokens.ipynb #512f2171
@@ -31,7 +35,7 @@ def load_sentences(run):
 # %% ../../nbs/21_tokens.ipynb #b9503b8a
 def input_transformer(run):
     "The run's input model, its token embeddings made of the layers that the objective reads"
-    return load_transformer(run.params.input_model, token_layers(run.params.objective))
+    return load_transformer(run.params.input_model, load_objective(run.params.objective).layers)
 
 
 def encode_pairs(shard, run, cut=None):
@@ -105,12 +109,12 @@ def encode_and_filter(run, words_per_shard=WORDS_PER_SHARD):
     if run.stage("tokens").done:
         return run.stage("tokens").manifest
     run.need("sentences", "targets", "store")
-    pairs, kind = np.stack(load_sentences(run), axis=1), "lasts" if token_layers(run.params.objective) == 1 else "tokens"
+    pairs, kind = np.stack(load_sentences(run), axis=1), "lasts" if load_objective(run.params.objective).layers == 1 else "tokens"
     with run.working("tokens") as stage:
         if not (stage.path / "pooled.npy").exists():
             save_npy(stage.path / "pooled.npy", pooled_covariance(run))
         sources = None if run.params.target_model == run.params.input_model else encode_drawn(run, pairs)
-        snippets = encode_drawn(run, pairs, SNIPPET) if run.params.objective == "triplet" else None
+        snippets = encode_drawn(run, pairs, SNIPPET) if "snippets" in load_objective(run.params.objective).needs else None
         n, shards = int(pairs[-1, 0]), []
         for number, first in enumerate(range(1, n + 1, words_per_shard)):
             mine = (pairs[:, 0] >= first) & (pairs[:, 0] < first + words_per_shard)
@@ -126,13 +130,20 @@ def encode_and_filter(run, words_per_shard=WORDS_PER_SHARD):
     return run.stage("tokens").manifest
 
 # %% ../../nbs/21_tokens.ipynb #31d6831d
-def word_tokens(run, only=None, kind="part"):
-    "Yields (word, sentence ids (n,), token embeddings (n, hidden_size) float32) for every word; `only` one shard's; `kind` snippets for those"
+class WordTokens(NamedTuple):
+    """The token embeddings of a word, a row a sentence, in the order of the draw."""
+    word: str
+    ids: np.ndarray      # (n,) int64 sentence ids
+    tokens: np.ndarray   # (n, hidden_size) float32
+
+
+def word_tokens(run: Run, only: int | None = None, kind: str = "part") -> Iterator[WordTokens]:
+    """Yields every word's `WordTokens`; `only` one shard's; of snippets where `kind` is `snippets`."""
     drawn, stage = drawn_sentences(run), run.stage("tokens")
     for i, shard in enumerate(stage.manifest["shards"]):
         if only not in (None, i):
             continue
         rows, start = load_npy(stage.path / shard["file"].replace("part", kind), mmap_mode="r"), 0
         for word, _, ids in drawn[shard["first_word"] - 1 : shard["first_word"] - 1 + shard["words"]]:
-            yield word, ids, np.asarray(rows[start : start + len(ids)], np.float32)
+            yield WordTokens(word, ids, np.asarray(rows[start : start + len(ids)], np.float32))
             start += len(ids)

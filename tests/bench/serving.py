@@ -41,7 +41,8 @@ def ratio(seconds, slow, fast):
 
 def plain_sentences(corpus):
     """Sentences of a text file with a document a line, or of the bundle; shuffled."""
-    from minicoil.text.readers import bundled_sentences, read_documents
+    from minicoil.text.formats import read_documents
+    from minicoil.text.readers import bundled_sentences
     if corpus:
         documents = [text for text, _ in zip(read_documents(corpus), range(2000))]
         found = [s for text in documents for s in re.split(r"(?<=[.!?]) +", text) if 15 < len(s) < 400]
