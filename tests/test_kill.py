@@ -216,18 +216,19 @@ CHAIN_WITH_BROKEN_LOOK = """
 import os, sys
 from pathlib import Path
 import nbformat
-from minicoil.commands import pipeline
+from minicoil.commands import chain
+from minicoil.runs.run import check_parameters
 cells = [nbformat.v4.new_code_cell('run_dir = ""', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(
     "from minicoil.stages.corpus import *\\nfrom minicoil.runs.run import open_run\\nconvert_openwebtext(open_run(run_dir))"), nbformat.v4.new_code_cell("assert 1 == 2, 'the look fails'")]
 notebook = Path(sys.argv[1]).with_name("broken.ipynb")
 nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}), notebook)
-pipeline.notebook_path = lambda stage: notebook
+chain.notebook_path = lambda stage: notebook
 before = dict(os.environ)
 for _ in range(2):
     try:
-        pipeline.run_chain(sys.argv[1], until="corpus", words=["bat"])
+        chain.run_chain(sys.argv[1], check_parameters(dict(words=["bat"])), chain.Execution(until="corpus"))
         print("done", file=sys.stderr)
-    except pipeline.StageFailed:
+    except chain.StageFailed:
         print("failed", file=sys.stderr)
 print("environment", {k for k in os.environ if os.environ[k] != before.get(k)} or "as before", file=sys.stderr)
 """

@@ -13,7 +13,7 @@ from qdrant_fake import free_port
 from test_serving import compare
 
 from minicoil import MiniCOIL
-from minicoil.commands.pipeline import from_model, summary
+from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
 from minicoil.retrieval.benchmark import benchmark_collections, objective_row
 from minicoil.retrieval.collection import Server

@@ -7,7 +7,7 @@ from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, wo
 from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
-from minicoil.commands.pipeline import from_model
+from minicoil.commands.chain import from_model
 from minicoil.learning.objectives import OBJECTIVES, apply, load_objective, mean_cosine
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run

@@ -19,9 +19,9 @@ from chains import (
 from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
-from minicoil.commands import pipeline
+from minicoil.commands import chain
 from minicoil.runs.files import load_json
-from minicoil.runs.run import STAGES, open_run, stage_function
+from minicoil.runs.run import STAGES, check_parameters, open_run, stage_function
 from minicoil.stages.targets import cut_shards
 from minicoil.text.transformer import load_tokenizer, load_transformer
 
@@ -112,10 +112,10 @@ def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):
 
     home = os.path.dirname(given["target_model"])
     monkeypatch.chdir(home)
-    monkeypatch.setattr(pipeline, "execute", execute_elsewhere)
-    monkeypatch.setattr(pipeline, "locked", lambda *_: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(chain, "execute", execute_elsewhere)
+    monkeypatch.setattr(chain, "locked", lambda *_: __import__("contextlib").nullcontext())
     relative = {name: os.path.relpath(given[name], home) for name in ("target_model", "input_model")}
-    run = pipeline.run_chain(tmp_path / "run", until="targets", **{**given, **relative})
+    run = chain.run_chain(tmp_path / "run", check_parameters({**given, **relative}), chain.Execution(until="targets"))
     assert digests(run.dir / "12_targets")["part-00000.npy"] == digests(two / "12_targets")["part-00000.npy"]
 
 

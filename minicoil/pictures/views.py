@@ -148,7 +148,8 @@ def recorded(run: Run) -> Recorded:
     names = {word: [c["name"] for c in found["clusters"]] for word, found in senses.items()}
     separations = {word: found["separation"] for word, found in quality.items()}
     pieces = WordPieces(load_tokenizer(run.params.input_model))
-    return Recorded(names, separations, human_labels(run), pieces, load_objective(run.params.objective).constant == -1)
+    constant_last = load_objective(run.params.objective).constant == -1
+    return Recorded(names, separations, human_labels(run), pieces, constant_last)
 
 # %% ../../nbs/24_views.ipynb #feb53610
 def made_view(known: Recorded, index: int, word: str, forms: Any, sentences: list[str],

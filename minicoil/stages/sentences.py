@@ -6,7 +6,7 @@
 __all__ = ['LONGEST_PARAGRAPH', 'LONGEST_SENTENCE', 'FEWEST_WORDS', 'ROW_BITS', 'HASHES_AT_ONCE', 'one_tokenizer', 'LEAST',
            'DEMO_WORDS', 'sentences_of', 'split_part', 'hashes_of', 'mark_repeated', 'index_part', 'index_forms',
            'group_by_stem', 'forms_of', 'top_forms', 'random_keys', 'smallest_keys', 'draw_from_index', 'wanted_words',
-           'split_sentences', 'split_shards', 'count_forms', 'keep_trainable', 'save_draw', 'read_draw',
+           'no_word', 'split_sentences', 'split_shards', 'count_forms', 'keep_trainable', 'save_draw', 'read_draw',
            'sentence_texts', 'trained_words']
 
 # %% ../../nbs/11_sentences.ipynb #6f7a125d
@@ -198,14 +198,28 @@ DEMO_WORDS = ("pitch", "bank", "bat", "bass", "spring/sprang/sprung", "cell", "s
               "oxygen", "arm", "organ", "palm", "draw/drew/drawn", "ball", "jam", "plant", "match", "court", "trunk", "port")
 
 
-def wanted_words(run):
-    "The run's words; the bundled ones if the corpus is the bundle and none are named"
-    p = run.params
-    if p.words or p.top_words:
-        return p.words
-    if p.corpus == ("demo",):
-        return DEMO_WORDS
-    raise UserError("which words? Name them with --words or --words-file, or take the most frequent ones with --top-words N")
+def wanted_words(params, pieces, groups=None):
+    """({word: extra forms}, {unusable word: reason}) that a run shall train: those named, or the bundle's.
+
+    With `groups`, the forms of the counted corpus by stem, also the most frequent ones that `top_words` asks for.
+    """
+    if not params.words and not params.top_words and params.corpus != ("demo",):
+        raise UserError(
+            "which words? Name them with --words or --words-file, or take the most frequent ones with --top-words N"
+        )
+    named = params.words if params.words or params.top_words else DEMO_WORDS
+    usable, unusable = read_words(named, params.language, pieces)
+    if params.words and not usable and not params.top_words:
+        raise no_word(unusable, "choose other words")
+    if groups and params.top_words:
+        usable = {**top_forms(groups, params.top_words, LEAST), **usable}
+    return usable, unusable
+
+
+def no_word(unusable, remedy):
+    """The `UserError` about words of which none can be trained, with the first five reasons."""
+    first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
+    return UserError(f"no word can be trained ({first}{'; …' if len(unusable) > 5 else ''}): {remedy}")
 
 
 def split_sentences(run, taken=()):
@@ -213,15 +227,13 @@ def split_sentences(run, taken=()):
     if run.stage("sentences").done:
         return run.stage("sentences").manifest
     run.need("corpus")
-    words, p = wanted_words(run), run.params
+    p, pieces = run.params, WordPieces(load_tokenizer(run.params.input_model))
+    wanted_words(p, pieces)
     with run.working("sentences") as stage:
         repeated = split_shards(run, stage)
         sentences, counts, n = count_forms(stage)
-        pieces = WordPieces(load_tokenizer(p.input_model))
         groups = group_by_stem(sentences, p.language)
-        wanted, left_out = read_words(words, p.language, pieces)
-        if p.top_words:
-            wanted = {**top_forms(groups, p.top_words, LEAST), **wanted}
+        wanted, left_out = wanted_words(p, pieces, groups)
         forms = forms_of(wanted, groups, sentences, p.language, taken)
         drawn = draw_from_index(sorted(stage.path.glob("postings-*.parquet")), forms, p.samples, p.seed)
         forms, drawn = keep_trainable(forms, drawn, left_out)
@@ -265,8 +277,7 @@ def keep_trainable(forms, drawn, left_out):
         if len(ids) < LEAST:
             left_out[word] = f"in {len(ids)} sentences, {LEAST} are needed" if len(ids) else "not in the corpus"
     if len(left_out) and not any(w not in left_out for w in forms):
-        first = "; ".join(f"{w or repr(w)}: {reason}" for w, reason in list(left_out.items())[:5])
-        raise UserError(f"no word can be trained ({first}{'; …' if len(left_out) > 5 else ''}): choose other words or a larger corpus")
+        raise no_word(left_out, "choose other words or a larger corpus")
     kept = [i for i, w in enumerate(forms) if w not in left_out]
     names = list(forms)
     return {names[i]: forms[names[i]] for i in kept}, [drawn[i] for i in kept]

@@ -28,10 +28,8 @@ from minicoil.retrieval.retrieval import (
 from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows
-from minicoil.stages.senses import word_senses
 from minicoil.stages.sentences import trained_words
-from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words
+from minicoil.stages.training import group_words, word_samples
 from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
 from minicoil.text.vocabulary import make_vocabulary
@@ -52,14 +50,15 @@ def asked_words(model, read, args):
 def train_all(run, needed):
     """{way: W (words + 1, h, dim)}, zeros for no word (row 0) and for words that are not `needed`."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in WAYS}
-    for shard in progress(range(len(run.stage("tokens").manifest["shards"])), "train"):
-        x, near, first = [x for *_, x in word_tokens(run, shard)], [s["neighbours"] for _, s in word_senses(run, shard)], run.stage("tokens").manifest["shards"][shard]["first_word"]
-        mine = [i for i in range(len(x)) if i + first in needed]
+    for shard, facts in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
+        samples = list(word_samples(run, shard))
+        mine = [i for i in range(len(samples)) if i + facts["first_word"] in needed]
+        sizes, hidden_size = [len(samples[i].tokens) for i in mine], samples[0].tokens.shape[1]
         for way, (objective, dim) in WAYS.items():
-            w = np.zeros((len(x), x[0].shape[1], dim), np.float32)
-            for group in group_words([len(x[i]) for i in mine], x[0].shape[1], dim, objective):
-                group = [mine[k] for k in group]
-                w[group] = train_group(objective, dim, [x[i] for i in group], near=[near[i] for i in group], pooled=pooled)
+            w = np.zeros((len(samples), hidden_size, dim), np.float32)
+            for group in group_words(sizes, hidden_size, dim, objective):
+                at = [mine[k] for k in group]
+                w[at] = train_group(objective, [samples[i] for i in at], dim, pooled)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 

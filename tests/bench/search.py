@@ -10,6 +10,8 @@ left out with --skip; its old figures in OUT stay.
 import argparse
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,8 @@ import torch
 from record import save_record
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import (
-    adapted_goal,
-    adjacency,
-    fit_projection,
-    keep_level,
-    nearly_linear,
-    stack_rows,
-    train_group,
-)
+from minicoil.learning.fit import FIT, adapted_goal, train_fit
+from minicoil.learning.objectives import train_group
 from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.retrieval import (
     LEXICAL,
@@ -40,9 +35,7 @@ from minicoil.retrieval.rivals import outside_scores
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
-from minicoil.stages.senses import word_senses
-from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words
+from minicoil.stages.training import group_words, word_samples
 
 ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
 WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
@@ -57,24 +50,30 @@ def read(model, folder, cache):
 
 
 def shards_of(run, needed):
-    """(numbers, words, sentence ids, token embeddings, neighbours) of the words `needed`, a shard at a time."""
+    """(numbers, samples) of the words `needed`, a shard at a time."""
     for number, shard in enumerate(progress(run.stage("tokens").manifest["shards"], "read")):
-        rows = [(i, *row, found["neighbours"]) for i, (row, (_, found)) in enumerate(zip(word_tokens(run, number), word_senses(run, number)), shard["first_word"]) if i in needed]
-        if rows:
-            yield tuple(zip(*rows))
+        numbered = enumerate(word_samples(run, number), shard["first_word"])
+        found = {i: sample for i, sample in numbered if i in needed}
+        if found:
+            yield list(found), list(found.values())
 
 
 def train_ways(run, needed, ways=WAYS, bases=None):
-    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings, of whichever layers they are; trained again where `bases` {way: {word: encoder}} are given."""
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings.
+
+    The token embeddings are of the layers that the run reads. With `bases` {way: {word: encoder}} the words are trained again.
+    """
     tokens = run.stage("tokens")
-    pooled, size, words = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"], sum(shard["words"] for shard in tokens.manifest["shards"])
+    pooled, size = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"]
+    words = sum(shard["words"] for shard in tokens.manifest["shards"])
     found = {way: np.zeros((words + 1, size, dim), np.float32) for way, (_, dim) in ways.items()}
-    for numbers, names, _, x, near in shards_of(run, needed):
+    for numbers, samples in shards_of(run, needed):
         for way, (objective, dim) in ways.items():
-            for group in group_words([len(a) for a in x], size, dim, objective):
-                pick = lambda column: [column[i] for i in group]
-                base = [bases[way][i] for i in pick(numbers)] if bases else None
-                found[way][pick(numbers)] = train_group(objective, dim, pick(x), near=pick(near), pooled=pooled, names=pick(names), base=base)
+            for group in group_words([len(s.tokens) for s in samples], size, dim, objective):
+                chosen, at = [samples[i] for i in group], [numbers[i] for i in group]
+                if bases:
+                    chosen = [replace(s, base=bases[way][i]) for s, i in zip(chosen, at)]
+                found[way][at] = train_group(objective, chosen, dim, pooled)
     return found
 
 
@@ -213,7 +212,7 @@ def own_words(model, ways, documents, folder):
     """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
     import dataclasses
 
-    from minicoil.commands.pipeline import from_model
+    from minicoil.commands.chain import from_model
     from minicoil.stages.model import ADAPT_LEAST
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,20 +256,32 @@ def asked_senses(model, index, collection):
             yield number, terms, term, wanted
 
 
-def told(x, near, base, name, labels, pooled):
-    """An encoder trained again from rows x (n, h) that is told their senses, labels (n,), -1 where unknown: what adapting could reach at most with as many numbers and the old mean cosine."""
-    rows, n, of_pairs = stack_rows([x]), len(x), ~torch.eye(len(x), dtype=torch.bool)
-    goal, begin = adapted_goal(rows, adjacency(stack_rows([near], -1)), torch.as_tensor(base)[None], torch.as_tensor(pooled))
-    labels, usual = torch.as_tensor(labels), goal[0, :n, :n]
-    same = torch.where((labels[:, None] < 0) | (labels[None] < 0), 0.5, (labels[:, None] == labels[None]).float())
+def labels_goal(group, labels):
+    """The goal of a word that is trained again and given the labels (n,) of its sentences, -1 where unknown.
+
+    Pairs of one label should be alike and pairs of two should not; mean and deviation stay those of the usual goal.
+    """
+    usual, n, labels = adapted_goal(group), len(labels), torch.as_tensor(labels)
+    of_pairs, known = ~torch.eye(n, dtype=torch.bool), labels >= 0
+    same = (labels[:, None] == labels[None]).float()
+    same[~(known[:, None] & known[None])] = 0.5
+    goal = usual.cosines[0, :n, :n]
     standard = (same - same[of_pairs].mean()) / same[of_pairs].std()
-    goal[0, :n, :n] = (usual[of_pairs].mean() + usual[of_pairs].std() * standard).clamp(-1, 1)
-    w = nearly_linear(rows, fit_projection(rows, base.shape[1], names=[name], goal=goal, begin=begin))[0].numpy()
-    return keep_level(x, w, base)
+    usual.cosines[0, :n, :n] = (goal[of_pairs].mean() + goal[of_pairs].std() * standard).clamp(-1, 1)
+    return usual
 
 
-def told_ways(model, own, words, ways, adapted, collection):
-    """The adapted ways with those of `words` that queries ask for told their senses, and how many these are: a bound for adapting."""
+def with_labels(sample, base, labels, pooled):
+    """A word's encoder, trained again from `base` and given the labels: the most that adapting could reach."""
+    objective = replace(FIT, train=partial(train_fit, goal=partial(labels_goal, labels=labels)))
+    return train_group(objective, [replace(sample, base=base)], base.shape[1], pooled)[0]
+
+
+def labelled_ways(model, own, words, ways, adapted, collection):
+    """The adapted ways, with those of `words` that queries ask for given the labels of their sentences, and how many these are.
+
+    It is a bound for adapting. A record calls these rows `told`.
+    """
     import pyarrow.parquet as pq
     parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in own.stage("sentences").parts("parquet")]
     document = {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
@@ -279,10 +290,13 @@ def told_ways(model, own, words, ways, adapted, collection):
         senses.setdefault(term, set()).add(frozenset(wanted))
     asked = {i: old for i, old in words.items() if len(senses.get(old, ())) > 1}
     found = {f"{way}, told": adapted[f"{way}, adapted"].copy() for way in ways}
-    for number, name, ids, x, near in (row for shard in shards_of(own, set(asked)) for row in zip(*shard)):
-        old, label = asked[number], {d: k for k, some in enumerate(sorted(senses[asked[number]], key=min)) for d in some}
-        for way, base in ways.items():
-            found[f"{way}, told"][old] = told(x, near, base[old], name, [label.get(document[s], -1) for s in ids.tolist()], pooled)
+    for numbers, samples in shards_of(own, set(asked)):
+        for number, sample in zip(numbers, samples):
+            old = asked[number]
+            label = {d: k for k, some in enumerate(sorted(senses[old], key=min)) for d in some}
+            labels = [label.get(document[s], -1) for s in sample.ids.tolist()]
+            for way, base in ways.items():
+                found[f"{way}, told"][old] = with_labels(sample, base[old], labels, pooled)
     return found, len(asked)
 
 
@@ -395,7 +409,7 @@ def main():
         if "adapted" not in args.skip:
             own, enough, words = own_words(model, fitted, senses[0], Path(args.cache) / "adapted")
             adapted = adapted_ways(own, words, fitted)
-            bound, n_told = told_ways(model, own, words, fitted, adapted, senses)
+            bound, n_told = labelled_ways(model, own, words, fitted, adapted, senses)
         found = every_way(model, {**ways, **adapted, **bound}, senses, outside=False)
         out["senses"] = {"queries": found["queries"], "documents": found["documents"], "known": found["known"], "adapted_words": len(enough), "told_words": n_told, "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
                          "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},

@@ -7,6 +7,8 @@ everything else is measured as in bench/search.py. Gains are given on both halve
 """
 import argparse
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,8 @@ from record import save_record
 from search import ORDINARY, halved, read, shards_of, train_ways
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import (
-    apply,
-    fit_projection,
-    mean_cosine,
-    nearly_linear,
-    sharpened,
-    stack_rows,
-    train_group,
-)
+from minicoil.learning.fit import FIT, Goal, own_goal, train_fit
+from minicoil.learning.objectives import apply, mean_cosine, train_group
 from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.retrieval import (
     build_index,
@@ -48,41 +43,58 @@ EXPANDED = {"bm25, query expanded to other forms": "bm25", "fit, 8, query expand
 
 
 def groups_of(run, needed, dim):
-    """(word numbers, words, sentence ids, x (n, h)) of the words needed, in the groups that training would make."""
-    for *columns, _ in shards_of(run, needed):
-        for group in group_words([len(x) for x in columns[3]], run.stage("tokens").manifest["hidden_size"], dim, "fit"):
-            yield tuple([column[i] for i in group] for column in columns)
+    """(word numbers, samples) of the words needed, in the groups that training would make."""
+    for numbers, samples in shards_of(run, needed):
+        for group in group_words([len(s.tokens) for s in samples], run.stage("tokens").manifest["hidden_size"], dim, "fit"):
+            yield [numbers[i] for i in group], [samples[i] for i in group]
 
 
 def shared_projection(run, needed, dim, words):
     """Encoders (words + 1, h, dim): one projection for all words, the `SHARED` main directions of all their rows, and a fit of each word below it."""
-    groups = list(groups_of(run, needed, dim))
-    moment = sum(unit_rows(x.astype(np.float64)).T @ unit_rows(x.astype(np.float64)) / len(x) for *_, some in groups for x in some)
+    groups, moment = list(groups_of(run, needed, dim)), 0
+    for _, samples in groups:
+        for sample in samples:
+            rows = unit_rows(sample.tokens.astype(np.float64))
+            moment = moment + rows.T @ rows / len(rows)
     main = np.linalg.eigh(moment)[1][:, -SHARED:].astype(np.float32)
     found = np.zeros((words + 1, len(main), dim), np.float32)
-    for numbers, names, _, x in groups:
-        found[numbers] = main @ train_group("fit", dim, [a @ main for a in x], names=names)
+    for numbers, samples in groups:
+        found[numbers] = main @ train_group("fit", [replace(s, tokens=s.tokens @ main) for s in samples], dim)
     return found
+
+
+def documents_of(run):
+    """{sentence id: document id} of a run."""
+    import pyarrow.parquet as pq
+    parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in run.stage("sentences").parts("parquet")]
+    return {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
+
+
+def pairs_of_one_document(sample, document):
+    """(n, n): whether two different sentences of a word are of one document."""
+    own = np.array([document[s] for s in sample.ids.tolist()])
+    return (own[:, None] == own[None]) & ~np.eye(len(own), dtype=bool)
+
+
+def same_document_goal(group, document):
+    """The usual goal of `fit`, but two sentences of one document should be alike."""
+    goal = own_goal(group).cosines
+    for k, sample in enumerate(group.samples):
+        n = len(sample.tokens)
+        goal[k, :n, :n][torch.from_numpy(pairs_of_one_document(sample, document))] = 1
+    return Goal(goal)
 
 
 def same_document(run, needed, dim, words):
     """(Encoders whose fit asks two sentences of one document to be alike, share of pairs that are)."""
-    import pyarrow.parquet as pq
-    parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in sorted(run.stage("sentences").path.glob("part-*.parquet"))]
-    ids, documents = (np.concatenate([p.column(c).to_numpy() for p in parts]) for c in ("sentence_id", "doc_id"))
-    order = np.argsort(ids)
-    ids, documents = ids[order], documents[order]
-    found, pairs = np.zeros((words + 1, run.stage("tokens").manifest["hidden_size"], dim), np.float32), []
-    for numbers, names, sentences, x in groups_of(run, needed, dim):
-        stacked = stack_rows(x)
-        goal = sharpened(torch.nn.functional.normalize(stacked, dim=2), dim)
-        for k, own in enumerate(sentences):
-            d = documents[np.searchsorted(ids, own)]
-            same = (d[:, None] == d[None]) & ~np.eye(len(d), dtype=bool)
-            pairs.append(same.sum() / max(same.size - len(d), 1))
-            goal[k, : len(d), : len(d)][torch.from_numpy(same)] = 1
-        found[numbers] = nearly_linear(stacked, fit_projection(stacked, dim, names=names, goal=goal)).numpy()
-    return found, float(np.mean(pairs))
+    document, shares = documents_of(run), []
+    objective = replace(FIT, train=partial(train_fit, goal=partial(same_document_goal, document=document)))
+    found = np.zeros((words + 1, run.stage("tokens").manifest["hidden_size"], dim), np.float32)
+    for numbers, samples in groups_of(run, needed, dim):
+        found[numbers] = train_group(objective, samples, dim)
+        for same in (pairs_of_one_document(sample, document) for sample in samples):
+            shares.append(same.sum() / max(same.size - len(same), 1))
+    return found, float(np.mean(shares))
 
 
 def trained(run, needed, words):
@@ -94,9 +106,9 @@ def trained(run, needed, words):
     ways["fit, 8, below one projection of 64"] = shared_projection(run, needed, 8, words)
     ways["fit, 8, contrast: same document"], share = same_document(run, needed, 8, words)
     level = np.ones(words + 1)
-    for numbers, _, _, x, _ in shards_of(run, needed):
-        for i, a in zip(numbers, x):
-            level[i] = mean_cosine(apply(a, ways["fit, 8"][i]))
+    for numbers, samples in shards_of(run, needed):
+        for i, sample in zip(numbers, samples):
+            level[i] = mean_cosine(apply(sample.tokens, ways["fit, 8"][i]))
     return ways, level, {"pairs_of_one_document": share, "mean_level": float(level[list(needed)].mean())}
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil.learning import objectives as O
+from minicoil.learning import graph as G
+from minicoil.learning.objectives import WordSample, apply, train_group
 from minicoil.retrieval.benchmark import MEASURES, reductions, sense_scores
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.runs.files import one_thread, progress
@@ -28,8 +29,8 @@ from minicoil.text.transformer import encode as encode_rows
 from minicoil.text.transformer import load_transformer
 from minicoil.text.vocabulary import make_vocabulary, positions
 
-DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=O.RIDGE,
-               power=O.POWER, steps=O.TWO_STEPS, constant=O.CONSTANT, pool=O.POOLED_WEIGHT, samples=1000)
+DEFAULT = dict(objective="graph", dim=4, target="contexts", weight=S.TOKEN_WEIGHT, tokens="mean", neighbours=S.NEIGHBOURS, ridge=G.RIDGE,
+               power=G.POWER, steps=G.TWO_STEPS, constant=G.CONSTANT, pool=G.POOLED_WEIGHT, samples=1000)
 SWEEPS = dict(dim=[8, 16], target=["sentence", "contexts_mean", "both"], weight=[0.0, 0.2, 0.3, 0.6, 1.0], tokens=["last"], neighbours=[10, 15, 60, 100], ridge=[0.03, 0.1, 1.0, 3.0],
               power=[0, 1, 3], steps=[0.0, 1.0], constant=[0.0, 0.5, 1.5], pool=[0], samples=[50, 100, 250, 500], objective=["fit", "umap", "umap_original", "triplet"])
 
@@ -84,20 +85,22 @@ def usable(words, least):
 def train(part, c, pooled, seed):
     """W (h, dim) of one word under configuration `c`."""
     x, contexts = part[c["tokens"]], part[c["target"] if c["target"] != "both" else "contexts"]
-    S.TOKEN_WEIGHT, O.RIDGE, O.POWER, O.TWO_STEPS, O.CONSTANT, O.POOLED_WEIGHT = c["weight"], c["ridge"], c["power"], c["steps"], c["constant"], c["pool"]
+    S.TOKEN_WEIGHT, G.RIDGE, G.POWER, G.TWO_STEPS, G.CONSTANT, G.POOLED_WEIGHT = c["weight"], c["ridge"], c["power"], c["steps"], c["constant"], c["pool"]
     if c["target"] == "both":
         contexts = np.concatenate([S.centred_units(part["sentence"]), S.centred_units(contexts)], 1)
     targets = S.centred_units(contexts) if c["target"] == "sentence" else S.sense_targets(contexts, part["mean"])
     distances, objective = S.cosine_distances(targets), c["objective"]
-    needs = dict(near=[S.nearest(distances, c["neighbours"])])
+    needs = dict(neighbours=S.nearest(distances, c["neighbours"]))
     if objective.startswith("umap"):
         if objective == "umap_original":
             unit = part["sentence"] / np.linalg.norm(part["sentence"], axis=1, keepdims=True)
             distances, objective = np.clip(unit @ unit.T, 0, None), "umap"
-        needs["layout"] = [S.umap_layout(distances, c["dim"], seed)]
+        needs["layout"] = S.umap_layout(distances, c["dim"], seed)
     if objective == "triplet":
-        needs |= dict(targets=[(targets / np.linalg.norm(targets, axis=1, keepdims=True)).astype(np.float32)], snippets=[part["snippets"]])
-    return O.train_group(objective, c["dim"], [x], pooled=pooled if c["pool"] else None, seed=seed, **needs)[0]
+        unit = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+        needs |= dict(targets=unit.astype(np.float32), snippets=part["snippets"])
+    sample = WordSample("", x, **needs)
+    return train_group(objective, [sample], c["dim"], pooled if c["pool"] else None, seed)[0]
 
 
 def score_word(d, c, pooled, seed, cap):
@@ -106,7 +109,7 @@ def score_word(d, c, pooled, seed, cap):
     drawn = np.sort(rng.permutation(len(d["train"]["sense"]))[: c["samples"]])
     w = train({v: x[drawn] for v, x in d["train"].items()}, c, pooled, seed)
     test = np.sort(rng.permutation(len(d["test"]["sense"]))[:cap])
-    return sense_scores(O.apply(d["train"][c["tokens"]], w), d["train"]["sense"], O.apply(d["test"][c["tokens"]][test], w), d["test"]["sense"][test])
+    return sense_scores(apply(d["train"][c["tokens"]], w), d["train"]["sense"], apply(d["test"][c["tokens"]][test], w), d["test"]["sense"][test])
 
 
 def reference(d, dim):

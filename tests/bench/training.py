@@ -11,13 +11,14 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 from record import save_record
 
-from minicoil.learning.objectives import train_group
+from minicoil.learning.objectives import WordSample, train_group
 from minicoil.runs.files import load_json, one_thread, save_json, save_npy
 from minicoil.runs.run import open_run
 from minicoil.stages.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
@@ -77,18 +78,26 @@ def cpu_seconds(f, times):
 
 def costs(words):
     """CPU seconds a word on one thread, each objective from stored embeddings; by turns, medians."""
-    (x, t), many = words[0], list(zip(*words))
-    near = lambda targets: [nearest(cosine_distances(a), NEIGHBOURS) for a in targets]
+    plain = [WordSample(f"w{i}", x) for i, (x, _) in enumerate(words)]
+    compared = [replace(sample, targets=t, snippets=sample.tokens) for sample, (_, t) in zip(plain, words)]
+
+    def graphs():
+        near = [nearest(cosine_distances(sample.targets), NEIGHBOURS) for sample in compared]
+        return [replace(sample, neighbours=found) for sample, found in zip(compared, near)]
+
+    def laid_out():
+        return [replace(compared[0], layout=umap_layout(cosine_distances(compared[0].targets), 4))]
+
     ways = {
-        "graph": lambda: train_group("graph", 4, many[0], near=near(many[1])),
-        "graph, 8 numbers": lambda: train_group("graph", 8, many[0], near=near(many[1])),
-        "fit": lambda: train_group("fit", 4, many[0]),
-        "triplet": lambda: train_group("triplet", 4, many[0], targets=many[1], snippets=many[0]),
+        "graph": lambda: train_group("graph", graphs(), 4),
+        "graph, 8 numbers": lambda: train_group("graph", graphs(), 8),
+        "fit": lambda: train_group("fit", plain, 4),
+        "triplet": lambda: train_group("triplet", compared, 4),
     }
     ways["graph"]()  # warm
     found = {name: {"cpu_seconds_a_word": cpu_seconds(f, 3) / len(words)} for name, f in ways.items()}
-    found["umap"] = {"cpu_seconds_a_word": cpu_seconds(lambda: train_group("umap", 4, [x], layout=[umap_layout(cosine_distances(t), 4)]), 1)}
-    found["the original's procedure"] = {"cpu_seconds_a_word": cpu_seconds(lambda: as_the_original(x, t), 1)}
+    found["umap"] = {"cpu_seconds_a_word": cpu_seconds(lambda: train_group("umap", laid_out(), 4), 1)}
+    found["the original's procedure"] = {"cpu_seconds_a_word": cpu_seconds(lambda: as_the_original(*words[0]), 1)}
     for name, row in found.items():
         row["ratio_to_graph"] = round(row["cpu_seconds_a_word"] / found["graph"]["cpu_seconds_a_word"], 1)
         print(f"{name:28}{row['cpu_seconds_a_word']:9.3f} CPU-s a word, {row['ratio_to_graph']:8.1f} × graph", file=sys.stderr, flush=True)
