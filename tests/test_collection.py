@@ -196,7 +196,7 @@ def test_a_name_is_a_name(place, model, name):
 
 
 def test_the_command_takes_a_name(place, owner, tiny_run, tmp_path):
-    """`minicoil search` refuses others' points with exit code 2; with --collection-name it searches beside them."""
+    """`minicoil search` refuses others' points with exit code 2, and takes --collection-name."""
     owner.put({i: OF_OTHERS for i in range(5)})
     (tmp_path / "texts.txt").write_text("A bat left the cave.\nThe bank of the river.")
     asked = ("search", "--model", tiny_run / "23_model", "--documents", tmp_path / "texts.txt")
@@ -273,7 +273,8 @@ def test_the_mean_length_creeps(place, model):
 def test_a_mean_length_that_is_given(place, model):
     """A length that the user gives is used and recorded, however near it is."""
     build_collection(place, model, BATS, avg_len=5.0)
-    assert build_collection(place, model, BATS, avg_len=5.1) == {"documents": 3, "embedded": 3, "avg_len": 5.1}
+    again = build_collection(place, model, BATS, avg_len=5.1)
+    assert again == {"documents": 3, "embedded": 3, "avg_len": 5.1}
     for wrong in (0, -1, float("nan"), float("inf"), 10**400, "long", True):
         with pytest.raises(UserError, match="avg_len"):
             build_collection(place, model, BATS, avg_len=wrong)
@@ -303,11 +304,13 @@ def test_two_words_that_share_an_index(place, model):
 
 def test_words_beside_symbols(place, model):
     """A search reads as documents were read: the same words on both sides, whatever stands beside them."""
-    texts = ["The new Bank® account", "a bat🍕", "the ｂａｎｋ", "bat²", "a ba\u00adt", "word " * 300 + "bank"]
+    texts = ["The new Bank® account", "a bat🍕", "the ｂａｎｋ", "bat²", "a ba\u00adt"]
+    texts.append("word " * 300 + "bank")
     documents = [(str(i), text) for i, text in enumerate(texts)]
+    banks, bats = {"0", "2", "5"}, {"1", "3", "4"}
     for query in ("bank", "Bank®", "the bat™", "ｂａｔ"):
         found = search_documents(model, documents, [query], limit=10, where=place, avg_len="auto")[0]
-        assert {hit.id for hit, _ in found} == ({"0", "2", "5"} if "ank" in query.lower() else {"1", "3", "4"})
+        assert {hit.id for hit, _ in found} == (banks if query in ("bank", "Bank®") else bats)
         for hit, rows in found:
             assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=1e-3)
 
@@ -393,7 +396,8 @@ def beir(folder, documents, queries, judged):
     (folder / "qrels").mkdir(parents=True)
     lines = [json.dumps({"_id": i, "title": "", "text": text}) for i, text in documents]
     (folder / "corpus.jsonl").write_text("\n".join(lines))
-    (folder / "queries.jsonl").write_text("\n".join(json.dumps({"_id": i, "text": text}) for i, text in queries))
+    lines = [json.dumps({"_id": i, "text": text}) for i, text in queries]
+    (folder / "queries.jsonl").write_text("\n".join(lines))
     rows = ["query-id\tcorpus-id\tscore", *(f"{q}\t{d}\t{grade}" for q, d, grade in judged)]
     (folder / "qrels" / "test.tsv").write_text("\n".join(rows))
     return folder

@@ -253,8 +253,9 @@ def serving(fake):
 class Proxy:
     """Stands between a client and a server on this machine.
 
-    It passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to `cut`,
-    so that a call, or its answer, is lost half-way. `away` refuses everybody, `silent` passes on no answer.
+    It passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to
+    `cut`, so that a call, or its answer, is lost half-way.
+    `away` refuses everybody, `silent` passes on no answer.
     """
 
     def __init__(self, url, delay=0.0, cut=0, seed=0):
