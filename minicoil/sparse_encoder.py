@@ -5,6 +5,6 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/05_sparse_encoder_saved.ipynb #9c7157b6
-# Saved models name `minicoil.sparse_encoder.MiniCOILModule` in their modules.json: this module keeps them loadable.
+# %% ../nbs/05_sparse_encoder_saved.ipynb #164cc394
+# Saved models name `minicoil.sparse_encoder.MiniCOILModule` in modules.json: this module keeps them loadable.
 from .serving.sparse_encoder import MiniCOILModule as MiniCOILModule

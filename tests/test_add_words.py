@@ -16,7 +16,7 @@ from minicoil import MiniCOIL
 from minicoil.commands.words import add_words, report
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.serving.directory import ENCODERS_FILE
 
 OLD, NEW = ["bat", "bank"], ["seal", "crane"]
 
@@ -337,7 +337,7 @@ def test_every_form_learns_the_word(run_folder, tmp_path):
     """In a model with int8 and head graphs, an added word is in all of them, and the old words' int8 rows are the same bytes."""
     import onnxruntime as ort
 
-    from minicoil.serving.serving import INT8_FILE, SCALES_FILE
+    from minicoil.serving.directory import INT8_FILE, SCALES_FILE
     from minicoil.stages.export import HEAD_FILE, INT8_HEAD_FILE, head_parity
     model = shutil.copytree(run_folder / "23_model", tmp_path / "model")
     add_words(model, ["river"], corpus=["demo"])

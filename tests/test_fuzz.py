@@ -21,7 +21,7 @@ from minicoil.learning.objectives import OBJECTIVES
 from minicoil.retrieval.retrieval import read_collection, read_judged
 from minicoil.runs.files import UserError
 from minicoil.runs.run import Parameters, check_parameters, open_run, stage_function
-from minicoil.serving.serving import ENCODERS_FILE
+from minicoil.serving.directory import ENCODERS_FILE
 from minicoil.text.formats import read_documents
 from minicoil.text.pieces import WordPieces
 from minicoil.text.readers import read_senses

@@ -29,8 +29,9 @@ from minicoil.retrieval.search import (
 )
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import ENCODERS_FILE
-from minicoil.serving.windows import read_forms, window_rows
+from minicoil.serving.batches import window_rows
+from minicoil.serving.directory import ENCODERS_FILE
+from minicoil.serving.windows import read_forms
 from minicoil.stages import store
 from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
 from minicoil.stages.tokens import word_tokens
@@ -283,7 +284,7 @@ def test_help_names_every_precision():
     import inspect
 
     from minicoil.commands.commands import command_embed
-    from minicoil.serving.serving import MODEL_FILES
+    from minicoil.serving.directory import MODEL_FILES
     assert set(MODEL_FILES) <= set(inspect.signature(command_embed).parameters["precision"].default.help.replace(",", " ").split())
 
 

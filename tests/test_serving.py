@@ -13,7 +13,8 @@ import pytest
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import BLOCK, MiniCOIL, forward
+from minicoil.serving.batches import BLOCK, forward
+from minicoil.serving.serving import MiniCOIL
 from minicoil.serving.sparse import Reading, encode_words, head_arrays
 from minicoil.stages.export import probe_texts
 from minicoil.text.readers import bundled_sentences

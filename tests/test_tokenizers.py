@@ -10,7 +10,7 @@ from chains import end_all, small_corpus, undisturbed
 from minicoil import MiniCOIL
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.serving import load_parts
+from minicoil.serving.directory import load_parts
 from minicoil.stages.export import fastembed_parity
 from minicoil.stages.sentences import count_forms, group_by_stem, top_forms
 from minicoil.text.pieces import WordPieces, fold

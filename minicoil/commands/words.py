@@ -36,7 +36,7 @@ from minicoil.runs.files import (
 from ..runs.locks import locked
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import open_run
-from ..serving.serving import ENCODERS_FILE
+from ..serving.directory import ENCODERS_FILE
 from ..stages.card import weakest_rows, words_added
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import train_words

@@ -20,9 +20,11 @@ from .retrieval import DEPTH, mix, read_collection
 from ..runs.engine import batched
 from ..runs.files import load_json, one_of, progress, save_json
 from ..runs.run import open_run
+from ..serving.batches import window_rows
+from ..serving.explanations import explain_match
 from ..serving.serving import MiniCOIL
-from ..serving.sparse import idf, unknown_index
-from ..serving.windows import embed_long, window_rows
+from ..serving.sparse import idf
+from ..serving.windows import embed_long
 
 # %% ../../nbs/32_search.ipynb #cf450a47
 def point_number(name):
@@ -126,16 +128,7 @@ def inverse_document_frequencies(model, texts):
 
 def explain_hit(model, query, text, weights=None):
     "`MiniCOIL.explain` for a text of any length: rows of word, known, bm25, similarity, contribution; best first"
-    read = model.read(model.tokenizer.encode(query).ids)
-    asked, found = next(model.query_embed([query])).as_dict(), next(embed_long(model, [text]))[1].as_dict()
-    rows, dim = [], model.dim
-    for w in read.counts:
-        mine, theirs = (np.array([v.get(w * dim + j, 0.0) for j in range(dim)]) for v in (asked, found))
-        if w * dim in found:
-            rows.append((model.words[w - 1], True, float(np.linalg.norm(theirs)), float(mine @ theirs) / max(float(np.linalg.norm(theirs)), 1e-9)))
-    rows += [(stem, False, found[i], 1.0) for stem in read.stems if (i := unknown_index(stem, model.shift)) in found]
-    rows = [dict(word=w, known=k, bm25=b, similarity=s, contribution=b * s * (weights or {}).get(w, 1.0)) for w, k, b, s in rows]
-    return sorted(rows, key=lambda row: -row["contribution"])
+    return explain_match(model, query, text, weights, windows=True)
 
 
 def describe(row):

@@ -15,14 +15,9 @@ import numpy as np
 from ..runs.engine import batched
 from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
 from ..runs.run import open_run
-from minicoil.serving.serving import (
-    ENCODERS_FILE,
-    INT8_FILE,
-    MODEL_FILES,
-    SCALES_FILE,
-    MiniCOIL,
-    forward,
-)
+from ..serving.batches import forward
+from ..serving.directory import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
+from ..serving.serving import MiniCOIL
 from ..serving.sparse import Reading, encode_words, head_arrays, int8_encoders
 from .card import write_card
 from ..text.readers import bundled_sentences

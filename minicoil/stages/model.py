@@ -23,7 +23,8 @@ import numpy as np
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import Stage
 from ..runs.run import Run, open_run
-from ..serving.serving import ENCODERS_FILE, MODEL_FILES, MiniCOIL
+from ..serving.directory import ENCODERS_FILE, MODEL_FILES
+from ..serving.serving import MiniCOIL
 from .card import ADAPT_LEAST, write_card
 from ..text.pieces import WordPieces, beyond_fastembed
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary

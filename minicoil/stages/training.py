@@ -94,7 +94,7 @@ def starting_encoders(folder: str, dim: int) -> dict[str, np.ndarray]:
 
     Empty if the model has another number of dimensions, which the next stage refuses.
     """
-    from minicoil.serving.serving import find_directory, load_parts
+    from minicoil.serving.directory import find_directory, load_parts
     *_, vocabulary, weights = load_parts(find_directory(folder))
     return {w: weights[i] for w, i in vocabulary.ids.items()} if weights.shape[2] == dim else {}
 

@@ -47,7 +47,7 @@ def static_model(folder, texts, target):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     from minicoil import MiniCOIL
-    from minicoil.serving.serving import feed
+    from minicoil.serving.batches import feed
     model = MiniCOIL.load(folder)
 
     class Texts(CalibrationDataReader):
@@ -67,19 +67,19 @@ def static_model(folder, texts, target):
 
 def int8_vectors(model):
     """The model with unit vectors rounded to int8: dim bytes and the BM25 weight as the scale, for each word of a document."""
-    from minicoil.serving import sparse, windows
+    from minicoil.serving import batches, sparse
     plain = sparse.encode_words
-    windows.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
+    batches.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
     try:
         yield model
     finally:
-        windows.encode_words = plain
+        batches.encode_words = plain
 
 
 def head_alone(folder, senses, beir, cache):
     """{form: scores, MB of the encoders} of float32 and of the int8 head on the same transformer: one pass over the texts, kept in `cache`, serves both."""
     from minicoil import MiniCOIL
-    from minicoil.serving.serving import ENCODERS_FILE, INT8_FILE, SCALES_FILE
+    from minicoil.serving.directory import ENCODERS_FILE, INT8_FILE, SCALES_FILE
     files = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE)}
     return {name: scores_of(MiniCOIL.load(folder, precision=name, threads=2), senses, beir, cache, encoders_MB=megabytes(folder, *files[name])) for name in files}
 
@@ -87,7 +87,7 @@ def head_alone(folder, senses, beir, cache):
 def forms(folder, senses, beir, static):
     """{form: scores, sizes in MB, speed} of each precision, of int8 vectors and, if asked, of static quantization."""
     from minicoil import MiniCOIL
-    from minicoil.serving.serving import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
+    from minicoil.serving.directory import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
     from minicoil.stages.export import probe_texts
     texts, found = [t for t in probe_texts() if 20 < len(t) < 300][:150], {}
     encoders = {"float32": (ENCODERS_FILE,), "int8_head": (INT8_FILE, SCALES_FILE), "int8": (INT8_FILE, SCALES_FILE)}

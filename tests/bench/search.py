@@ -304,8 +304,8 @@ def within_word(model, ways, collection):
     """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
     from minicoil.retrieval.benchmark import area_under_curve
     from minicoil.retrieval.retrieval import term_vectors
+    from minicoil.serving.batches import encode_means
     from minicoil.serving.sparse import unit_rows
-    from minicoil.serving.windows import encode_means
     forms, asked = collection[3:]
     index, scores = build_index(forms, model.vocabulary), {}
     for number, terms, term, wanted in asked_senses(model, index, collection):
@@ -321,7 +321,8 @@ def within_word(model, ways, collection):
 def read_layers(model, texts, forms, layers, cache):
     """Token embeddings (rows of forms, h) that are the mean of other layers than the model's."""
     from minicoil.runs.files import save_npy
-    from minicoil.serving.windows import forms_key, window_rows
+    from minicoil.serving.batches import window_rows
+    from minicoil.serving.windows import forms_key
     from minicoil.text.transformer import encode, load_transformer
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():

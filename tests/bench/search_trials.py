@@ -31,8 +31,8 @@ from minicoil.retrieval.retrieval import (
     terms_of,
 )
 from minicoil.runs.run import open_run
+from minicoil.serving.batches import window_passes, window_rows
 from minicoil.serving.sparse import unit_rows
-from minicoil.serving.windows import window_passes, window_rows
 from minicoil.stages.training import group_words
 
 SHARED = 64  # directions of the projection that all words share in one trial

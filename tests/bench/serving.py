@@ -64,7 +64,7 @@ def mixed_texts(corpus, beir, n):
 
 def prepared_batches(model, texts):
     """The inputs of the sorted batches that `embed` would run, ready for the graph."""
-    from minicoil.serving.serving import feed, token_batches
+    from minicoil.serving.batches import feed, token_batches
     rows = [e.ids for e in model.tokenizer.encode_batch(texts)]
     return [feed(model, [rows[i] for i in batch]) for batch in token_batches([len(r) for r in rows], 32, model.most_tokens)]
 
@@ -81,7 +81,7 @@ def largest_difference(ours, theirs):
 
 def documents(model, rival, texts, rounds):
     """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
-    from minicoil.serving.serving import lane_session
+    from minicoil.serving.batches import lane_session
     bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), lane_session(model)
     run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
     run(None)  # opens and warms what the first call would have to
