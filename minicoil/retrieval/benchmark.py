@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..learning.objectives import OBJECTIVES, load_objective
 from .documents import positive_number
 from .judged import Judged, read_judged
 from minicoil.retrieval.retrieval import (
     DEPTH,
     LEXICAL,
+    OURS,
     Index,
     best_of,
     build_index,
@@ -35,7 +37,8 @@ from .rivals import outside_scores
 from .sense_scores import MEASURES, benchmark_senses
 from .tables import draw_gains, macro_table, results_table, retrieval_table, row_name
 from ..runs.files import UserError, load_json, load_npy, one_of, save_json, write_bytes
-from ..runs.run import OBJECTIVES, Run, open_run
+from ..runs.run import Run, open_run
+from ..serving.blocks import whole_number
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import idf
 from ..serving.windows import Forms, read_forms
@@ -54,8 +57,7 @@ def check_benchmark(systems: Iterable[str], avg_len: Any, seed: Any) -> None:
         one_of("system", system, SYSTEMS)
     if avg_len != "auto" and not positive_number(avg_len):
         raise UserError(f"avg_len is {avg_len!r}; it can be auto or a number above 0")
-    if type(seed) is not int or seed < 0:
-        raise UserError(f"seed is {seed!r}; it must be a whole number from 0")
+    whole_number("seed", seed, 0)
 
 # %% ../../nbs/33_benchmark.ipynb #2d8731be
 def ranked(scores: dict[str, np.ndarray], system: str, i: int, names: list[str],
@@ -77,7 +79,7 @@ def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[
         runs[system] = {q: ranked(scores, system, i, names, rng) for i, q in enumerate(queries)}
     return runs
 
-# %% ../../nbs/33_benchmark.ipynb #8d832528
+# %% ../../nbs/33_benchmark.ipynb #674e68b7
 class Read(NamedTuple):
     "A judged collection, read: its `Index`, the queries' `Forms`, and the mean length of documents for BM25"
     index: Index
@@ -87,8 +89,8 @@ class Read(NamedTuple):
 
 def read_for(model: Any, found: Judged, avg_len: float | str, cache: str | Path | None) -> Read:
     "The `Read` of a judged collection; with `cache`, what the transformer said is kept there"
-    forms = read_forms(model, [text for _, text in found.documents], cache, "documents")
-    asked = read_forms(model, [text for _, text in found.queries], cache, "queries")
+    forms = read_forms(model, [text for _, text in found.documents], cache, "documents", normalize=True)
+    asked = read_forms(model, [text for _, text in found.queries], cache, "queries", normalize=True)
     index = build_index(forms, model.vocabulary)
     return Read(index, asked, float(index.lengths.mean()) if avg_len == "auto" else float(avg_len))
 
@@ -102,7 +104,7 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
         scores["dense"] = read.asked.dense @ read.index.forms.dense.T
     return scores
 
-# %% ../../nbs/33_benchmark.ipynb #5739a96c
+# %% ../../nbs/33_benchmark.ipynb #f067cdb6
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
                         cache: str | Path | None = None) -> dict[str, Any]:
@@ -119,8 +121,8 @@ def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = S
         cache: a folder that keeps what the transformer said, for other models.
 
     Returns:
-        `results`, `gain` and `per_query` of `measure`, the systems `skipped` with the reason, `parameters`, and
-        `explained`: the queries that gained and lost most.
+        `results`, `gain` and `per_query` of `measure`, the systems `skipped` with the reason, `parameters`,
+        and `explained`: the queries that gained and lost most.
     """
     systems = tuple(systems)
     check_benchmark(systems, avg_len, seed)
@@ -165,10 +167,11 @@ def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, ind
         cases.append(case | {"bm25": before[q], "minicoil": after[q]})
     return cases
 
-# %% ../../nbs/33_benchmark.ipynb #55e76e94
+# %% ../../nbs/33_benchmark.ipynb #845f717c
 def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, list[int]] | None:
-    "The judged document of a query that moved most in the direction of `change`, and its ranks before and after"
-    ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)} for system in ("bm25", "minicoil")}
+    "The judged document of a query that moved most the way of `change`, and its ranks before and after"
+    ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)}
+             for system in ("bm25", "minicoil")}
     there = {name for name, _ in found.documents}
     moved = {d: [ranks[system].get(d, DEPTH + 1) for system in ranks]
              for d, grade in found.judged[q].items() if grade > 0 and d in there}
@@ -182,7 +185,7 @@ def explain_change(model: Any, q: str, change: float, runs: dict, found: Judged,
     if moved is None:
         return {"query": q, "text": text, "document": "", "ranks": [], "words": []}
     document, ranks = moved
-    rows = explain_text(model, text, dict(found.documents)[document], weights)
+    rows = model.explain(text, dict(found.documents)[document], weights, **OURS)
     words = [{k: row[k] for k in ("word", "known", "similarity", "contribution")} for row in rows]
     return {"query": q, "text": text, "document": document, "ranks": ranks, "words": words}
 
@@ -229,8 +232,8 @@ def benchmark_collections(model: Any, data: list[str | Path], out: str | Path | 
         given: the options of `benchmark_retrieval`.
 
     Returns:
-        Of one collection what `benchmark_retrieval` gives, of several {model, collections, macro}; without the
-        scores of single queries.
+        Of one collection what `benchmark_retrieval` gives, of several {model, collections, macro}; without
+        the scores of single queries.
     """
     found = {name: benchmark_retrieval(model, d, **given) for name, d in collection_names(data).items()}
     macro = macro_gains(found)
@@ -243,27 +246,21 @@ def benchmark_collections(model: Any, data: list[str | Path], out: str | Path | 
 
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def other_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, dict[str, np.ndarray]]:
-    "{objective: {word: encoder}} of the run's words under the objectives that are not its own, on its sentences"
-    from minicoil.stages.senses import cosine_distances, umap_layout, word_senses
-    from minicoil.stages.tokens import word_tokens
-    from minicoil.stages.training import train_word, unit_targets
-    dim, seed = run.params.dim, run.params.seed
-    pooled = load_npy(run.stage("tokens").path / "pooled.npy")
-    found: dict[str, dict] = {name: {} for name in objectives if name != run.params.objective}
-    for i, ((word, ids, x), (_, senses)) in enumerate(zip(word_tokens(run), word_senses(run))):
-        targets = next(unit_targets(run, [(i, ids)]))
+    "{objective: {word: encoder}} of a run's words under the objectives that are not its own"
+    from minicoil.stages.training import complete_sample, train_word, word_samples
+    params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
+    found: dict[str, dict] = {name: {} for name in objectives if name != params.objective}
+    for sample in word_samples(run):
+        sample = complete_sample(run, sample)
         for name in found:
-            layout = umap_layout(cosine_distances(targets), dim, seed) if name == "umap" else None
-            found[name][word] = train_word(
-                x, senses["neighbours"], dim, name, layout, targets, pooled=pooled, name=word, seed=seed)
+            found[name][sample.word] = train_word(sample, name, params.dim, pooled, params.seed)
     return found
 
 # %% ../../nbs/33_benchmark.ipynb #c622baf9
 def objective_row(name: str, own: str) -> str:
-    "The row of objective `name` in a run of objective `own`: it names the layers where alone it would read others"
-    from minicoil.text.transformer import token_layers
-    layers = token_layers(own)
-    if token_layers(name) == layers:
+    "The row of objective `name` in a run of objective `own`: it names the layers if they are not its choice"
+    layers = load_objective(own).layers
+    if load_objective(name).layers == layers:
         return f"{name} objective"
     return f"{name} objective, of " + ("the last layer" if layers == 1 else f"the mean of {layers} layers")
 

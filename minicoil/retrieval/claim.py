@@ -6,7 +6,7 @@
 __all__ = ['MARK_FIELD', 'MARK', 'FIELDS', 'RECORD', 'Point', 'marked', 'points_that_are', 'claim', 'check_numbers', 'our_points',
            'read_record', 'write_record']
 
-# %% ../../nbs/28_claim.ipynb #a7d3b0d1
+# %% ../../nbs/28_claim.ipynb #0172289a
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..runs.files import UserError
 from ..serving.sparse import SparseEmbedding
 
-# %% ../../nbs/28_claim.ipynb #6fc68ca3
+# %% ../../nbs/28_claim.ipynb #24453d68
 MARK_FIELD, MARK = "made_by", "minicoil"
 FIELDS = ("id", "text", "digest")  # in the payload of every document
 RECORD = 2**56  # the number of the record; documents have smaller ones
@@ -28,12 +28,12 @@ class Point(NamedTuple):
     dense: np.ndarray | None = None
     sparse: SparseEmbedding | None = None
 
-# %% ../../nbs/28_claim.ipynb #04d6a222
+# %% ../../nbs/28_claim.ipynb #80a754ea
 def marked(payload: dict) -> dict:
     "The payload with the mark"
     return {**payload, MARK_FIELD: MARK}
 
-# %% ../../nbs/28_claim.ipynb #e8ece2b3
+# %% ../../nbs/28_claim.ipynb #4d8b48a3
 def points_that_are(engine: Any, which: str) -> Any:
     "A filter for points that are `ours`, `others` or `strange`; `engine` is the module with its classes"
     mark = engine.FieldCondition(key=MARK_FIELD, match=engine.MatchValue(value=MARK))
@@ -44,7 +44,7 @@ def points_that_are(engine: Any, which: str) -> Any:
     lacking = [engine.FieldCondition(key=field, is_empty=True) for field in FIELDS]
     return engine.Filter(must_not=[mark], should=lacking)
 
-# %% ../../nbs/28_claim.ipynb #16d4a6cb
+# %% ../../nbs/28_claim.ipynb #630ee5f1
 def claim(home: Any) -> bool:
     """
     Take a collection into use, and mark its points if an earlier version made all of them.
@@ -68,7 +68,7 @@ def claim(home: Any) -> bool:
                         "or name the collection with --collection-name to put points beside them")
     return True
 
-# %% ../../nbs/28_claim.ipynb #b442a326
+# %% ../../nbs/28_claim.ipynb #c5077d59
 def check_numbers(home: Any, points: list[Point]) -> None:
     "Raise a `UserError` if a point of somebody else has the number of one of `points`"
     taken = [p for p in home.look_up([p.number for p in points]) if p.payload.get(MARK_FIELD) != MARK]
@@ -76,7 +76,7 @@ def check_numbers(home: Any, points: list[Point]) -> None:
         raise UserError(f"{home.place} has a point {taken[0].number} that is not of miniCOIL, and a "
                         "document needs this number: choose another collection")
 
-# %% ../../nbs/28_claim.ipynb #9cc713f4
+# %% ../../nbs/28_claim.ipynb #9cef047a
 def our_points(home: Any) -> Iterator[Point]:
     "Yields the points that are ours, with their digests, page by page; the record is left out"
     offset = None

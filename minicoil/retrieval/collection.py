@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
-           'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'named_folder', 'edge_query',
-           'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection', 'server_query', 'Server',
+           'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'check_name', 'named_folder',
+           'edge_query', 'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection', 'server_query', 'Server',
            'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
@@ -27,11 +27,12 @@ from minicoil.retrieval.claim import (
     points_that_are,
 )
 from .retrieval import DEPTH, RRF_K
-from ..runs.files import UserError, load_json, locked
+from ..runs.files import UserError, load_json
+from ..runs.locks import locked
 from ..runs.server import check_server, connect_server, patiently
 from ..serving.sparse import SparseEmbedding
 
-# %% ../../nbs/28_collection.ipynb #d2056004
+# %% ../../nbs/28_collection.ipynb #a6f09424
 def engine_vector(engine: Any, vector: np.ndarray | SparseEmbedding) -> Any:
     "A dense (d,) or sparse vector as `engine` takes it: `qdrant_edge` or `qdrant_client.models`"
     if isinstance(vector, np.ndarray):
@@ -71,7 +72,7 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
 
-# %% ../../nbs/28_collection.ipynb #21bbe60d
+# %% ../../nbs/28_collection.ipynb #e95e8ee7
 class Home:
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
@@ -104,7 +105,7 @@ class Home:
         "Our points by reciprocal rank fusion of {using: vector}, best first"
         return self.query(vectors, limit, fuse=True)
 
-# %% ../../nbs/28_collection.ipynb #2795d23a
+# %% ../../nbs/28_collection.ipynb #b59d6eab
 CONFIG, LOCK = "edge_config.json", ".minicoil.lock"
 SHARD_PARTS = {CONFIG, "wal", "segments"}  # what the engine itself writes
 
@@ -123,7 +124,7 @@ def create_shard(folder: Path, width: int | None) -> Any:
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     return shard
 
-# %% ../../nbs/28_collection.ipynb #0c8a6e03
+# %% ../../nbs/28_collection.ipynb #beb0bb28
 def check_shard(folder: Path, width: int | None) -> None:
     "Raise a `UserError` unless the shard in a folder has our vectors, see `check_vectors`"
     there = load_json(folder / CONFIG)
@@ -144,7 +145,7 @@ def embedded_shard(folder: Path, width: int | None) -> Any:
         why = " ".join(str(e).split())[:150]
         raise UserError(f"{folder} cannot be opened by Qdrant's embedded engine ({why})") from None
 
-# %% ../../nbs/28_collection.ipynb #1f8d2551
+# %% ../../nbs/28_collection.ipynb #1873ad4d
 WAIT = 60.0  # seconds that a second search waits for the first
 
 
@@ -160,12 +161,18 @@ def held_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_name(name: str | None) -> None:
+    "Raise a `UserError` for what cannot be a collection's name; none is a name too"
+    if name is not None and (not name or len(name) > 100 or name[0] == "." or set(name) & set("/\\\0")):
+        raise UserError(f"{ascii(name)[:60]} cannot be a collection's name: use letters, digits, - and _")
+
+
 def named_folder(folder: str | Path, name: str | None) -> Path:
     "Where a collection lies: in the sub-folder `name`, or in the folder if there is no name or it is a shard"
     folder = Path(folder)
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
-# %% ../../nbs/28_collection.ipynb #48b5dfd4
+# %% ../../nbs/28_collection.ipynb #ed23ff4f
 def edge_query(vectors: dict, limit: int, fuse: bool) -> Any:
     "The embedded engine's request for the points nearest by {using: vector}, fused or by a single one"
     import qdrant_edge as q
@@ -186,7 +193,7 @@ def edge_scroll(which: str, offset: Any, limit: int, fields: Iterable[str]) -> A
 
 # %% ../../nbs/28_collection.ipynb #0f94c280
 class Embedded(Home):
-    "A collection in a folder, or its sub-folder `name`, by the embedded engine; `width` as in `open_collection`"
+    "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
 
     def __init__(self, folder: str | Path, width: int | None, name: str | None = None):
         import qdrant_edge
@@ -251,10 +258,11 @@ def prepare_collection(home: Any, width: int | None) -> None:
     there = home.ask(home.client.get_collection, home.name).config.params
     vectors = there.vectors if isinstance(there.vectors, dict) else {}
     dense = {name: (v.size, v.distance.value) for name, v in vectors.items()}
-    sparse = {name: v.modifier.value if v.modifier else "" for name, v in (there.sparse_vectors or {}).items()}
+    weighted = {name: v.modifier for name, v in (there.sparse_vectors or {}).items()}
+    sparse = {name: modifier.value if modifier else "" for name, modifier in weighted.items()}
     check_vectors(home.place, dense, sparse, width)
 
-# %% ../../nbs/28_collection.ipynb #1ac38b95
+# %% ../../nbs/28_collection.ipynb #c014aee1
 def server_query(vectors: dict, limit: int, fuse: bool) -> dict:
     "The client's arguments for the points nearest by {using: vector}, fused or by a single one"
     from qdrant_client import models as m
@@ -268,7 +276,7 @@ def server_query(vectors: dict, limit: int, fuse: bool) -> dict:
 
 # %% ../../nbs/28_collection.ipynb #f50b4c35
 class Server(Home):
-    "A collection on a Qdrant server; its key is in QDRANT_API_KEY. `:memory:` is the client's imitation of one"
+    "A collection on a Qdrant server, whose key is in QDRANT_API_KEY; `:memory:` is an imitation of one"
 
     def __init__(self, url: str, width: int | None, name: str | None = None, client: Any = None):
         from qdrant_client import QdrantClient, models
@@ -332,6 +340,7 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
     Raises:
         UserError: the collection is missing, somebody else's, in use, or has other vectors.
     """
+    check_name(name)
     server = str(where).startswith(SERVERS)
     home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
     try:

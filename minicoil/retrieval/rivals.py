@@ -17,7 +17,7 @@ from ..serving.sparse import idf
 
 # %% ../../nbs/27_rivals.ipynb #33c4ec4c
 def sparse_matrix(rows: list, columns: dict[int, int]) -> Any:
-    "A sparse matrix (rows, …) of vectors with `indices` and `values`; `columns` numbers the indexes, and grows"
+    "A sparse matrix (rows, …) of vectors with `indices` and `values`; `columns` numbers the indexes"
     from scipy.sparse import csr_matrix
     at = []
     for row in rows:
@@ -41,7 +41,7 @@ def sparse_product(documents: Iterable, queries: Iterable) -> np.ndarray:
     weight = idf(having, theirs.shape[0]).astype(np.float32)
     return none_is_lowest((mine.multiply(weight[None]).tocsr() @ theirs.T).toarray())
 
-# %% ../../nbs/27_rivals.ipynb #626a541d
+# %% ../../nbs/27_rivals.ipynb #3bd2a89d
 def fastembed_bm25(model: Any, documents: list[str], queries: list[str], average: float) -> np.ndarray:
     "Scores by FastEmbed's Qdrant/bm25, with our stop words and the mean length `average`"
     from fastembed import SparseTextEmbedding
@@ -51,7 +51,7 @@ def fastembed_bm25(model: Any, documents: list[str], queries: list[str], average
         theirs = SparseTextEmbedding("Qdrant/bm25", specific_model_path=empty, **words, **weights)
         return sparse_product(theirs.embed(documents), theirs.query_embed(queries))
 
-# %% ../../nbs/27_rivals.ipynb #c4e4acf9
+# %% ../../nbs/27_rivals.ipynb #44651cb9
 def bm25s_tokens(model: Any, texts: list[str]) -> list[list[str]]:
     "Each text's tokens, by bm25s with our stop words and stemmer"
     import bm25s
@@ -75,7 +75,7 @@ def bm25s_scores(model: Any, documents: list[str], queries: list[str], average: 
             row[:] = index.get_scores(known)
     return none_is_lowest(scores)
 
-# %% ../../nbs/27_rivals.ipynb #9fb656e6
+# %% ../../nbs/27_rivals.ipynb #b5fab8a2
 def splade_scores(name: str, documents: list[str], queries: list[str]) -> np.ndarray:
     "Scores of a SPLADE model, opened by sentence-transformers"
     from sentence_transformers import SparseEncoder
@@ -90,8 +90,8 @@ class Outside(NamedTuple):
     skipped: dict[str, str]
 
 
-def outside_scores(model: Any, documents: list[str], queries: list[str], systems: Iterable[str], average: float,
-                   splade: str = "") -> Outside:
+def outside_scores(model: Any, documents: list[str], queries: list[str], systems: Iterable[str],
+                   average: float, splade: str = "") -> Outside:
     "The `Outside` scores of those of `systems` that are other people's; `splade` names a SPLADE model"
     ways: dict[str, Callable] = {
         "fastembed_bm25": lambda: fastembed_bm25(model, documents, queries, average),

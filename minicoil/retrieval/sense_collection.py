@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runs.files import UserError, write_bytes
+from ..serving.blocks import whole_number
 from ..text.readers import read_senses
 
 # %% ../../nbs/26_sense_collection.ipynb #0c65ac4b
@@ -57,7 +58,7 @@ def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator,
     senses = Counter(sense.word for sense in drawn)
     return {sense: some for sense, some in drawn.items() if senses[sense.word] > 1}
 
-# %% ../../nbs/26_sense_collection.ipynb #47c665e1
+# %% ../../nbs/26_sense_collection.ipynb #f2b8a020
 class Query(NamedTuple):
     "A query's id and text, and the sense that it asks for"
     id: str
@@ -74,7 +75,7 @@ def queries_of(tests: dict[Sense, list[dict]]) -> Iterator[Query]:
             yield Query(f"window-{number}", middle(row), sense)
             number += 1
 
-# %% ../../nbs/26_sense_collection.ipynb #2b07a19c
+# %% ../../nbs/26_sense_collection.ipynb #2421476b
 def numbered(documents: dict[Sense, list[dict]]) -> dict[str, str]:
     "{sentence: id of the document that it is}; a sentence with two words is one document"
     sentences = dict.fromkeys(row["sentence"] for rows in documents.values() for row in rows)
@@ -97,18 +98,17 @@ def write_judgements(path: Path, queries: list[Query], documents: dict[Sense, li
         lines += [f"{query.id}\t{document}\t1\n" for document in wanted[query.sense]]
     write_bytes(path, "".join(lines).encode())
 
-# %% ../../nbs/26_sense_collection.ipynb #7b616fb5
+# %% ../../nbs/26_sense_collection.ipynb #ecb0d774
 def check_draw(data: list, out: str | Path, most: Any, queries: Any, seed: Any) -> None:
     "Raise a `UserError` if the folder is in use, or a number is out of range"
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise UserError(f"{out} exists already: choose a new folder")
     for name, value, least in (("most", most, 2), ("queries", queries, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise UserError(f"{name} is {value!r}; it must be a whole number from {least}")
+        whole_number(name, value, least)
     if not data:
         raise UserError("no sense data is named")
 
-# %% ../../nbs/26_sense_collection.ipynb #6a9327db
+# %% ../../nbs/26_sense_collection.ipynb #12da4077
 def make_collection(data: list[str | Path], out: str | Path, most: int = 40, queries: int = 4,
                     seed: int = 0) -> dict[str, int]:
     """

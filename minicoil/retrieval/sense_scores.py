@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'area_under_curve', 'mean_of_senses', 'sense_scores', 'Labelled', 'rows_of_texts', 'shortest_first',
            'embed_labelled', 'reductions', 'Split', 'word_scores', 'splits', 'summarise', 'benchmark_senses']
 
-# %% ../../nbs/27_sense_scores.ipynb #c8ebb114
+# %% ../../nbs/27_sense_scores.ipynb #51781f51
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +16,17 @@ import numpy as np
 
 from .retrieval import bootstrap
 from ..runs.files import UserError, progress
-from ..serving.serving import forward
+from ..serving.batches import encode_means, forward, token_ids
+from ..serving.blocks import plain_texts
 from ..serving.sparse import unit_rows
-from ..serving.windows import encode_means
 from ..text.readers import read_senses
 
-# %% ../../nbs/27_sense_scores.ipynb #39aeea10
+# %% ../../nbs/27_sense_scores.ipynb #991c1571
 MEASURES = ("nn1", "nn5", "auc", "mauc")
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
-    "Chance that a positive scores above a negative, ties half (Mann and Whitney 1947); nan if one kind is missing"
+    "Chance that a positive scores above a negative, ties half (Mann & Whitney 1947); nan if there is none"
     from scipy.stats import rankdata
     n_pos, n_neg = positive.sum(), (~positive).sum()
     if not n_pos or not n_neg:
@@ -54,9 +54,9 @@ def sense_scores(train: np.ndarray, train_senses: np.ndarray, test: np.ndarray,
     auc = area_under_curve(similar.ravel(), same.ravel())
     return {"nn1": nn1, "nn5": nn5, "auc": auc, "mauc": mean_of_senses(each, test_senses)}
 
-# %% ../../nbs/27_sense_scores.ipynb #20a8e5a4
+# %% ../../nbs/27_sense_scores.ipynb #efeed4a3
 class Labelled(NamedTuple):
-    "Token embeddings `full` (n, h) of labelled words, their sentences' `whole` (n, d), and whether it was `found` (n,)"
+    "Of n labelled words the token embeddings (n, h), the sentences' (n, d), and whether it was found (n,)"
     full: np.ndarray
     whole: np.ndarray
     found: np.ndarray
@@ -80,7 +80,7 @@ def embed_labelled(model: Any, rows: list[dict], batch_size: int = 32) -> Labell
     "The `Labelled` of sense rows, read as the model reads"
     wanted = rows_of_texts(rows)
     texts, full, whole = list(wanted), [None] * len(rows), [None] * len(rows)
-    ids, found = token_rows(model, texts), np.zeros(len(rows), bool)
+    ids, found = token_ids(model.tokenizer, plain_texts(texts, normalize=True)), np.zeros(len(rows), bool)
     for batch in progress(shortest_first(ids, batch_size), "labelled sentences"):
         tokens, sentences = forward(model, [ids[i] for i in batch])
         for i, token, sentence in zip(batch, tokens, sentences):
@@ -91,9 +91,9 @@ def embed_labelled(model: Any, rows: list[dict], batch_size: int = 32) -> Labell
                 whole[r], found[r] = sentence, bool(at)
     return Labelled(np.array(full), np.array(whole), found)
 
-# %% ../../nbs/27_sense_scores.ipynb #a488fd7b
+# %% ../../nbs/27_sense_scores.ipynb #6fb9155e
 def reductions(train: np.ndarray, senses: np.ndarray, dim: int, seed: int = 0) -> dict[str, Callable]:
-    "{name: function on rows (n, h)} of the rivals with `dim` numbers, fitted on the training rows of one word"
+    "{name: function on rows (n, h)} of rivals with `dim` numbers, fitted on the training rows of a word"
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     mean = train.mean(0)
     axes = np.linalg.svd(train - mean, full_matrices=False)[2][:dim].T
@@ -148,7 +148,7 @@ def summarise(per_word: dict[str, dict]) -> dict[str, dict]:
         intervals[name] = {m: bootstrap(v) for m, v in values.items()}
     return {"results": results, "intervals": intervals}
 
-# %% ../../nbs/27_sense_scores.ipynb #a4f4cd26
+# %% ../../nbs/27_sense_scores.ipynb #3731834b
 def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None = None) -> dict[str, Any]:
     """
     The sense benchmark of a model.
@@ -159,8 +159,8 @@ def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None
         extra: {name: {word: encoder (h, dim)}} of other methods to compare.
 
     Returns:
-        `results` and `intervals` {method: {measure: …}} as fractions of 1, `per_word`, the number of `words`, and
-        how many words were `unresolved`: not found in their sentence.
+        `results` and `intervals` {method: {measure: …}} as fractions of 1, `per_word`, the number of `words`,
+        and how many words were `unresolved`: not found in their sentence.
     """
     rows = [row for row in read_senses(data) if row["word"] in model.vocabulary.ids]
     if not rows:
@@ -175,6 +175,6 @@ def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None
         facts["senses"] = len(set(split.senses[split.train]))
         per_word[word] = {**facts, "scores": word_scores(views, split, model.dim)}
     if not per_word:
-        raise UserError(f"{data} has no word with two senses in its train split and a sentence in its test split")
+        raise UserError(f"{data} has no word with two senses in its train split and a sentence to test")
     facts = {"data": str(data), "model": str(model.folder), "words": len(per_word)}
     return {**facts, "unresolved": int((~found).sum()), **summarise(per_word), "per_word": per_word}

@@ -6,7 +6,7 @@
 __all__ = ['ROW_NAMES', 'row_name', 'table_row', 'table', 'gain_text', 'word_text', 'case_line', 'retrieval_table', 'macro_table',
            'draw_gain', 'draw_gains', 'ahead', 'senses_table', 'results_table']
 
-# %% ../../nbs/27_tables.ipynb #3f54ede2
+# %% ../../nbs/27_tables.ipynb #78ebda61
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from .sense_scores import MEASURES
 from ..runs.files import atomic
 from ..runs.plots import PALETTE, plot_style
 
-# %% ../../nbs/27_tables.ipynb #71ac3dca
+# %% ../../nbs/27_tables.ipynb #d5a8ac78
 ROW_NAMES = {
-    "minicoil": "**miniCOIL**", "pca": "PCA", "random": "random projection", "majority": "most frequent sense",
-    "token_full": "full token embedding", "sentence": "sentence embedding",
+    "minicoil": "**miniCOIL**", "pca": "PCA", "random": "random projection",
+    "majority": "most frequent sense", "token_full": "full token embedding", "sentence": "sentence embedding",
     "lda_labels": "LDA with labels (a ceiling)", "bm25": "BM25", "dense": "dense",
-    "bm25_cosine": "BM25 × cosine, no constant", "minicoil_shuffled": "control: query vectors from other texts",
+    "bm25_cosine": "BM25 × cosine, no constant",
+    "minicoil_shuffled": "control: query vectors from other texts",
     "token_full_sharp": "full token embedding, cosine²", "hybrid_bm25": "hybrid, BM25 and dense",
     "hybrid_minicoil": "hybrid, miniCOIL and dense", "mix_bm25": "half and half, BM25 and dense",
-    "mix_minicoil": "half and half, miniCOIL and dense", "fastembed_bm25": "FastEmbed's BM25", "splade": "SPLADE",
+    "mix_minicoil": "half and half, miniCOIL and dense", "fastembed_bm25": "FastEmbed's BM25",
+    "splade": "SPLADE",
 }
 
 
@@ -41,9 +43,10 @@ def table_row(cells: Iterable[Any]) -> str:
 
 def table(head: list[str], rows: Iterable[list]) -> list[str]:
     "The lines of a Markdown table whose first column names the row"
-    return [table_row(["", *head]).replace("|  |", "| |"), "|---" * (len(head) + 1) + "|", *map(table_row, rows)]
+    lines = ["| " + table_row(head), "|---" * (len(head) + 1) + "|"]
+    return lines + [table_row(row) for row in rows]
 
-# %% ../../nbs/27_tables.ipynb #79583e1b
+# %% ../../nbs/27_tables.ipynb #93465dc8
 def gain_text(gain: list[float] | None) -> str:
     "`+1.2 [+0.3, +2.0]` of [mean, low, high] in points; nothing of no gain"
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain)) if gain else ""
@@ -62,7 +65,7 @@ def case_line(case: dict) -> str:
     ranks = " to ".join(map(str, case["ranks"]))
     return f"- “{text}”: {change}. Document {case['document']} went from rank {ranks}: {words}"
 
-# %% ../../nbs/27_tables.ipynb #05e2ea83
+# %% ../../nbs/27_tables.ipynb #d889c12a
 def retrieval_table(name: str, found: dict) -> str:
     "One collection's table and its explained queries, as Markdown, in percent"
     size = f"{found['queries']} queries, {found['parameters']['documents']:,} documents"
@@ -80,7 +83,7 @@ def macro_table(macro: dict[str, list[float]]) -> str:
     lines = table(["gain over BM25 [95 %]"], ([row_name(s), gain_text(gain)] for s, gain in macro.items()))
     return "\n".join(["## All collections, each counting the same", "", *lines]) + "\n"
 
-# %% ../../nbs/27_tables.ipynb #ad99962c
+# %% ../../nbs/27_tables.ipynb #ed7085f7
 def draw_gain(ax: Any, name: str, scores: dict[str, dict[str, float]]) -> None:
     "A bar a query, best gain first, into the axes `ax`"
     gain = np.sort([scores["minicoil"][q] - scores["bm25"][q] for q in scores["bm25"]])[::-1]
@@ -91,7 +94,7 @@ def draw_gain(ax: Any, name: str, scores: dict[str, dict[str, float]]) -> None:
 
 
 def draw_gains(per_query: dict[str, dict], path: str | Path | None = None) -> Any:
-    "A panel a collection {name: {system: {query: nDCG@10}}}; a matplotlib figure, saved to `path` if there is one"
+    "A figure with a panel a collection {name: {system: {query: nDCG@10}}}, saved to `path` if there is one"
     size = (3 + 3.2 * len(per_query), 3.2)
     fig, axes = plot_style().subplots(1, max(len(per_query), 1), figsize=size, squeeze=False)
     for ax, (name, scores) in zip(axes[0], per_query.items()):
@@ -102,7 +105,7 @@ def draw_gains(per_query: dict[str, dict], path: str | Path | None = None) -> An
             fig.savefig(temporary, format="png")
     return fig
 
-# %% ../../nbs/27_tables.ipynb #82366740
+# %% ../../nbs/27_tables.ipynb #288c02de
 def ahead(results: dict[str, dict]) -> list[str]:
     "Methods of as many numbers that are at least as good as miniCOIL, with the measure"
     rivals = [name for name in results if name in ("pca", "random") or " objective" in name]
