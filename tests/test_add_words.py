@@ -277,6 +277,7 @@ def test_killed_at_many_moments(tiny_run, trained, tmp_path):
 def test_killed_around_the_swap(tiny_run, trained, tmp_path, monkeypatch, killed_after):
     """Stopped right before or after the old model is replaced, or between two renames where folders cannot be swapped, the next call finds a whole model."""
     from minicoil.commands import words
+    from minicoil.runs import swap as folders
 
     class Killed(BaseException):
         pass
@@ -285,17 +286,17 @@ def test_killed_around_the_swap(tiny_run, trained, tmp_path, monkeypatch, killed
         raise Killed
     model, whole = copy_of(tiny_run, tmp_path / "model"), trained[1:]
     monkeypatch.setattr(words, "train_new", lambda *_, **__: open_run(trained[0]))
-    monkeypatch.setattr(words.shutil, "rmtree", lambda *_, **__: None)   # a killed process sweeps nothing
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda *_, **__: None)   # a killed process sweeps nothing
     with monkeypatch.context() as m:
         if killed_after == "nothing":
-            m.setattr(words, "swap", stop)
+            m.setattr(folders, "swap", stop)
         elif killed_after == "the first rename":
-            m.setattr(words, "swap", lambda *_: False)
+            m.setattr(folders, "swap", lambda *_: False)
             rename, calls = os.rename, []
-            m.setattr(words.os, "rename", lambda a, b: (calls.append(a), rename(a, b) if len(calls) == 1 else stop()))
+            m.setattr(folders.os, "rename", lambda a, b: (calls.append(a), rename(a, b) if len(calls) == 1 else stop()))
         else:
-            swap = words.swap
-            m.setattr(words, "swap", lambda *folders: (swap(*folders), stop()))
+            swap = folders.swap
+            m.setattr(folders, "swap", lambda *pair: (swap(*pair), stop()))
         with pytest.raises(Killed):
             add_words(model, ["seal"], run=tiny_run)
     monkeypatch.undo()
@@ -313,7 +314,7 @@ def test_killed_around_the_swap(tiny_run, trained, tmp_path, monkeypatch, killed
 
 def test_one_at_a_time(tiny_run, trained, tmp_path):
     """While words are added to a model, a second call is refused with the pid of the first."""
-    from minicoil.commands.words import workshop
+    from minicoil.runs.swap import workshop
     model = copy_of(tiny_run, tmp_path / "model")
     with workshop(model):
         with pytest.raises(UserError, match=str(os.getpid())):

@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_fake import free_port
 from test_serving import compare
 
+import minicoil.runs.server as talk
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
@@ -32,7 +33,6 @@ from minicoil.runs.run import open_run
 from minicoil.serving.batches import window_rows
 from minicoil.serving.directory import ENCODERS_FILE
 from minicoil.serving.windows import read_forms
-from minicoil.stages import store
 from minicoil.stages.model import ADAPT_LEAST, adapted, combine_models
 from minicoil.stages.tokens import word_tokens
 
@@ -313,6 +313,6 @@ def test_a_collection_of_another_width_is_refused(tmp_path):
 
 def test_a_search_server_that_does_not_answer(monkeypatch):
     """At a dead address a collection is given up after a few tries, in one line."""
-    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
     with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1"):
         open_collection(f"http://127.0.0.1:{free_port() - 1}", 8).__enter__()

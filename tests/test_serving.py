@@ -13,7 +13,8 @@ import pytest
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.batches import BLOCK, forward
+from minicoil.serving.batches import forward
+from minicoil.serving.blocks import BLOCK
 from minicoil.serving.serving import MiniCOIL
 from minicoil.serving.sparse import Reading, encode_words, head_arrays
 from minicoil.stages.export import probe_texts

@@ -5,6 +5,7 @@ from qdrant_fake import FakeQdrant, Proxy, serving
 from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401
 from trials import hand_over, row
 
+import minicoil.runs.server as talk
 from minicoil.retrieval.collection import Server
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
@@ -29,9 +30,10 @@ def test_a_line_that_is_slow_and_breaks(fake, seed, record_property):
 @pytest.fixture
 def hasty(monkeypatch):
     """Calls that give up after a second, and pauses that pass at once: what takes minutes is over soon. Yields the pauses that were asked for."""
-    pauses, real = [], store.connect_server
-    monkeypatch.setattr(store.time, "sleep", pauses.append)
-    monkeypatch.setattr(store, "connect_server", lambda url, timeout=60: real(url, 1))
+    pauses, real = [], talk.connect_server
+    monkeypatch.setattr(talk.time, "sleep", pauses.append)
+    for module in (store, talk):
+        monkeypatch.setattr(module, "connect_server", lambda url, timeout=60: real(url, 1))
     return pauses
 
 
@@ -52,7 +54,7 @@ def test_away_during_the_upload(fake, hasty, how):
 def test_an_answer_that_is_lost(fake, monkeypatch):
     """A call that was done, but whose answer was lost, is made again without harm: a collection is not made twice, a point is there once."""
     server, url = fake
-    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
     server.lost = ["create", "index", "upsert"]
     with ServerStore(url, "c", DIM, 500) as place:
         place.upload(0, *sentences(500))
@@ -77,7 +79,7 @@ def test_away_after_the_upload(tiny_run, tmp_path, fake, monkeypatch):
                 return real(self, *given)
 
             m.setattr(ServerStore, "draw", goes_away)
-            m.setattr(store.time, "sleep", lambda seconds: None)
+            m.setattr(talk.time, "sleep", lambda seconds: None)
             with pytest.raises(UserError, match="no Qdrant server answers") as e:
                 upload_to_qdrant(open_run(folder))
             assert "\n" not in str(e.value) and not list((folder / "13_store").glob("drawn*"))

@@ -12,11 +12,12 @@ from chains import copy_before, digests
 from qdrant_client import grpc as q
 from qdrant_fake import FakeQdrant, free_port, serving
 
+import minicoil.runs.server as talk
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
 from minicoil.runs.server import check_server
 from minicoil.stages import store
-from minicoil.stages.sentences import random_keys
+from minicoil.stages.draw import random_keys
 from minicoil.stages.store import EdgeStore, ServerStore, collection_name, upload_to_qdrant
 
 KEY = "a-secret-that-nobody-writes-down"
@@ -93,7 +94,7 @@ def test_wrong_dimension_is_refused(fake):
 def test_upload_survives_a_stuttering_server(fake, monkeypatch):
     """Calls that fail in passing are made again after longer and longer pauses, and nothing is lost."""
     pauses = []
-    monkeypatch.setattr(store.time, "sleep", pauses.append)
+    monkeypatch.setattr(talk.time, "sleep", pauses.append)
     rows, (server, url) = sentences(), fake
     with ServerStore(url, "c", DIM) as place:
         server.failures = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
@@ -114,7 +115,7 @@ def test_a_refusal_is_not_tried_again(fake):
 def test_no_server(monkeypatch):
     """Where no server listens, a check tries at most 5 times within 30 s and says so in one line."""
     pauses = []
-    monkeypatch.setattr(store.time, "sleep", pauses.append)
+    monkeypatch.setattr(talk.time, "sleep", pauses.append)
     with pytest.raises(UserError, match=r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant") as e:
         check_server(f"http://127.0.0.1:{free_port() - 1}")
     assert len(pauses) == 4 and sum(pauses) <= 30 and "\n" not in str(e.value)

@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['NO_ROOM', 'AGAIN', 'FIGURES', 'notebook_path', 'declared_parameters', 'Execution', 'check_first', 'from_model',
            'executed_path', 'environment', 'notebook_parameters', 'StageFailed', 'raised_in', 'stage_error', 'execute',
-           'run_stage', 'warnings_of', 'summary', 'new_folder', 'run_stages', 'run_chain']
+           'run_stage', 'warnings_of', 'summary', 'undone_if_unusable', 'run_stages', 'run_chain']
 
-# %% ../../nbs/39_chain.ipynb #784ccd80
+# %% ../../nbs/39_chain.ipynb #60bd3b28
 import contextlib
 import dataclasses
 import logging
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -25,8 +24,20 @@ from .words import listed, starting_parameters
 from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, bar_width, load_json, one_of, throw_away_folder
+from ..runs.kernel import check_machine, kernel_options
 from ..runs.locks import end_orphan, locked
-from ..runs.run import STAGES, Parameters, Run, begin_run, check_parameters, run_parameters
+from ..runs.machine import settle
+from ..runs.ownership import DRIVER_LOCK, make_folder, remove_run
+from minicoil.runs.run import (
+    FOLDERS,
+    STAGES,
+    Parameters,
+    Run,
+    begin_run,
+    check_folder,
+    check_parameters,
+    run_parameters,
+)
 
 # %% ../../nbs/39_chain.ipynb #f80de4dc
 def notebook_path(stage: str) -> Path:
@@ -44,7 +55,7 @@ def declared_parameters(stage: str) -> list[str]:
     from papermill.inspection import inspect_notebook
     return list(inspect_notebook(str(notebook_path(stage))))
 
-# %% ../../nbs/39_chain.ipynb #eef6e5bf
+# %% ../../nbs/39_chain.ipynb #fd6c2ea5
 @dataclass(frozen=True)
 class Execution:
     """How a chain is executed; none of it changes the result."""
@@ -121,7 +132,7 @@ def environment(**values: str) -> Iterator[None]:
             else:
                 os.environ[name] = value
 
-# %% ../../nbs/39_chain.ipynb #5afd2dee
+# %% ../../nbs/39_chain.ipynb #e58b0dd0
 def notebook_parameters(run: Run, stage: str) -> dict[str, Any]:
     """What a stage's notebook is handed: the run's folder, and the parameters that it declares."""
     found: dict[str, Any] = {"run_dir": str(run.dir)}
@@ -146,7 +157,7 @@ def raised_in(traceback: list[str]) -> str:
     found = re.findall(r"File \S*?minicoil/(?:\w+/)?(\w+\.py):\d+, in (\w+)", plain)
     return f", in {found[-1][1]} of {found[-1][0]}" if found else ""
 
-# %% ../../nbs/39_chain.ipynb #cc32ed17
+# %% ../../nbs/39_chain.ipynb #8304b3f3
 def stage_error(stage: str, error: Any, failed: Path) -> Exception:
     """What a papermill error means for the user: a `UserError` or a `StageFailed`."""
     if error.ename == "UserError":
@@ -162,20 +173,18 @@ def execute(run: Run, stage: str) -> None:
     """Run the notebook of a stage on a run; the result is in the run's folder."""
     import nbformat
     import papermill
-    from traitlets.config import Config
     logging.getLogger("papermill").setLevel(logging.ERROR)
     final = executed_path(run, stage)
     out, failed = final.with_suffix(".running.ipynb"), final.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)
     driver = f"{os.getpid()}:{run.dir}"
     variables = dict(MINICOIL_DRIVER=driver, MINICOIL_JOBS=str(run.jobs), PYTHONHASHSEED="0")
-    sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(throw_away_folder() / "kernel")}})
+    ends: list[int] = []  # the kernel's exit status, if it dies
     try:
         with environment(**variables):
             papermill.execute_notebook(
-                str(notebook_path(stage)), str(out), notebook_parameters(run, stage), kernel_name="python3",
-                cwd=str(out.parent), progress_bar=False, config=sockets,
-                extra_arguments=["--IPKernelApp.log_level=50"],
+                str(notebook_path(stage)), str(out), notebook_parameters(run, stage),
+                cwd=str(out.parent), progress_bar=False, **kernel_options(ends.append),
             )
         os.replace(out, final)
     except KeyboardInterrupt:
@@ -184,12 +193,14 @@ def execute(run: Run, stage: str) -> None:
         raise
     except papermill.PapermillExecutionError as e:
         os.replace(out, failed)
+        check_machine(f"stage {stage}", e.evalue, None, run.dir)
         raise stage_error(stage, e, failed) from None
     except (RuntimeError, nbformat.ValidationError) as e:
+        check_machine(f"stage {stage}", e, ends[0] if ends else None, run.dir)
         cause = f"{type(e).__name__}: {e}"
         raise StageFailed(f"stage {stage} failed: {cause}\nThe executed notebook: {out}") from None
 
-# %% ../../nbs/39_chain.ipynb #35017d72
+# %% ../../nbs/39_chain.ipynb #e3e27c98
 def run_stage(run: Run, stage: str) -> float:
     """Execute a stage if it is not done; returns the seconds it took, 0 if it was done."""
     executed = executed_path(run, stage)
@@ -203,7 +214,7 @@ def run_stage(run: Run, stage: str) -> float:
 
 # %% ../../nbs/39_chain.ipynb #fd04137d
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "too_short_or_long", "words", "cover"),
     targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim", "adapted"),
     atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),
@@ -230,23 +241,18 @@ def summary(run: Run, stage: str, seconds: float) -> str:
     line = f"{STAGES[stage][0]:14} {took}   {figures}"
     return "\n".join([line, *warnings_of(facts, adapting=bool(run.params.start_from))])
 
-# %% ../../nbs/39_chain.ipynb #cf82a461
+# %% ../../nbs/39_chain.ipynb #a372b93d
 @contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[None]:
-    """Make the run's folder; a new one is removed if the user's input turns out to be unusable."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"the folder {out} cannot be made: {e.strerror}") from None
+def undone_if_unusable(out: Path, new: bool) -> Iterator[None]:
+    """Where the user's input turns out to be unusable, remove a new folder and what the run made in it."""
     try:
         yield
     except UserError:
         if new and not (out / STAGES["targets"][0]).exists():
-            shutil.rmtree(out, ignore_errors=True)
+            remove_run(out, FOLDERS)
         raise
 
-# %% ../../nbs/39_chain.ipynb #382628b9
+# %% ../../nbs/39_chain.ipynb #bbe2921f
 def run_stages(run: Run, stages: list[str]) -> None:
     """Run the stages in order and say on stderr what each of them gave."""
     from tqdm import tqdm
@@ -281,12 +287,15 @@ def run_chain(out: str | Path, params: Parameters, execution: Execution | None =
     from minicoil.stages.corpus import check_inputs
     out, how = Path(out), execution or Execution()
     stages = how.stages()
+    settle()
+    check_folder(out)
     check_first(params)
     if how.qdrant and "store" in stages:
         check_server(how.qdrant)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(new_folder(out))
-        stack.enter_context(locked(out / ".driver.lock", f"{out} is at work already, wait for it or stop it"))
+        new = make_folder(out)
+        stack.enter_context(locked(out / DRIVER_LOCK, f"{out} is at work already, wait for it or stop it"))
+        stack.enter_context(undone_if_unusable(out, new))
         variables = stack.enter_context(chosen_engine(how.engine, how.ray_address, how.jobs))
         stack.enter_context(environment(**variables, MINICOIL_QDRANT=how.qdrant))
         end_orphan(out)

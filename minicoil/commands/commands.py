@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'benchmarks',
-           'COMMANDS', 'named', 'opened', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
-           'command_search', 'command_senses', 'command_retrieval', 'command_make_collection']
+           'COMMANDS', 'named', 'opened', 'read_blocks', 'command_embed', 'command_add_words', 'check_home',
+           'print_hits', 'command_search', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import typer
 
-from .lines import Oddities, blocks, decoded, report, write_jsonl, write_npz
+from .. import MiniCOIL
+from .lines import Oddities, blocks, decoded, note, report, write_jsonl, write_npz
 from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
@@ -33,6 +34,8 @@ from minicoil.commands.options import (
     word_list,
 )
 from ..runs.files import UserError
+from ..serving.batches import window_rows
+from ..serving.blocks import plain_texts
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
 MODEL = typer.Option(..., help="Model directory")
@@ -67,6 +70,21 @@ def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     except (OSError, ValueError) as e:
         raise UserError(f"{file} cannot be read: {getattr(e, 'strerror', None) or e}") from None
 
+# %% ../../nbs/35_commands.ipynb #b90393c4
+def read_blocks(
+    model: MiniCOIL, texts: Iterable[str], size: int, oddities: Oddities, cut: bool
+) -> Iterator[list[str]]:
+    """Blocks of texts; those that are longer than the transformer takes are counted in `oddities`."""
+    reads = model.cutter.room + 2
+    what = f"longer than {reads:,} tokens, {'cut there' if cut else 'read in windows'}"
+    first = 1
+    for block in blocks(texts, size):
+        for number, windows in enumerate(window_rows(model, plain_texts(block, normalize=not cut)), first):
+            if len(windows) > 1:
+                note(oddities, what, number)
+        first += len(block)
+        yield block
+
 # %% ../../nbs/35_commands.ipynb #6df3007b
 def command_embed(
     file: Path | None = typer.Argument(None, help="A text a line; standard input if none, or -"),
@@ -78,9 +96,9 @@ def command_embed(
         "float32", help="float32, int8_head (smaller encoders) or int8 (a smaller transformer too)"
     ),
     batch_size: int = typer.Option(32, help="Texts per batch"),
-):
-    "Sparse vectors of texts, a line each"
-    from minicoil import MiniCOIL
+    cut: bool = typer.Option(False, "--cut", help="Read as FastEmbed does: 256 tokens, as they stand"),
+) -> None:
+    """Sparse vectors of texts, a line each."""
     kind = choice("format", format, ("jsonl", "npz"))
     file, out = named(file), named(out)
     if kind == "npz" and out is None:
@@ -89,9 +107,11 @@ def command_embed(
     keep_apart(out, [model, *([file] if file else standard_input())])
     loaded = MiniCOIL.load(model, precision=choice("precision", precision, ("float32", "int8_head", "int8")))
     embed = loaded.query_embed if query else loaded.embed
+    reading = dict(normalize=not cut, windows=not cut)
     oddities: Oddities = {}
     with opened(file) as stream:
-        vectors = (embed(block, batch_size) for block in blocks(decoded(stream, oddities), 32 * batch_size))
+        texts = read_blocks(loaded, decoded(stream, oddities), 32 * batch_size, oddities, cut)
+        vectors = (embed(block, batch_size, **reading) for block in texts)
         write = write_npz if kind == "npz" else write_jsonl
         write(vectors, out)
     report(oddities)
@@ -113,8 +133,8 @@ def command_add_words(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
     jobs: int = JOBS,
-):
-    "Train new words into a finished model; the others stay as they are"
+) -> None:
+    """Train new words into a finished model; the others stay as they are."""
     from minicoil.commands.words import add_words, listed, report
     given = dict(text_field=text_field, on_bad_input=choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     read = [*(corpus or ()), *(index or ()), words_file]
@@ -130,7 +150,7 @@ def command_add_words(
         print(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})", file=sys.stderr)
     print("\n".join(report(facts)))
 
-# %% ../../nbs/35_commands.ipynb #d64628b9
+# %% ../../nbs/35_commands.ipynb #4d32099e
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
     if collection and "://" not in collection:
@@ -173,9 +193,8 @@ def command_search(
     ),
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
-):
-    "Search documents, and say why each one was found"
-    from minicoil import MiniCOIL
+) -> None:
+    """Search documents, and say why each one was found."""
     from minicoil.retrieval.judged import read_collection
     from minicoil.retrieval.search import WAYS, search_documents
     from minicoil.text.readers import to_stderr
@@ -205,9 +224,8 @@ benchmarks = typer.Typer(
 def command_senses(
     model: Path = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
-):
-    "1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat"
-    from minicoil import MiniCOIL
+) -> None:
+    """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
     from minicoil.retrieval.benchmark import benchmark_senses
     print(json.dumps(benchmark_senses(MiniCOIL.load(model), data)))
 
@@ -225,9 +243,8 @@ def command_retrieval(
     cache: Path | None = typer.Option(
         None, help="Folder that keeps the transformer's output, for the next model"
     ),
-):
-    "nDCG@10, recall@100 and MRR@10 on judged collections, one or several"
-    from minicoil import MiniCOIL
+) -> None:
+    """nDCG@10, recall@100 and MRR@10 on judged collections, one or several."""
     from minicoil.retrieval.benchmark import SYSTEMS, benchmark_collections
     chosen = tuple(choice("systems", name, SYSTEMS) for name in listed_items(systems)) or SYSTEMS
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
@@ -242,8 +259,8 @@ def command_make_collection(
     out: Path = typer.Option(..., help="New BEIR folder to write"),
     most: int = typer.Option(40, help="Documents taken of each word and sense, at most"),
     seed: int = typer.Option(0, help="Seed of the draw"),
-):
-    "A search collection from labelled sentences: relevant is the same word in the same sense"
+) -> None:
+    """A search collection from labelled sentences: relevant is the same word in the same sense."""
     from minicoil.retrieval.sense_collection import make_collection
     in_range("most", most, 1, MOST_TEXTS)
     in_range("seed", seed, 0, 2**31 - 1)

@@ -79,7 +79,7 @@ def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[
         runs[system] = {q: ranked(scores, system, i, names, rng) for i, q in enumerate(queries)}
     return runs
 
-# %% ../../nbs/33_benchmark.ipynb #674e68b7
+# %% ../../nbs/33_benchmark.ipynb #a30d87c9
 class Read(NamedTuple):
     "A judged collection, read: its `Index`, the queries' `Forms`, and the mean length of documents for BM25"
     index: Index
@@ -104,7 +104,7 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
         scores["dense"] = read.asked.dense @ read.index.forms.dense.T
     return scores
 
-# %% ../../nbs/33_benchmark.ipynb #f067cdb6
+# %% ../../nbs/33_benchmark.ipynb #6f879b74
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
                         cache: str | Path | None = None) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, ind
         cases.append(case | {"bm25": before[q], "minicoil": after[q]})
     return cases
 
-# %% ../../nbs/33_benchmark.ipynb #845f717c
+# %% ../../nbs/33_benchmark.ipynb #435b0ab0
 def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, list[int]] | None:
     "The judged document of a query that moved most the way of `change`, and its ranks before and after"
     ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FIRST_USE', 'MOST', 'LEAST', 'CHOICES', 'STAGES', 'FOLDERS', 'Parameters', 'check_text', 'check_list', 'check_value',
            'check_range', 'from_here', 'objective_names', 'check_parameters', 'stage_function', 'stages_from', 'Run',
-           'note', 'check_driver', 'holding', 'blaming', 'recorded_parameters', 'run_parameters', 'check_changes',
-           'begin_run', 'redo', 'open_run']
+           'note', 'check_driver', 'holding', 'blaming', 'recorded_parameters', 'check_folder', 'run_parameters',
+           'check_changes', 'begin_run', 'redo', 'open_run']
 
 # %% ../../nbs/00_run.ipynb #bb4e9ac8
 import contextlib
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .files import UserError, load_json, one_of, save_json, throw_away_folder, unreadable
+from .files import UserError, load_json, one_of, save_json, throw_away_folder
 from .locks import lock_holder, locked, process_start
 from .machine import peak_memory, versions
 from .manifest import Stage, check_journal
@@ -28,6 +28,7 @@ from minicoil.runs.ownership import (
     RECORD,
     WORK_LOCK,
     check_names,
+    check_notebooks,
     discard,
     is_shared,
     not_ours,
@@ -58,9 +59,9 @@ class Parameters:
 
 # %% ../../nbs/00_run.ipynb #1201e9cc
 FIRST_USE = dict(
-    corpus="corpus", text_field="corpus", on_bad_input="corpus", words="sentences", top_words="sentences",
-    language="sentences", input_model="sentences", samples="sentences", seed="sentences", start_from="sentences",
-    target_model="targets", encode="targets", precision="targets",
+    corpus="corpus", text_field="corpus", on_bad_input="corpus", start_from="sentences",
+    words="sentences", top_words="sentences", language="sentences", input_model="sentences",
+    samples="sentences", seed="sentences", target_model="targets", encode="targets", precision="targets",
     objective="senses", dim="senses", pictures="senses",
 )
 
@@ -269,11 +270,20 @@ def recorded_parameters(run_dir: str | Path) -> dict[str, Any]:
         return {}
     if not record.is_file():
         raise not_ours(record)
-    facts = load_json(record)
-    found = facts.get("parameters") if isinstance(facts, dict) else None
+    try:
+        found = load_json(record)["parameters"]
+    except (UserError, TypeError, KeyError):
+        found = None
     if not isinstance(found, dict):
-        raise unreadable(record, ValueError("it has no parameters"))
+        advice = "put back a copy, or choose another --out"
+        raise UserError(f"{record} is damaged, or not the record of a run: {advice}")
     return found
+
+
+def check_folder(run_dir: str | Path) -> None:
+    """A `UserError` if something stands in a folder under a name that a run would use."""
+    recorded_parameters(run_dir)
+    check_notebooks(Path(run_dir), FOLDERS)
 
 
 def run_parameters(run_dir: str | Path, given: dict[str, Any]) -> Parameters:

@@ -34,7 +34,7 @@ from ..text.normalize import normalize_with_offsets
 from ..text.pieces import WordPieces
 from ..text.vocabulary import Vocabulary
 
-# %% ../../nbs/04_serving.ipynb #cae3e6fb
+# %% ../../nbs/04_serving.ipynb #f3bf5ac6
 def bm25_parameters(k: Any, b: Any, avg_len: Any) -> dict[str, float]:
     "BM25's parameters as floats; a `UserError` for one out of range"
     return {"k": number_between("k", k, 0, 1e6), "b": number_between("b", b, 0, 1),
@@ -53,12 +53,12 @@ def open_model(kind: type["MiniCOIL"], path: str | Path, threads: int | None,
     model.lanes = min(threads or cores(), cores()) if model.most_tokens else 1
     return model
 
-# %% ../../nbs/04_serving.ipynb #6f749e7f
+# %% ../../nbs/04_serving.ipynb #315e740f
 def reopened(kind: type["MiniCOIL"], path: Path, options: dict[str, Any]) -> "MiniCOIL":
     "A model opened again, in another process"
     return kind.load(path, **options)
 
-# %% ../../nbs/04_serving.ipynb #61605998
+# %% ../../nbs/04_serving.ipynb #67093172
 def load(cls: type["MiniCOIL"], path: str | Path, threads: int | None = None,
          providers: list[str] | None = None, precision: str = "float32",
          k: float = 1.2, b: float = 0.75, avg_len: float = 150) -> "MiniCOIL":
@@ -82,7 +82,7 @@ def load(cls: type["MiniCOIL"], path: str | Path, threads: int | None = None,
     threads = None if threads is None else whole_number("threads", threads, 1)
     return open_model(cls, path, threads, providers, precision, bm25_parameters(k, b, avg_len))
 
-# %% ../../nbs/04_serving.ipynb #6f9b5037
+# %% ../../nbs/04_serving.ipynb #25ca3216
 def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None,
           normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
     """Sparse vectors of documents.
@@ -101,11 +101,17 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
 
     Raises:
         UserError: for an option out of range, or something that is not a text.
+
+    Example:
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> first, second = model.embed(["Bat®", "bat"], normalize=True)
+        >>> set(second.indices.tolist()) <= set(first.indices.tolist())
+        True
     """
     options = PassOptions(document_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options, parallel))
 
-# %% ../../nbs/04_serving.ipynb #54c07a32
+# %% ../../nbs/04_serving.ipynb #e300291f
 def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                 normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
     """Sparse vectors of queries: every word weighs 1, its length and count do not matter.
@@ -121,11 +127,16 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
 
     Raises:
         UserError: for an option out of range, or something that is not a text.
+
+    Example:
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> next(model.query_embed("zzyzx")).values.tolist()
+        [1.0]
     """
     options = PassOptions(query_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options))
 
-# %% ../../nbs/04_serving.ipynb #9a6c922f
+# %% ../../nbs/04_serving.ipynb #96f219d8
 def embed_words(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                 normalize: bool = False, windows: bool = False) -> Iterator[WordVectors]:
     """Vectors of the vocabulary words of texts, exactly as they enter the sparse vectors.
@@ -141,11 +152,16 @@ def embed_words(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
 
     Raises:
         UserError: for an option out of range, or something that is not a text.
+
+    Example:
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> list(next(model.embed_words("Two bats left the zzyzx.")))
+        ['bat']
     """
     options = PassOptions(word_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options))
 
-# %% ../../nbs/04_serving.ipynb #bf548ce0
+# %% ../../nbs/04_serving.ipynb #41038c21
 def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                parallel: int | None = None, normalize: bool = False,
                windows: bool = False) -> tuple[np.ndarray, list[SparseEmbedding]]:
@@ -163,6 +179,12 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
 
     Raises:
         UserError: for an option out of range, or something that is not a text.
+
+    Example:
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> dense, sparse = model.embed_both(["A bat.", "A cave."])
+        >>> len(dense), len(sparse)
+        (2, 2)
     """
     options = PassOptions(document_vectors, batch_size, normalize, windows)
     both = list(passes(self, texts, options, parallel))
@@ -171,7 +193,7 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
         return np.empty((0, width if isinstance(width, int) else 0), np.float32), []
     return np.array([passed.sentence for passed in both], np.float32), [passed.made for passed in both]
 
-# %% ../../nbs/04_serving.ipynb #9030d999
+# %% ../../nbs/04_serving.ipynb #2f21cde9
 def readings(self: "MiniCOIL", texts: str | Iterable[str], normalize: bool = False,
              windows: bool = False) -> Iterator[Reading]:
     """The words of texts, counted; no transformer runs.
@@ -186,6 +208,11 @@ def readings(self: "MiniCOIL", texts: str | Iterable[str], normalize: bool = Fal
 
     Raises:
         UserError: for something that is not a text.
+
+    Example:
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> next(model.readings("the bats of the zzyzx")).stems
+        {'zzyzx': 1}
     """
     return text_readings(self, texts, PassOptions(word_vectors, normalize=normalize, windows=windows))
 
@@ -208,8 +235,9 @@ class MiniCOIL:
     FastEmbed writes it twice, and here the values are summed.
 
     Example:
-        model = MiniCOIL.load("outputs/demo/23_model")
-        vector = next(model.embed(["A bat left its cave."]))
+        >>> model = MiniCOIL.load("outputs/demo/23_model")
+        >>> [row["word"] for row in model.explain("bats", "A bat left its cave.")]
+        ['bat']
     """
     load = classmethod(load)
     embed = embed

@@ -42,7 +42,7 @@ def fold(indices: Any, shift: int, first: int) -> np.ndarray:
     indices = np.asarray(indices, np.int64)
     return np.where(indices < shift, indices, first + (indices - shift) % BUCKETS)
 
-# %% ../../nbs/05_sparse_encoder.ipynb #dd1355e6
+# %% ../../nbs/05_sparse_encoder.ipynb #494fbd4d
 def column_name(model: MiniCOIL, column: int, first: int) -> str:
     "The name of a column, whose first bucket is `first`"
     if column >= first:
@@ -58,7 +58,7 @@ def sparse_tensor(columns: Sequence[np.ndarray], values: Sequence[np.ndarray], w
     numbers, shape = torch.from_numpy(np.concatenate(values)), (len(columns), width)
     return torch.sparse_coo_tensor(at, numbers, shape, device=device, check_invariants=False).coalesce()
 
-# %% ../../nbs/05_sparse_encoder.ipynb #51a64921
+# %% ../../nbs/05_sparse_encoder.ipynb #a24ed71d
 def column_idf(model: MiniCOIL, texts: Iterable[str], first: int) -> np.ndarray:
     "IDF (width,) float32 of every column over a collection's texts, by Qdrant's formula"
     counts, n = np.zeros(first + BUCKETS, np.int64), 0
@@ -87,7 +87,7 @@ def weighted_tensor(model: MiniCOIL, vectors: Sequence[SparseEmbedding], weights
     values = [v.values if weights is None else v.values * weights[c] for v, c in zip(vectors, columns)]
     return sparse_tensor(columns, values, first + BUCKETS, device)
 
-# %% ../../nbs/05_sparse_encoder.ipynb #f9316855
+# %% ../../nbs/05_sparse_encoder.ipynb #78a49e31
 Features = dict[str, torch.Tensor]
 
 
@@ -159,7 +159,7 @@ def copy_model(source: str | Path, target: Path) -> None:
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
 
-# %% ../../nbs/05_sparse_encoder.ipynb #60b42cf4
+# %% ../../nbs/05_sparse_encoder.ipynb #c08cce51
 def load_sparse_encoder(path: str | Path, documents: Iterable[str] | None = None,
                         **options: Any) -> SparseEncoder:
     """Open a model as a `SparseEncoder` of sentence-transformers.
@@ -174,6 +174,11 @@ def load_sparse_encoder(path: str | Path, documents: Iterable[str] | None = None
 
     Raises:
         UserError: if there is no such model, or an option is unknown or out of range.
+
+    Example:
+        >>> encoder = load_sparse_encoder("outputs/demo/23_model")
+        >>> encoder.encode_query(["a bat", "a cave"]).shape[0]
+        2
     """
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:

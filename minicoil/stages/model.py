@@ -187,9 +187,9 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
     from minicoil.learning.objectives import load_objective
     params = run.params
     reasons = beyond_fastembed(WordPieces(transformer.tokenizer), params.language)
-    return {**{name: getattr(params, name) for name in KEPT}, "layers": load_objective(params.objective).layers,
-            "beyond_fastembed": reasons, "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1,
-            **parts.origin}
+    layers = load_objective(params.objective).layers
+    return {**{name: getattr(params, name) for name in KEPT}, "layers": layers, "beyond_fastembed": reasons,
+            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **parts.origin}
 
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:

@@ -22,14 +22,8 @@ from ..runs.files import UserError, load_npy, progress, save_json
 from ..runs.ownership import discard
 from ..runs.run import FIRST_USE, open_run, stages_from
 from ..runs.server import connect_server, patiently, server_name
-from minicoil.stages.sentences import (
-    random_keys,
-    read_draw,
-    save_draw,
-    sentence_texts,
-    smallest_keys,
-    trained_words,
-)
+from .draw import random_keys, read_draw, save_draw, smallest_keys
+from .sentences import sentence_texts, trained_words
 from ..text.pieces import WordPieces
 from ..text.transformer import load_tokenizer
 
