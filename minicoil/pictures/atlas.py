@@ -353,7 +353,7 @@ def draw_word(view: WordView, folder: Path) -> None:
     write_bytes(folder / file_name(view.index, "html"), word_page(view).encode())
 
 
-def draw_shard(span: WordSpan, run: Run) -> list[str]:
+def draw_shard(span: WordSpan | tuple, run: Run) -> list[str]:
     "Draw the words of a span that have no page yet; returns the rows of all of them for the index"
     rows: list[str] = []
     folder = run.stage("atlas").path / "words"
@@ -372,7 +372,8 @@ def draw_atlas(run: Run) -> dict[str, Any]:
     pictured = run.stage("senses").manifest["pictures"]
     with run.working("atlas") as stage:
         spans = word_spans_of(run.stage("tokens").manifest["shards"], pictured)
-        drawn = map_shards("minicoil.pictures.atlas:draw_shard", spans, run, jobs=run.jobs, title="atlas")
+        shards = [tuple(span) for span in spans]  # a worker cannot load a class that a notebook defines
+        drawn = map_shards("minicoil.pictures.atlas:draw_shard", shards, run, jobs=run.jobs, title="atlas")
         rows = [row for part in drawn for row in part]
         write_bytes(stage.path / "index.html", index_page(rows, pictured).encode())
         stage.finish(words=len(rows), pictures=pictured)

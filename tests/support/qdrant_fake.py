@@ -1,4 +1,8 @@
-"""A stand-in for a Qdrant server: speaks its gRPC, keeps points in memory, can fail on demand. It knows just the calls that the store makes. And a proxy that delays and cuts."""
+"""A stand-in for a Qdrant server: speaks its gRPC, keeps points in memory, can fail on demand.
+
+It knows just the calls that the store makes. And a proxy that delays and cuts.
+"""
+
 import contextlib
 import random
 import socket
@@ -10,10 +14,22 @@ from qdrant_client import grpc as q
 
 
 class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
-    """What was asked: `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `calls`; `failures` are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost."""
+    """What was asked:
+
+    `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `calls`; `failures` are
+    given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
+    """
 
     def __init__(self, key=None):
-        self.key, self.created, self.indexes, self.points, self.calls, self.failures, self.lost = key, {}, {}, {}, [], [], []
+        self.key, self.created, self.indexes, self.points, self.calls, self.failures, self.lost = (
+            key,
+            {},
+            {},
+            {},
+            [],
+            [],
+            [],
+        )
 
     def called(self, name, context):
         self.calls.append(name)
@@ -29,16 +45,22 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
 
     def List(self, request, context):
         self.called("list", context)
-        return q.ListCollectionsResponse(collections=[q.CollectionDescription(name=name) for name in self.created])
+        return q.ListCollectionsResponse(
+            collections=[q.CollectionDescription(name=name) for name in self.created]
+        )
 
     def CollectionExists(self, request, context):
         self.called("exists", context)
-        return q.CollectionExistsResponse(result=q.CollectionExists(exists=request.collection_name in self.created))
+        return q.CollectionExistsResponse(
+            result=q.CollectionExists(exists=request.collection_name in self.created)
+        )
 
     def Create(self, request, context):
         self.called("create", context)
         if request.collection_name in self.created:
-            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Collection `{request.collection_name}` already exists!")
+            context.abort(
+                grpc.StatusCode.ALREADY_EXISTS, f"Collection `{request.collection_name}` already exists!"
+            )
         self.created[request.collection_name], self.points[request.collection_name] = request, {}
         self.answered("create", context)
         return q.CollectionOperationResponse(result=True)
@@ -46,16 +68,41 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Get(self, request, context):
         self.called("get", context)
         asked = self.created[request.collection_name]
-        params = q.CollectionParams(vectors_config=asked.vectors_config, sparse_vectors_config=asked.sparse_vectors_config, shard_number=asked.shard_number, on_disk_payload=asked.on_disk_payload)
+        params = q.CollectionParams(
+            vectors_config=asked.vectors_config,
+            sparse_vectors_config=asked.sparse_vectors_config,
+            shard_number=asked.shard_number,
+            on_disk_payload=asked.on_disk_payload,
+        )
         hnsw = q.HnswConfigDiff(m=asked.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000)
-        optimizer = q.OptimizersConfigDiff(deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5)
-        config = q.CollectionConfig(params=params, hnsw_config=hnsw, optimizer_config=optimizer, wal_config=q.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0))
+        optimizer = q.OptimizersConfigDiff(
+            deleted_threshold=0.2,
+            vacuum_min_vector_number=1000,
+            default_segment_number=0,
+            flush_interval_sec=5,
+        )
+        config = q.CollectionConfig(
+            params=params,
+            hnsw_config=hnsw,
+            optimizer_config=optimizer,
+            wal_config=q.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
+        )
         schema = {field: q.PayloadSchemaInfo(data_type=kind) for field, kind in self.indexes.items()}
-        return q.GetCollectionInfoResponse(result=q.CollectionInfo(status=q.CollectionStatus.Green, optimizer_status=q.OptimizerStatus(ok=True), config=config, payload_schema=schema))
+        return q.GetCollectionInfoResponse(
+            result=q.CollectionInfo(
+                status=q.CollectionStatus.Green,
+                optimizer_status=q.OptimizerStatus(ok=True),
+                config=config,
+                payload_schema=schema,
+            )
+        )
 
     def CreateFieldIndex(self, request, context):
         self.called("index", context)
-        self.indexes[request.field_name] = {"forms": q.PayloadSchemaType.Text, "draw": q.PayloadSchemaType.Integer}[request.field_name]
+        self.indexes[request.field_name] = {
+            "forms": q.PayloadSchemaType.Text,
+            "draw": q.PayloadSchemaType.Integer,
+        }[request.field_name]
         self.answered("index", context)
         return done()
 
@@ -73,9 +120,16 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Scroll(self, request, context):
         self.called("scroll", context)
         wanted = set(request.filter.must[0].field.match.text_any.split())
-        found = [(p["draw"].integer_value, i) for i, p in self.points[request.collection_name].items() if wanted & set(p["forms"].string_value.split())]
-        draw = lambda key: {"draw": q.Value(integer_value=key)}
-        return q.ScrollResponse(result=[q.RetrievedPoint(id=q.PointId(num=i), payload=draw(key)) for key, i in sorted(found)[: request.limit]])
+        found = [
+            (p["draw"].integer_value, i)
+            for i, p in self.points[request.collection_name].items()
+            if wanted & set(p["forms"].string_value.split())
+        ]
+        points = [
+            q.RetrievedPoint(id=q.PointId(num=i), payload={"draw": q.Value(integer_value=key)})
+            for key, i in sorted(found)[: request.limit]
+        ]
+        return q.ScrollResponse(result=points)
 
 
 def done():
@@ -85,7 +139,10 @@ def done():
 
 @contextlib.contextmanager
 def serving(fake):
-    """Serve on a free port of this machine; yields the URL that the store is given, whose gRPC port is the next one."""
+    """Serve on a free port of this machine.
+
+    Yields the URL that the store is given, whose gRPC port is the next one.
+    """
     server = grpc.server(ThreadPoolExecutor(4))
     q.add_CollectionsServicer_to_server(fake, server)
     q.add_PointsServicer_to_server(fake, server)
@@ -98,10 +155,20 @@ def serving(fake):
 
 
 class Proxy:
-    """Stands between a client and a server on this machine: passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to `cut`, so that a call, or its answer, is lost half-way. `away` refuses everybody, `silent` never passes on an answer."""
+    """Stands between a client and a server on this machine.
+
+    Passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to `cut`,
+    so that a call, or its answer, is lost half-way. `away` refuses everybody, `silent` never passes on an
+    answer.
+    """
 
     def __init__(self, url, delay=0.0, cut=0, seed=0):
-        self.target, self.delay, self.cut, self.rng = ("127.0.0.1", int(url.rpartition(":")[2]) + 1), delay, cut, random.Random(seed)
+        self.target, self.delay, self.cut, self.rng = (
+            ("127.0.0.1", int(url.rpartition(":")[2]) + 1),
+            delay,
+            cut,
+            random.Random(seed),
+        )
         self.away = self.silent = False
         self.cuts, self.open, self.listener = 0, set(), socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1] - 1}"
