@@ -1,4 +1,5 @@
 """Fixtures: one finished small run for the whole session; --slow for the long tests."""
+
 import os
 import subprocess
 import sys
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# With a server's address in the environment every command would put its store there: only the tests that ask for it see it.
+# With a server's address in the environment every command would put its store there: only the tests that ask
+# for it see it.
 if "QDRANT_URL" in os.environ:
     os.environ["MINICOIL_TEST_QDRANT"] = os.environ.pop("QDRANT_URL")
 
@@ -31,7 +33,13 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter):
     """The table of trials, see trials.py, below the results."""
     from trials import rows_of, table
-    rows = rows_of(r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome) if r.when == "call")
+
+    rows = rows_of(
+        r
+        for outcome in ("passed", "failed")
+        for r in terminalreporter.getreports(outcome)
+        if r.when == "call"
+    )
     if rows:
         terminalreporter.section("trials")
         terminalreporter.write_line(table(rows))
@@ -62,24 +70,51 @@ def model_folder(run_folder):
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A run until the model, of the words bat and bank, with a random transformer of two layers: quick to load and to run. Its corpus also has seal and crane. MINICOIL_TEST_TINY is one that another session made."""
+    """A run until the model, of the words bat and bank, with a random transformer of two layers.
+
+    Quick to load and to run. Its corpus also has seal and crane. MINICOIL_TEST_TINY is one that another
+    session made.
+    """
     if os.environ.get("MINICOIL_TEST_TINY"):
         return Path(os.environ["MINICOIL_TEST_TINY"])
     from chains import small_corpus, tiny_transformer, undisturbed
+
     folder = tmp_path_factory.mktemp("tiny")
     model = str(tiny_transformer(folder / "transformer", 64, seed=5))
     corpus = small_corpus(folder / "corpus.txt", ("bat", "bank", "seal", "crane"), each=40)
-    return undisturbed(folder / "run", words=["bat", "bank"], corpus=[str(corpus)], dim=3, samples=30, pictures=0, input_model=model, target_model=model)
+    return undisturbed(
+        folder / "run",
+        words=["bat", "bank"],
+        corpus=[str(corpus)],
+        dim=3,
+        samples=30,
+        pictures=0,
+        input_model=model,
+        target_model=model,
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tiny_run):
+    """The tiny run with the digests of its model, as (folder, digests)."""
+    from chains import digests
+
+    return tiny_run, digests(tiny_run / "23_model")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium. A module's own, because playwright's loop would stand in the way of tests that run notebooks."""
+    """Chromium.
+
+    A module's own, because playwright's loop would stand in the way of tests that run notebooks.
+    """
     from browsing import FLAGS, find_chromium
+
     path = find_chromium()
     if path is None:
         pytest.skip("NO BROWSER: chromium is not installed, and apt-get could not install it")
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as p:
         opened = p.chromium.launch(executable_path=path, args=FLAGS)
         yield opened

@@ -7,8 +7,8 @@ from safetensors.numpy import load_file
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
 from minicoil.stages.corpus import convert_openwebtext
+from minicoil.stages.draw import read_draw
 from minicoil.stages.senses import compress_dimensions
-from minicoil.stages.sentences import read_draw
 from minicoil.stages.targets import cut_shards
 from minicoil.stages.tokens import encode_and_filter
 

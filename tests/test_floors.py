@@ -22,7 +22,7 @@ FLOORS = [
 LIGHT = ("runs", "text", "serving")
 HEAVY = ("torch", "umap", "qdrant_client", "qdrant_edge", "papermill", "sentence_transformers", "matplotlib")
 ASKED_FOR = "serving.sparse_encoder"  # a class of sentence-transformers: only load_sparse_encoder loads it
-REGISTRIES = ("runs.run", "learning.objectives")  # name stages and objectives by text: loaded when they are used
+REGISTRIES = ("runs.run", "learning.objectives")  # name functions by text, to load them late
 TARGET = re.compile(r"minicoil\.(\w+)\.(\w+):\w+")  # a function named by text, as `map_shards` takes it
 
 

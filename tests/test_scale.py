@@ -13,7 +13,8 @@ from minicoil.runs.files import UserError, load_json
 from minicoil.runs.manifest import list_files, load_manifest, save_manifest
 from minicoil.runs.run import open_run, stage_function
 from minicoil.stages.corpus import convert_openwebtext
-from minicoil.stages.sentences import draw_from_index, read_draw, split_sentences, trained_words
+from minicoil.stages.draw import draw_from_index, read_draw
+from minicoil.stages.sentences import split_sentences, trained_words
 from minicoil.stages.targets import encode_targets
 from minicoil.text.readers import corpus_bytes, documents, stream_openwebtext
 

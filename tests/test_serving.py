@@ -13,7 +13,8 @@ import pytest
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
-from minicoil.serving.batches import BLOCK, forward
+from minicoil.serving.batches import forward
+from minicoil.serving.blocks import BLOCK
 from minicoil.serving.serving import MiniCOIL
 from minicoil.serving.sparse import Reading, encode_words, head_arrays
 from minicoil.stages.export import probe_texts
@@ -387,7 +388,7 @@ def test_fifteen_lines(run_folder):
     pytest.importorskip("fastembed")
     notebook = Path(__file__).parents[1] / "nbs" / "32_search.ipynb"
     code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "SparseTextEmbedding" in "".join(c["source"]))
-    from minicoil.retrieval.retrieval import read_collection
+    from minicoil.retrieval.judged import read_collection
     names = {"run": open_run(run_folder), "demo": read_collection("demo"), "examples": load_json(run_folder / "32_search" / "examples.json")}
     exec(code, names)
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15 and "minicoil." not in code

@@ -11,8 +11,9 @@ from minicoil import MiniCOIL
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
 from minicoil.serving.directory import load_parts
+from minicoil.stages.draw import group_by_stem, top_forms
 from minicoil.stages.export import fastembed_parity
-from minicoil.stages.sentences import count_forms, group_by_stem, top_forms
+from minicoil.stages.index import count_forms
 from minicoil.text.pieces import WordPieces, fold
 from minicoil.text.vocabulary import LANGUAGES, positions, stemmer, stop_words
 
@@ -273,7 +274,8 @@ def test_folding():
 
 def test_no_form_is_lost():
     """Every form of the bundled corpus's frequent words leads to its word when serving; with the original's stems of stems some would not."""
-    from minicoil.stages.sentences import forms_of, index_forms
+    from minicoil.stages.draw import forms_of
+    from minicoil.stages.index import index_forms
     from minicoil.text.readers import demo_documents
     from minicoil.text.transformer import load_tokenizer
     from minicoil.text.vocabulary import lost_forms, make_vocabulary, vocabulary_of_stems

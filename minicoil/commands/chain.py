@@ -214,7 +214,7 @@ def run_stage(run: Run, stage: str) -> float:
 
 # %% ../../nbs/39_chain.ipynb #fd04137d
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "words", "cover"),
+    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "too_short_or_long", "words", "cover"),
     targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim", "adapted"),
     atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),

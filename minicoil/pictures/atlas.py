@@ -353,8 +353,8 @@ def draw_word(view: WordView, folder: Path) -> None:
     write_bytes(folder / file_name(view.index, "html"), word_page(view).encode())
 
 
-def draw_shard(span: tuple[int, int, tuple[int, int]], run: Run) -> list[str]:
-    "Draw the words of a `WordSpan` that have no page yet; returns the rows of all of them for the index"
+def draw_shard(span: WordSpan | tuple, run: Run) -> list[str]:
+    "Draw the words of a span that have no page yet; returns the rows of all of them for the index"
     rows: list[str] = []
     folder = run.stage("atlas").path / "words"
     for view in word_views(run, *span):
@@ -371,9 +371,9 @@ def draw_atlas(run: Run) -> dict[str, Any]:
     run.need("senses", "tokens", "training")
     pictured = run.stage("senses").manifest["pictures"]
     with run.working("atlas") as stage:
-        cut = word_spans_of(run.stage("tokens").manifest["shards"], pictured)
-        spans = [tuple(span) for span in cut]   # a class of this notebook would not be known to the workers
-        drawn = map_shards("minicoil.pictures.atlas:draw_shard", spans, run, jobs=run.jobs, title="atlas")
+        spans = word_spans_of(run.stage("tokens").manifest["shards"], pictured)
+        shards = [tuple(span) for span in spans]  # a worker cannot load a class that a notebook defines
+        drawn = map_shards("minicoil.pictures.atlas:draw_shard", shards, run, jobs=run.jobs, title="atlas")
         rows = [row for part in drawn for row in part]
         write_bytes(stage.path / "index.html", index_page(rows, pictured).encode())
         stage.finish(words=len(rows), pictures=pictured)

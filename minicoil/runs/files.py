@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['T', 'JOURNAL', 'THREAD_VARIABLES', 'UserError', 'one_of', 'refuses', 'checksum', 'checksum_once', 'known_checksum',
-           'throw_away_folder', 'write_down', 'written', 'atomic', 'sync_folder', 'unreadable', 'write_bytes',
-           'save_json', 'load_json', 'save_npy', 'load_npy', 'pass_over_line', 'bounded_lines', 'one_thread',
-           'bar_width', 'progress']
+           'throw_away_folder', 'stage_name', 'write_down', 'written', 'atomic', 'sync_folder', 'unreadable',
+           'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy', 'pass_over_line', 'bounded_lines',
+           'one_thread', 'bar_width', 'progress']
 
 # %% ../../nbs/00_files.ipynb #7b90d1f4
 import contextlib
@@ -89,10 +89,16 @@ def throw_away_folder(parent: str | Path | None = None) -> Path:
 JOURNAL = "written.txt"
 
 
+def stage_name(folder: Path) -> str:
+    """The short name of the stage whose folder this is, `corpus` of `10_corpus`; nothing if it is none."""
+    found = re.fullmatch(r"\d\d_(\w+)", folder.name)
+    return found[1] if found and (folder.parent / "run.json").exists() else ""
+
+
 def write_down(path: Path, temporary: Path) -> None:
     """Write the checksum of what will stand at `path` into the journal of the stage whose folder that is."""
     for folder in (path.parent, path.parent.parent):
-        if (folder / JOURNAL).exists():
+        if stage_name(folder) and (folder / JOURNAL).exists():
             line = json.dumps([str(path.relative_to(folder)), checksum(temporary)])
             with open(folder / JOURNAL, "ab") as f:
                 f.write(f"\n{line}\n".encode())
@@ -146,8 +152,7 @@ def sync_folder(folder: Path) -> None:
 # %% ../../nbs/00_files.ipynb #2cf1480f
 def unreadable(path: str | Path, error: Exception) -> UserError:
     """The `UserError` about a damaged file; in a run's folder it names the stage to do again."""
-    homes = [folder for folder in Path(path).parents if (folder.parent / "run.json").exists()]
-    stages = [found[1] for folder in homes if (found := re.fullmatch(r"\d\d_(\w+)", folder.name))]
+    stages = [stage_name(folder) for folder in Path(path).parents if stage_name(folder)]
     advice = "put back a copy, or make it anew"
     if stages:
         advice = f"run again with --from {stages[0]} to make it anew"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .files import UserError, load_json, one_of, save_json, throw_away_folder, unreadable
+from .files import UserError, load_json, one_of, save_json, throw_away_folder
 from .locks import lock_holder, locked, process_start
 from .machine import peak_memory, versions
 from .manifest import Stage, check_journal
@@ -270,10 +270,13 @@ def recorded_parameters(run_dir: str | Path) -> dict[str, Any]:
         return {}
     if not record.is_file():
         raise not_ours(record)
-    facts = load_json(record)
-    found = facts.get("parameters") if isinstance(facts, dict) else None
+    try:
+        found = load_json(record)["parameters"]
+    except (UserError, TypeError, KeyError):
+        found = None
     if not isinstance(found, dict):
-        raise unreadable(record, ValueError("it has no parameters"))
+        advice = "put back a copy, or choose another --out"
+        raise UserError(f"{record} is damaged, or not the record of a run: {advice}")
     return found
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from ..runs.engine import map_shards
 from ..runs.files import UserError, load_json, load_npy, save_json, save_npy
 from ..runs.run import open_run
-from .sentences import ROW_BITS, read_draw, sentence_texts, trained_words
+from .draw import ROW_BITS, read_draw
+from .sentences import sentence_texts, trained_words
 from ..text.pieces import WordPieces
 from ..text.transformer import arithmetic, chosen_device, load_transformer, locate_model, sha256
 from ..text.transformer import encode as encode_rows

@@ -16,8 +16,9 @@ from ..learning.objectives import load_objective
 from ..runs.engine import map_shards
 from ..runs.files import load_npy, save_npy
 from ..runs.run import Run, open_run
+from .draw import random_keys, read_draw
 from .senses import WORDS_PER_SHARD
-from .sentences import random_keys, read_draw, sentence_texts, trained_words
+from .sentences import sentence_texts, trained_words
 from .store import drawn_sentences
 from .targets import cut_shards, gather_pairs, gather_rows, word_embeddings
 from ..text.pieces import WordPieces

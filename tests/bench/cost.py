@@ -18,7 +18,7 @@ from scale import rows_of_words
 from minicoil.pictures.report import stage_peaks
 from minicoil.runs.files import load_json
 from minicoil.runs.run import STAGES, open_run, stage_function
-from minicoil.stages.sentences import read_draw
+from minicoil.stages.draw import read_draw
 from minicoil.text.readers import documents
 
 RECORD = Path(__file__).resolve().parents[2] / "results" / "cost.json"

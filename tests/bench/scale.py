@@ -21,7 +21,8 @@ import numpy as np
 from record import save_record
 
 from minicoil.runs.run import STAGES, open_run, stage_function
-from minicoil.stages.sentences import draw_from_index, random_keys, read_draw, trained_words
+from minicoil.stages.draw import draw_from_index, random_keys, read_draw
+from minicoil.stages.sentences import trained_words
 from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 from minicoil.text.readers import documents, stream_openwebtext
 

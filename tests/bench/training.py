@@ -21,8 +21,8 @@ from record import save_record
 from minicoil.learning.objectives import WordSample, train_group
 from minicoil.runs.files import load_json, one_thread, save_json, save_npy
 from minicoil.runs.run import open_run
+from minicoil.stages.draw import save_draw
 from minicoil.stages.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
-from minicoil.stages.sentences import save_draw
 
 HIDDEN, SENTENCES, WORDS, EACH = 384, 1000, 5000, 300
 

@@ -1,4 +1,5 @@
 """Chains to start, kill and compare: shared by test_kill, test_determinism and test_two_models."""
+
 import hashlib
 import logging
 import os
@@ -27,7 +28,10 @@ def work(run, *stages):
 
 
 def undisturbed(folder, **given):
-    """The folder of a run of the stages until the model, made in this process; made once however often it is asked for."""
+    """The folder of a run of the stages until the model, made in this process.
+
+    Made once however often it is asked for.
+    """
     work(open_run(folder, **given), *TO_MODEL)
     return folder
 
@@ -39,14 +43,24 @@ def digests(folder):
 
 
 def copy_before(source, stage, target):
-    """A copy of a run as it stands before `stage`: that stage and all later ones are not there. Returns the copy."""
-    gone = [name for names in list(STAGES.values())[list(STAGES).index(stage) :] for name in (names[0], f"{names[0]}.ipynb")]
+    """A copy of a run as it stands before `stage`: that stage and all later ones are not there.
+
+    Returns the copy.
+    """
+    gone = [
+        name
+        for names in list(STAGES.values())[list(STAGES).index(stage) :]
+        for name in (names[0], f"{names[0]}.ipynb")
+    ]
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*.lock", "log.txt", *gone))
     return target
 
 
 def with_notebooks(folder):
-    """Give every finished stage of a run an executed notebook, as a chain would have left it. Returns the folder."""
+    """Give every finished stage of a run an executed notebook, as a chain would have left it.
+
+    Returns the folder.
+    """
     (folder / "notebooks").mkdir(exist_ok=True)
     for name, _ in STAGES.values():
         if (folder / name / "manifest.json").exists():
@@ -60,9 +74,23 @@ def command(out, *options):
 
 
 def start(arguments, **environment):
-    """Start a command in a process group of its own, with some more environment variables; it is ended with the test."""
-    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background of a shell ignore Ctrl-C, and would hand that down
-    process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, preexec_fn=hear)
+    """Start a command in a process group of its own, with some more environment variables.
+
+    It is ended with the test.
+    """
+
+    def hear():  # tests in the background of a shell ignore Ctrl-C, and would hand that down
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        arguments,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=hear,
+    )
     STARTED.append(process)
     return process
 
@@ -86,14 +114,18 @@ def end_all():
 def starts(folder, stage):
     """Pids of the kernels that began `stage`, from the run's log."""
     log = Path(folder) / "log.txt"
-    return [int(pid) for pid in re.findall(rf" {stage} pid=(\d+) start", log.read_text() if log.exists() else "")]
+    return [
+        int(pid) for pid in re.findall(rf" {stage} pid=(\d+) start", log.read_text() if log.exists() else "")
+    ]
 
 
 def wait_until(process, happened, what, seconds=240):
     """Look every millisecond until `happened()` is true; the process must not end before."""
     until = time.monotonic() + seconds
     while not happened():
-        assert process.poll() is None, f"ended with {process.returncode} before {what}: {process.communicate()[1]}"
+        assert process.poll() is None, (
+            f"ended with {process.returncode} before {what}: {process.communicate()[1]}"
+        )
         assert time.monotonic() < until, f"no {what} within {seconds} s"
         time.sleep(0.001)
 
@@ -108,7 +140,10 @@ def kill(process, *others, at=""):
 
 
 def kill_in_stage(arguments, folder, stage, kernel_too=False):
-    """Start a chain and kill it as soon as `stage` is at work; the kernel too if asked for, else it lives on for a moment."""
+    """Start a chain and kill it as soon as `stage` is at work.
+
+    The kernel too if asked for, else it lives on for a moment.
+    """
     before = len(starts(folder, stage))
     process = start(arguments)
     wait_until(process, lambda: len(starts(folder, stage)) > before, f"the start of {stage}")
@@ -116,10 +151,16 @@ def kill_in_stage(arguments, folder, stage, kernel_too=False):
 
 
 def small_corpus(path, words=("bat", "bank"), each=60, others=80):
-    """A text file with some of the bundled sentences, a line each: `each` of every word and `others` without them."""
+    """A text file with some of the bundled sentences, a line each:
+
+    `each` of every word and `others` without them.
+    """
     from minicoil.text.readers import bundled_sentences
+
     rows = [r for r in bundled_sentences() if r["split"] == "train"]
-    lines = [s for w in words for s in list(dict.fromkeys(r["sentence"] for r in rows if r["word"] == w))[:each]]
+    lines = [
+        s for w in words for s in list(dict.fromkeys(r["sentence"] for r in rows if r["word"] == w))[:each]
+    ]
     lines += list(dict.fromkeys(r["sentence"] for r in rows if r["word"] not in words))[:others]
     random.Random(0).shuffle(lines)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -127,33 +168,57 @@ def small_corpus(path, words=("bat", "bank"), each=60, others=80):
 
 
 def made_up_corpus(path, words, sentences=12_000, length=10):
-    """A text file of made-up sentences in which `words` different words, of different stems and a piece each, are all about as frequent."""
+    """A text file of made-up sentences in which `words` words, of one piece each, are about as frequent."""
     from minicoil.text.transformer import load_tokenizer
     from minicoil.text.vocabulary import stemmer, stop_words
+
     stem, stops, rng = stemmer("english").stem_word, stop_words("english"), random.Random(0)
-    known = sorted(w for w in load_tokenizer("all-MiniLM-L6-v2").get_vocab() if w.isascii() and w.isalpha() and len(w) > 3 and w not in stops)
+    known = sorted(
+        w
+        for w in load_tokenizer("all-MiniLM-L6-v2").get_vocab()
+        if w.isascii() and w.isalpha() and len(w) > 3 and w not in stops
+    )
     chosen = list({stem(w): w for w in known}.values())[:words]
-    path.write_text("".join(" ".join(rng.choices(chosen, k=length)).capitalize() + ".\n" for _ in range(sentences)), encoding="utf-8")
+    path.write_text(
+        "".join(" ".join(rng.choices(chosen, k=length)).capitalize() + ".\n" for _ in range(sentences)),
+        encoding="utf-8",
+    )
     return path
 
 
 def tiny_transformer(folder, hidden_size, seed, dim=None, max_length=128):
-    """Save a random BERT of two layers with MiniLM's tokenizer as a sentence transformer; `dim` adds a projection. Returns its folder."""
+    """Save a random BERT of two layers with MiniLM's tokenizer as a sentence transformer;
+
+    `dim` adds a projection. Returns its folder.
+    """
     import torch
 
     from minicoil.text.transformer import bundled_model
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sentence_transformers import SentenceTransformer, models
     from transformers import AutoTokenizer, BertConfig, BertModel
     from transformers.utils import logging
+
     logging.disable_progress_bar()
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(bundled_model())
-    shape = dict(hidden_size=hidden_size, num_hidden_layers=2, num_attention_heads=4, intermediate_size=2 * hidden_size)
+    shape = dict(
+        hidden_size=hidden_size, num_hidden_layers=2, num_attention_heads=4, intermediate_size=2 * hidden_size
+    )
     plain = folder.with_name(folder.name + "-plain")
-    BertModel(BertConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=max_length, initializer_range=0.2, **shape)).save_pretrained(plain)
+    BertModel(
+        BertConfig(
+            vocab_size=tokenizer.vocab_size,
+            max_position_embeddings=max_length,
+            initializer_range=0.2,
+            **shape,
+        )
+    ).save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     modules = [models.Transformer(str(plain), max_seq_length=max_length), models.Pooling(hidden_size, "mean")]
-    SentenceTransformer(modules=modules + ([models.Dense(hidden_size, dim)] if dim else []), device="cpu").save(str(folder))
+    SentenceTransformer(
+        modules=modules + ([models.Dense(hidden_size, dim)] if dim else []), device="cpu"
+    ).save(str(folder))
     return folder

@@ -2,6 +2,7 @@
 
 Lines over 110 and 120 characters, the size of exported cells and of functions, how many functions have types,
 asserts that check several things at once, and how many modules lie outside a package."""
+
 import ast
 import json
 import statistics

@@ -1,4 +1,8 @@
-"""The table of trials: tests hand over rows of what they tried, `pytest` prints them at its end, and MINICOIL_RECORD=FILE keeps them."""
+"""The table of trials.
+
+Tests hand over rows of what they tried, `pytest` prints them at its end, and MINICOIL_RECORD=FILE keeps them.
+"""
+
 import json
 import os
 from pathlib import Path
@@ -13,9 +17,10 @@ def row(kind, how, count=0, lost=0, wrong=0, **more):
 
 def table(rows):
     """Rows as lines to read, with their sum."""
+    head = {name: name for name in ("kind", "how", "count", "lost", "wrong")}
     total = row("all", "", *(sum(r[n] for r in rows) for n in ("count", "lost", "wrong")))
-    line = lambda r: f"{r['kind']:24}{r['how']:22}{r['count']:>8}{r['lost']:>6}{r['wrong']:>6}"
-    return "\n".join([line(dict(kind="kind", how="how", count="count", lost="lost", wrong="wrong")), *map(line, [*rows, total])])
+    form = "{kind:24}{how:22}{count:>8}{lost:>6}{wrong:>6}"
+    return "\n".join(form.format(**r) for r in [head, *rows, total])
 
 
 def hand_over(record_property, *rows):
@@ -27,9 +32,22 @@ def hand_over(record_property, *rows):
         known = json.loads(path.read_text())["results"]["trials"] if path.exists() else []
         new = {(r["kind"], r["how"]): {**r, "commit": commit()} for r in rows}
         kept = [r for r in known if (r["kind"], r["how"]) not in new] + list(new.values())
-        save_record(path, {"trials": kept, "total": sum(r["count"] for r in kept), "lost": sum(r["lost"] for r in kept), "wrong": sum(r["wrong"] for r in kept)})
+        save_record(
+            path,
+            {
+                "trials": kept,
+                "total": sum(r["count"] for r in kept),
+                "lost": sum(r["lost"] for r in kept),
+                "wrong": sum(r["wrong"] for r in kept),
+            },
+        )
 
 
 def rows_of(reports):
     """The rows that tests have handed over, from their reports."""
-    return [json.loads(text) for r in reports for name, text in getattr(r, "user_properties", ()) if name == "trials"]
+    return [
+        json.loads(text)
+        for r in reports
+        for name, text in getattr(r, "user_properties", ())
+        if name == "trials"
+    ]
