@@ -39,7 +39,8 @@ def render():
                 o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout"
             ).rstrip()
             parts.append(f"```python\n{cell.source}\n```\n\n```\n{printed}\n```")
-    return "\n\n".join(parts).replace("](../", "](") + "\n"
+    text = "\n\n".join(parts).replace("](../", "](")
+    return re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](nbs/\1)", text) + "\n"
 
 
 def without_decimals(text):
