@@ -21,7 +21,7 @@ from minicoil import MiniCOIL
 from minicoil.commands.lines import decoded
 from minicoil.commands.options import word_list
 from minicoil.learning.objectives import OBJECTIVES
-from minicoil.retrieval.retrieval import read_collection, read_judged
+from minicoil.retrieval.judged import read_collection, read_judged
 from minicoil.runs.files import UserError
 from minicoil.runs.run import Parameters, check_parameters, open_run, stage_function
 from minicoil.serving.directory import ENCODERS_FILE

@@ -23,7 +23,7 @@ from minicoil.retrieval.search import (
     add_documents,
     build_collection,
     dense_width,
-    explain_hit,
+    explain_hits,
     inverse_document_frequencies,
     open_collection,
     search,
@@ -86,9 +86,9 @@ def test_how_to_page(model_folder, tmp_path, capsys):
 
 def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
     """On 200 queries the embedded engine's best ten, by sparse vectors and IDF, are numpy's best ten with the same scores; ties as sets."""
-    index = build_index(read_forms(model, [t for _, t in documents]), model.vocabulary)
+    index = build_index(read_forms(model, [t for _, t in documents], normalize=True), model.vocabulary)
     assert sum(len(w) > 1 for w in window_rows(model, [t for _, t in documents])) >= 5
-    expected = score_all(model, index, read_forms(model, queries), ("minicoil", "bm25"), avg_len=model.avg_len)
+    expected = score_all(model, index, read_forms(model, queries, normalize=True), ("minicoil", "bm25"), avg_len=model.avg_len)
     number, differ = {n: i for i, (n, _) in enumerate(documents)}, 0
     with open_collection(collection[0]) as home:
         for q, query in enumerate(queries):
@@ -100,7 +100,7 @@ def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
 
 def test_average_length_is_measured(model, documents, collection):
     """`avg_len` auto is the mean number of words that are no stop words, over documents of any length."""
-    lengths = build_index(read_forms(model, [t for _, t in documents]), model.vocabulary).lengths
+    lengths = build_index(read_forms(model, [t for _, t in documents], normalize=True), model.vocabulary).lengths
     assert collection[1]["avg_len"] == pytest.approx(lengths.mean(), abs=0.01) and model.avg_len == collection[1]["avg_len"]
 
 
@@ -126,12 +126,14 @@ def test_hybrid_and_mix(model, documents, queries, collection):
 
 
 def test_explanations_add_up(model, documents, queries, collection):
-    """The words of a hit, long documents included, add up to the engine's score."""
+    """The words of a hit, long documents included, add up to the engine's score, from stored vectors and from texts."""
     idf = inverse_document_frequencies(model, [t for _, t in documents])
     with open_collection(collection[0]) as home:
         for query in queries[:15]:
-            for hit in search(home, model, query, 3):
-                assert sum(row["contribution"] for row in explain_hit(model, query, hit.text, idf)) == pytest.approx(hit.score, abs=1e-2)
+            for hit, rows in explain_hits(home, model, query, search(home, model, query, 3)):
+                again = model.explain(query, hit.text, idf, normalize=True, windows=True)
+                for words in (rows, again):
+                    assert sum(row["contribution"] for row in words) == pytest.approx(hit.score, abs=1e-2)
 
 
 def write_beir(folder, documents, queries, judged):
@@ -171,9 +173,9 @@ def test_two_collections_of_one_name(model, documents, queries, tmp_path):
 
 def test_control_row(model, documents, queries):
     """The control takes a query word's numbers from another text that has the word: cosines of the collection's own occurrences, not of the query's."""
-    forms = read_forms(model, [t for _, t in documents])
+    forms = read_forms(model, [t for _, t in documents], normalize=True)
     index = build_index(forms, model.vocabulary)
-    scores = score_all(model, index, read_forms(model, ["the bat"] * 4), ("minicoil", "minicoil_shuffled"))
+    scores = score_all(model, index, read_forms(model, ["the bat"] * 4, normalize=True), ("minicoil", "minicoil_shuffled"))
     shared = np.isfinite(scores["minicoil"][0])
     assert np.ptp(scores["minicoil"][:, shared], axis=0).max() < 1e-5
     assert np.ptp(scores["minicoil_shuffled"][:, shared], axis=0).max() > 1e-3
@@ -247,7 +249,7 @@ def test_start_from_refuses(tiny_run):
 
 def test_make_collection(tmp_path):
     """`minicoil benchmark make-collection` writes a BEIR folder that the benchmark reads, of the words with several senses; a folder in use is refused."""
-    from minicoil.retrieval.retrieval import read_judged
+    from minicoil.retrieval.judged import read_judged
     from minicoil.text.readers import DATA
     done = minicoil("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses")
     assert done.returncode == 0, done.stderr
@@ -305,7 +307,7 @@ def test_a_collection_of_another_width_is_refused(tmp_path):
             again()
     Server(":memory:", None, client=client)
     client.create_collection("other", vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE))
-    with pytest.raises(UserError, match="no collection of this model"):
+    with pytest.raises(UserError, match="not a collection of this model"):
         Server(":memory:", 8, name="other", client=client)
 
 

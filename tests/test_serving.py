@@ -388,7 +388,7 @@ def test_fifteen_lines(run_folder):
     pytest.importorskip("fastembed")
     notebook = Path(__file__).parents[1] / "nbs" / "32_search.ipynb"
     code = next("".join(c["source"]) for c in load_json(notebook)["cells"] if c["cell_type"] == "code" and "SparseTextEmbedding" in "".join(c["source"]))
-    from minicoil.retrieval.retrieval import read_collection
+    from minicoil.retrieval.judged import read_collection
     names = {"run": open_run(run_folder), "demo": read_collection("demo"), "examples": load_json(run_folder / "32_search" / "examples.json")}
     exec(code, names)
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 15 and "minicoil." not in code

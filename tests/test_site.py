@@ -169,6 +169,21 @@ def test_every_promise_is_held_by_a_test():
     assert len({row for row, *_ in found}) > 20
 
 
+def test_every_formula_is_drawn(tmp_path):
+    """The site draws each formula of the book as a picture, with the formula as its alternative text."""
+    pytest.importorskip("nbformat")
+    import nbformat
+    from build import formula
+    found = []
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        prose = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+        found += re.findall(r"\$\$(.+?)\$\$", "\n\n".join(prose), re.S)
+    for number, tex in enumerate(found):
+        assert formula(tex, number, tmp_path).startswith("!["), tex
+        assert (tmp_path / f"formula-{number}.svg").stat().st_size > 500
+    assert len(found) > 10
+
+
 HOSTILE = ("</pre><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"> "
            "{{7*7}} 'q' \u200f " + "endless " * 1250)
 

@@ -41,14 +41,14 @@ def find_directory(path: str | Path, precision: str = "float32") -> Path:
             raise UserError(f"{name} {message}") from None
     raise UserError(f"{name} is not a folder: give a model directory, e.g. outputs/demo/23_model")
 
-# %% ../../nbs/04_directory.ipynb #fcb42a85
+# %% ../../nbs/04_directory.ipynb #3d0bd388
 def load_encoders(folder: Path, precision: str) -> Encoders:
     "Encoders (words + 1, hidden_size, dim), mapped from disk: a float32 array or `Int8Encoders`"
     def read(name: str) -> np.ndarray:
         return np.load(folder / name, mmap_mode="r", allow_pickle=False)
     return read(ENCODERS_FILE) if precision == "float32" else Int8Encoders(read(INT8_FILE), read(SCALES_FILE))
 
-
+# %% ../../nbs/04_directory.ipynb #a3a7c06d
 def load_tokenizer(folder: Path) -> Any:
     "The tokenizer of a model directory, truncating where its configuration says"
     from tokenizers import Tokenizer
@@ -62,7 +62,7 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer.enable_truncation(longest)
     return tokenizer
 
-
+# %% ../../nbs/04_directory.ipynb #deb5fa98
 def load_info(folder: Path) -> dict[str, Any]:
     "What `minicoil.json` says of a model; nothing where there is no such file"
     info = load_json(folder / "minicoil.json") if (folder / "minicoil.json").exists() else {}
@@ -70,7 +70,7 @@ def load_info(folder: Path) -> dict[str, Any]:
         raise ValueError("minicoil.json says something impossible")
     return info
 
-# %% ../../nbs/04_directory.ipynb #153be7ce
+# %% ../../nbs/04_directory.ipynb #7d508e86
 class Parts(NamedTuple):
     "What a model directory holds beside the transformer"
     info: dict[str, Any]
@@ -91,7 +91,7 @@ def load_parts(folder: Path, precision: str = "float32") -> Parts:
     check_encoders(folder, weights, len(vocabulary.words))
     return Parts(info, tokenizer, vocabulary, weights)
 
-
+# %% ../../nbs/04_directory.ipynb #2ab2d67a
 def check_encoders(folder: Path, weights: Encoders, n_words: int) -> None:
     "A `UserError` unless encoders can be those of `n_words` words"
     shape = weights.shape
@@ -102,7 +102,7 @@ def check_encoders(folder: Path, weights: Encoders, n_words: int) -> None:
         raise UserError(f"{folder / ENCODERS_FILE}: row 0 must be zeros (no word has id 0), "
                         "so these encoders belong to other words")
 
-# %% ../../nbs/04_directory.ipynb #75c6cf29
+# %% ../../nbs/04_directory.ipynb #3e11cdd2
 def open_session(path: Path, threads: int | None = None, providers: list[str] | None = None) -> Any:
     "An ONNX Runtime session of `threads` threads; a `UserError` if the file is missing or cannot be opened"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -122,7 +122,7 @@ def open_session(path: Path, threads: int | None = None, providers: list[str] | 
         why = " ".join(str(e).split())[:150]
         raise UserError(f"{path} cannot be opened by ONNX Runtime ({why})") from None
 
-# %% ../../nbs/04_directory.ipynb #3f5252d2
+# %% ../../nbs/04_directory.ipynb #cc315135
 NEEDED = {"input_ids", "attention_mask"}
 
 

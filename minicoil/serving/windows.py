@@ -64,7 +64,7 @@ class Forms:
     vectors: np.ndarray
     dense: np.ndarray
 
-# %% ../../nbs/08_windows.ipynb #c8917369
+# %% ../../nbs/08_windows.ipynb #315e0160
 @dataclass
 class FormSum:
     "What is gathered of a form in a text: occurrences, sum of token embeddings (hidden_size,), tokens"
@@ -93,10 +93,10 @@ def pack_forms(found: list[dict[str, FormSum]], dense: np.ndarray, hidden_size: 
             k += 1
         forms.clear()
     table = np.array(rows, np.int32).reshape(-1, 4)
-    text, form, count, size = (np.ascontiguousarray(column) for column in table.T)
-    return Forms(list(numbers), text, form, count, size, vectors, dense)
+    columns = [np.ascontiguousarray(column) for column in table.T]
+    return Forms(list(numbers), columns[0], columns[1], columns[2], columns[3], vectors, dense)
 
-# %% ../../nbs/08_windows.ipynb #3696eb61
+# %% ../../nbs/08_windows.ipynb #783edcc6
 def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
     "The `Forms` of texts, by one pass"
     pieces, look_up = model.read.pieces, model.vocabulary.look_up
@@ -111,7 +111,7 @@ def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
         dense[window.text] = dense[window.text] + len(window.ids) * window.sentence
     return pack_forms(found, unit_rows(np.array(dense, np.float32)), model.weights.shape[1])
 
-# %% ../../nbs/08_windows.ipynb #6686e7f3
+# %% ../../nbs/08_windows.ipynb #e1391532
 def forms_key(model: MiniCOIL, texts: Sequence[str]) -> str:
     "A name for what `read_forms` would find: a hash of the transformer, the stop words and the texts"
     key = hashlib.sha256((model.folder / MODEL_FILES[model.loaded_with["precision"]]).read_bytes())

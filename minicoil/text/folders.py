@@ -42,7 +42,7 @@ def is_readable_format(path: str | Path) -> bool:
     return bool(file_format(path).kind) or is_tar(path)
 
 # %% ../../nbs/02_folders.ipynb #0c36156a
-JUNK = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+JUNK = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
 
 def is_junk(name: str) -> bool:
@@ -69,7 +69,7 @@ def why_left_out(path: Path) -> str:
 
 # %% ../../nbs/02_folders.ipynb #97817a68
 class Listing(NamedTuple):
-    "A folder's `files` that are read, in order, and the reason for each other entry: `left_out` {path: reason}"
+    "A folder's `files` that are read, in order, and why each other entry is not: `left_out` {path: reason}"
 
     files: list[Path]
     left_out: dict[Path, str]
@@ -127,7 +127,7 @@ def shown(path: str | Path) -> str:
 
 
 def left_out_line(folder: str | Path, listing: Listing, most: int = 5) -> str:
-    "One line that counts the entries of a folder that are not read and names the first `most`; empty if there are none"
+    "One line that counts the entries of a folder that are not read and names the first `most`"
     if not listing.left_out:
         return ""
     named = [

@@ -31,7 +31,7 @@ SKIP_OPTION = "leave such input out with --on-bad-input skip"
 
 @dataclass
 class BadInput:
-    "What happens to input that cannot be read. `mode`: `refuse`, `fail` (refuse, and name the option) or `skip`"
+    "What happens to input that cannot be read: `mode` is refuse, fail (refuse, and name the option) or skip"
 
     mode: str = "refuse"
     skipped: list = field(default_factory=list)
@@ -82,7 +82,9 @@ def how_to_convert(path: str | Path, raw: bytes) -> str:
     return f"convert it, as with iconv -f {encoding} -t UTF-8 {shlex.quote(shown(path))} > NEW"
 
 
-def decoded_lines(path: str | Path, bad: BadInput, meter: Callable | None = None) -> Iterator[tuple[int, str]]:
+def decoded_lines(
+    path: str | Path, bad: BadInput, meter: Callable | None = None
+) -> Iterator[tuple[int, str]]:
     "(line number, line with its end) of a file; a line that is too long or not UTF-8 is bad input"
     with open_bytes(path, meter) as stream:
         for number, (raw, cut) in enumerate(bounded_lines(stream, LONGEST_TEXT), 1):
@@ -142,7 +144,8 @@ def json_documents(path, text_field: str, bad: BadInput, meter: Callable | None 
             if not isinstance(text, str):
                 raise TypeError(f"{text_field} is not a text")
         except (ValueError, KeyError, TypeError, RecursionError) as e:
-            message = f"{shown(path)} line {number} has no text in the field {text_field!r} ({type(e).__name__})"
+            place, field = f"{shown(path)} line {number}", f"the field {text_field!r}"
+            message = f"{place} has no text in {field} ({type(e).__name__})"
             bad.found(message, "fix it, or choose the field with --text-field")
             continue
         yield writable(text)
@@ -170,9 +173,11 @@ def parquet_rows(path, column: str, meter: Callable | None = None) -> Iterator[t
         names, row = source.schema_arrow.names, 0
         if column not in names:
             found = ", ".join(names)
-            raise UserError(f"{shown(path)} has no column {column!r}; it has {found}: choose with --text-field")
+            message = f"{shown(path)} has no column {column!r}; it has {found}"
+            raise UserError(f"{message}: choose with --text-field")
         for batch in source.iter_batches(batch_size=1000, columns=[column]):
-            for row, value in enumerate(batch.column(0).to_pylist(), row + 1):
+            for value in batch.column(0).to_pylist():
+                row += 1
                 yield row, value
 
 # %% ../../nbs/02_formats.ipynb #a0a6aadb
@@ -181,9 +186,10 @@ BROKEN_TAR = (tarfile.TarError, *READ_ERRORS)
 
 def tar_documents(path, bad: BadInput, meter: Callable | None = None) -> Iterator[str]:
     "OpenWebText's own form: a tar, compressed or not, of .xz tars of .txt files, or one of these .xz tars"
-    last = shown(path)
+    last, file = shown(path), None
     try:
-        with io.BufferedReader(MeteredFile(path, meter), 2**17) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+        file = io.BufferedReader(MeteredFile(path, meter), 2**17)
+        with file, tarfile.open(fileobj=file, mode="r|*") as tar:
             for member in tar:
                 last = f"{shown(path)}/{shown(member.name)}"
                 if member.isfile() and member.name.endswith(".xz"):
@@ -197,7 +203,8 @@ def tar_documents(path, bad: BadInput, meter: Callable | None = None) -> Iterato
 def member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     "The bytes of a member of a tar; an error for one that no memory should hold"
     if member.size > LONGEST_TEXT:
-        raise tarfile.TarError(f"{shown(member.name)} has {member.size:,} bytes, {LONGEST_TEXT:,} is the most")
+        size = f"{member.size:,} bytes, {LONGEST_TEXT:,} is the most"
+        raise tarfile.TarError(f"{shown(member.name)} has {size}")
     return tar.extractfile(member).read()  # type: ignore[union-attr]
 
 # %% ../../nbs/02_formats.ipynb #e5298d98
@@ -221,7 +228,7 @@ def text_document(name: str, raw: bytes, bad: BadInput) -> Iterator[str]:
 
 # %% ../../nbs/02_formats.ipynb #574510ff
 def read_documents(
-    path: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
+    path: str | Path, text_field: str = "text", on_bad_input: str = "fail",
     skipped: list | None = None, meter: Callable[[int], object] | None = None,
 ) -> Iterator[str]:
     """Read the documents of one file.

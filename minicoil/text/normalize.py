@@ -14,7 +14,7 @@ from typing import NamedTuple
 # %% ../../nbs/01_normalize.ipynb #f9f621dd
 @functools.cache
 def is_symbol(character: str) -> bool:
-    "Whether a character is a sign that is no part of a word: ® ™ ² ½ ° € 🍕, and what Unicode has no meaning for"
+    "Whether a character is a sign beside words: ® ™ ² ½ ° € 🍕, and what Unicode has no meaning for"
     category = unicodedata.category(character)
     signs = category[0] == "S" or category in ("No", "Me", "Co", "Cn")
     return character > "\x7f" and (signs or character in "ªº")
@@ -22,13 +22,13 @@ def is_symbol(character: str) -> bool:
 # %% ../../nbs/01_normalize.ipynb #604e7ddd
 @functools.cache
 def is_invisible(character: str) -> bool:
-    "Whether a character only steers how a text is set: a soft hyphen, a zero-width space or joiner, a variant selector"
+    "Whether a character only steers how a text is set: a soft hyphen, a zero-width space, a variant selector"
     return unicodedata.category(character) == "Cf" or "VARIATION SELECTOR" in unicodedata.name(character, "")
 
 # %% ../../nbs/01_normalize.ipynb #355f119f
 @functools.cache
 def continues(character: str) -> bool:
-    "Whether NFKC may compose a character with the one before it: a mark, or a vowel or final consonant of Korean"
+    "Whether NFKC may compose a character with the one before: a mark, a Korean vowel or final consonant"
     first = unicodedata.normalize("NFKD", character)[0]
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
@@ -47,7 +47,7 @@ def units(text: str) -> list[list[int]]:
 
 # %% ../../nbs/01_normalize.ipynb #5d518bcb
 class Glyph(NamedTuple):
-    "One character of a normalised text: `text`, the user's characters `start` to `end` it stands for, and their `unit`"
+    "A normalised character: `text`, the user's characters `start` to `end` it stands for, their `unit`"
 
     text: str
     start: int
@@ -97,7 +97,7 @@ class NormalizedText(NamedTuple):
     offsets: list[tuple[int, int]]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        "The user's characters (start, end) for characters `start` to `end` of the normalised text, at least one"
+        "The user's characters (start, end) of characters `start` to `end` of the normalised text"
         return self.offsets[start][0], self.offsets[end - 1][1]
 
 
@@ -139,8 +139,8 @@ def normalize_with_offsets(text: str) -> NormalizedText:
 def normalize_text(text: str) -> str:
     """Spell a text in plain characters (Unicode's NFKC), with a space between words and symbols.
 
-    Soft hyphens, zero-width characters and other invisible ones vanish. A text in ASCII stays as it is. Normalising
-    twice changes nothing.
+    Soft hyphens, zero-width characters and other invisible ones vanish. A text in ASCII stays as it is.
+    Normalising twice changes nothing.
 
     Args:
         text: any text.

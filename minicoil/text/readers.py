@@ -31,7 +31,7 @@ from .formats import BadInput, numbered_lines, read_documents, whole_text, writa
 
 # %% ../../nbs/02_readers.ipynb #4b7f2e3c
 def sense_row(row: dict) -> dict:
-    "The six fields of a labelled sentence; a `ValueError`, `KeyError` or `TypeError` says what is wrong with it"
+    "The six fields of a labelled sentence; a `ValueError`, `KeyError` or `TypeError` says what is wrong"
     row = {k: row[k] for k in ("word", "sense", "sentence", "start", "end", "split")}
     texts = ("sentence", "split") if row["word"] is None else ("sentence", "split", "word", "sense")
     for name in texts:
@@ -52,7 +52,7 @@ DATA = Path(str(importlib.resources.files("minicoil"))) / "data"
 
 
 def read_senses(path: str | Path) -> list[dict]:
-    "Rows of a file of sense data (JSON lines, possibly compressed); a `UserError` names the line that is wrong"
+    "Rows of a file of sense data (JSON lines); a `UserError` names the line that is wrong"
     rows = []
     for number, line in numbered_lines(path):
         try:
@@ -66,7 +66,7 @@ def read_senses(path: str | Path) -> list[dict]:
 
 
 def bundled_sentences() -> list[dict]:
-    "The bundled rows: word, sense, sentence, start, end, split; word and sense are None where no word is labelled"
+    "The bundled rows, see `sense_row`; word and sense are None where no word is labelled"
     return read_senses(DATA / "sentences.jsonl")
 
 
@@ -80,7 +80,7 @@ OPENWEBTEXT = {"path": "Skylion007/openwebtext", "revision": "refs/convert/parqu
 
 
 def stream_openwebtext(files: Iterable[str | Path] | None = None) -> Iterator[str]:
-    "The documents of OpenWebText's Parquet form, streamed by `datasets` from the hub, or from local `files` of that form"
+    "The documents of OpenWebText's Parquet form, streamed from the hub, or from local `files` of that form"
     from datasets import load_dataset
     source = {"path": "parquet", "data_files": [str(f) for f in files]} if files else OPENWEBTEXT
     try:
@@ -93,8 +93,9 @@ def stream_openwebtext(files: Iterable[str | Path] | None = None) -> Iterator[st
 
 # %% ../../nbs/02_readers.ipynb #917cb8f2
 class KnownCorpus(NamedTuple):
-    "A corpus that has a name: how to `read` it, the `size` of its texts in bytes, and how many `documents` it has, if known"
+    "A corpus with a name: how to `read` it, its `size` in bytes, and its number of `documents`, if known"
 
+    title: str
     read: Callable[[], Iterable[str]]
     size: Callable[[], int]
     documents: int | None = None
@@ -106,8 +107,10 @@ def text_bytes(text: str) -> int:
 
 
 CORPORA = {
-    "demo": KnownCorpus(lambda: demo_documents(), lambda: sum(map(text_bytes, demo_documents()))),
-    "openwebtext": KnownCorpus(lambda: stream_openwebtext(), lambda: OPENWEBTEXT_BYTES, OPENWEBTEXT_DOCUMENTS),
+    "demo": KnownCorpus("the demo", lambda: demo_documents(), lambda: sum(map(text_bytes, demo_documents()))),
+    "openwebtext": KnownCorpus(
+        "OpenWebText", lambda: stream_openwebtext(), lambda: OPENWEBTEXT_BYTES, OPENWEBTEXT_DOCUMENTS
+    ),
 }
 
 # %% ../../nbs/02_readers.ipynb #4d8b7547
@@ -120,7 +123,8 @@ def files_of(name: str | Path, tell: Callable[[str], object] | None = None) -> l
         listing = list_folder(path)
         line = left_out_line(path, listing)
         if not listing.files:
-            raise UserError(f"the folder {shown(name)} has no {', '.join(FORMATS)}, .tar or .xz files{line and f' ({line})'}")
+            formats, found = ", ".join(FORMATS), f" ({line})" if line else ""
+            raise UserError(f"the folder {shown(name)} has no {formats}, .tar or .xz files{found}")
         if tell and line:
             tell(line)
         return listing.files
@@ -160,7 +164,7 @@ def find_files(corpus: Iterable[str | Path], tell: Callable[[str], object] | Non
 
 # %% ../../nbs/02_readers.ipynb #4b431e90
 class NamedDocument(NamedTuple):
-    "A document to search: its `name` is its file's path below the folder, with `:number` where a file has several"
+    "A document to search: its `name` is the path below the folder, with `:number` where a file has several"
 
     name: str
     text: str
@@ -170,7 +174,7 @@ def named_documents(
     source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
     skipped: list | None = None, tell: Callable[[str], object] | None = None,
 ) -> Iterator[NamedDocument]:
-    "The documents of a file or folder, as search takes them; the arguments are those of `documents` and `find_files`"
+    "The documents of a file or folder, as search takes them, see `documents` and `find_files`"
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
     in_folder = os.path.isdir(source)
     for file in files_of(source, tell):
@@ -207,7 +211,7 @@ def source_documents(source, text_field: str, bad: BadInput, meter: Callable[[in
 
 # %% ../../nbs/02_readers.ipynb #2895b0fa
 def documents(
-    corpus: Iterable[str | Path], text_field: str = "text", on_bad_input: str = "refuse",
+    corpus: Iterable[str | Path], text_field: str = "text", on_bad_input: str = "fail",
     skipped: list | None = None, meter: Callable[[int], object] | None = None,
 ) -> Iterator[str]:
     """Read the documents of corpora, in order.
@@ -228,11 +232,13 @@ def documents(
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
     for source in find_files(corpus):
         count = 0
-        for count, text in enumerate(source_documents(source, text_field, bad, meter or (lambda n: None)), 1):
+        for text in source_documents(source, text_field, bad, meter or (lambda n: None)):
+            count += 1
             yield text
-        expected = CORPORA[source].documents if source in CORPORA else None
-        if expected not in (None, count):
-            bad.found(f"the hub gave {count:,} documents of {source}, which has {expected:,}", "try again")
+        known = CORPORA.get(str(source))
+        if known and known.documents not in (None, count):
+            message = f"the hub gave {count:,} documents of {known.title}, which has {known.documents:,}"
+            bad.found(message, "try again")
         if not count:
             bad.found(f"{shown(source)} has no documents", "choose a file with text in it")
 
