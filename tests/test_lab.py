@@ -107,7 +107,8 @@ def test_hostile_output_is_text_in_jupyterlab(browser, lab):
     address, token, folder = lab
     code = [
         "hostile = \"</pre><script>document.title='hacked'</script>"
-        "<img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\nprint(hostile)",
+        "<img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\n"
+        "print(hostile)",
         "from minicoil.pictures.views import WordView, turning_figure\n"
         "import numpy as np\n"
         "from IPython.display import display\n"
