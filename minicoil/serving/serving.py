@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..runs.files import one_of
-from .batches import CPU_TOKENS, PassOptions, make_cutter
-from .blocks import cores, number_between, passes, text_readings, whole_number
+from .batches import CPU_TOKENS, PassOptions, make_cutter, tokenize
+from minicoil.serving.blocks import (
+    cores,
+    number_between,
+    passes,
+    plain_texts,
+    text_readings,
+    whole_number,
+)
 from .directory import MODEL_FILES, check_graph, find_directory, load_parts, open_session
 from .explanations import explain_match
 from minicoil.serving.sparse import (
@@ -34,7 +41,7 @@ from ..text.normalize import normalize_with_offsets
 from ..text.pieces import WordPieces
 from ..text.vocabulary import Vocabulary
 
-# %% ../../nbs/04_serving.ipynb #f3bf5ac6
+# %% ../../nbs/04_serving.ipynb #cae3e6fb
 def bm25_parameters(k: Any, b: Any, avg_len: Any) -> dict[str, float]:
     "BM25's parameters as floats; a `UserError` for one out of range"
     return {"k": number_between("k", k, 0, 1e6), "b": number_between("b", b, 0, 1),
@@ -53,7 +60,7 @@ def open_model(kind: type["MiniCOIL"], path: str | Path, threads: int | None,
     model.lanes = min(threads or cores(), cores()) if model.most_tokens else 1
     return model
 
-# %% ../../nbs/04_serving.ipynb #cc68a203
+# %% ../../nbs/04_serving.ipynb #f98c1ea3
 def reopened(kind: type["MiniCOIL"], path: Path, options: dict[str, Any]) -> "MiniCOIL":
     "A model opened again, in another process"
     return kind.load(path, **options)
@@ -63,7 +70,7 @@ def options_of(self: "MiniCOIL", threads: int | None) -> dict[str, Any]:
     "What `load` is given to open the model as it is now, with `threads`"
     return {**self.loaded_with, "threads": threads, "k": self.k, "b": self.b, "avg_len": self.avg_len}
 
-# %% ../../nbs/04_serving.ipynb #67093172
+# %% ../../nbs/04_serving.ipynb #61605998
 def load(cls: type["MiniCOIL"], path: str | Path, threads: int | None = None,
          providers: list[str] | None = None, precision: str = "float32",
          k: float = 1.2, b: float = 0.75, avg_len: float = 150) -> "MiniCOIL":
@@ -87,7 +94,7 @@ def load(cls: type["MiniCOIL"], path: str | Path, threads: int | None = None,
     threads = None if threads is None else whole_number("threads", threads, 1)
     return open_model(cls, path, threads, providers, precision, bm25_parameters(k, b, avg_len))
 
-# %% ../../nbs/04_serving.ipynb #25ca3216
+# %% ../../nbs/04_serving.ipynb #f341a406
 def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None,
           normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
     """Sparse vectors of documents.
@@ -116,7 +123,7 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
     options = PassOptions(document_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options, parallel))
 
-# %% ../../nbs/04_serving.ipynb #e300291f
+# %% ../../nbs/04_serving.ipynb #2939df9d
 def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                 normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
     """Sparse vectors of queries: every word weighs 1, its length and count do not matter.
@@ -141,7 +148,7 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
     options = PassOptions(query_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options))
 
-# %% ../../nbs/04_serving.ipynb #96f219d8
+# %% ../../nbs/04_serving.ipynb #7f74144c
 def embed_words(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                 normalize: bool = False, windows: bool = False) -> Iterator[WordVectors]:
     """Vectors of the vocabulary words of texts, exactly as they enter the sparse vectors.
@@ -166,7 +173,7 @@ def embed_words(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
     options = PassOptions(word_vectors, batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options))
 
-# %% ../../nbs/04_serving.ipynb #41038c21
+# %% ../../nbs/04_serving.ipynb #1c933fd0
 def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                parallel: int | None = None, normalize: bool = False,
                windows: bool = False) -> tuple[np.ndarray, list[SparseEmbedding]]:
@@ -198,7 +205,7 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
         return np.empty((0, width if isinstance(width, int) else 0), np.float32), []
     return np.array([passed.sentence for passed in both], np.float32), [passed.made for passed in both]
 
-# %% ../../nbs/04_serving.ipynb #1684b446
+# %% ../../nbs/04_serving.ipynb #0ac8808c
 def readings(self: "MiniCOIL", texts: str | Iterable[str], normalize: bool = False,
              windows: bool = False) -> Iterator[Reading]:
     """The words of texts, counted; no transformer runs.
@@ -221,18 +228,19 @@ def readings(self: "MiniCOIL", texts: str | Iterable[str], normalize: bool = Fal
     """
     return text_readings(self, texts, PassOptions(word_vectors, normalize=normalize, windows=windows))
 
-# %% ../../nbs/04_serving.ipynb #d19dabb5
+# %% ../../nbs/04_serving.ipynb #5ba35396
 def word_spans(self: "MiniCOIL", text: str, normalize: bool = False) -> dict[str, list[tuple[int, int]]]:
     "{vocabulary word: [(first, end)]}, the characters of the user's text that its tokens stand for"
-    plain = normalize_with_offsets(text) if normalize else None
-    found = self.tokenizer.encode(plain.text if plain else text)
+    user_text, = plain_texts([text])
+    plain = normalize_with_offsets(user_text) if normalize else None
+    found, = tokenize(self.tokenizer, [plain.text if plain else user_text])
     spans: dict[str, list[tuple[int, int]]] = {}
     for w, positions in self.read(found.ids).positions.items():
         ends = [found.offsets[p] for p in positions]
         spans[self.words[w - 1]] = [plain.span(*end) for end in ends] if plain else ends
     return spans
 
-# %% ../../nbs/04_serving.ipynb #5d0f80f8
+# %% ../../nbs/04_serving.ipynb #ece25263
 def open_lane(self: "MiniCOIL") -> Any:
     "A session of one thread on the model's own graph"
     file = self.folder / MODEL_FILES[self.loaded_with["precision"]]
