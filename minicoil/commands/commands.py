@@ -140,7 +140,8 @@ def command_add_words(
     read = [*(corpus or ()), *(index or ()), words_file]
     keep_apart(out, [model, *read])
     keep_apart(list_file, [model, *read], "--list")
-    keep_apart(list_file, [out] if out else (), "--list")
+    if out and list_file and lies_in(list_file, out):
+        raise UserError(f"--list {list_file} lies in {out}, which is read: name a place outside of it")
     facts = add_words(
         model, word_list(words, words_file) or [], tuple(corpus or ()), run, out, list_file,
         tuple(index or ()), job_count(jobs), **given,
@@ -171,7 +172,7 @@ def print_hits(hits: list, n_documents: int, explain: bool) -> None:
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
-    query: list[str] = typer.Argument(..., metavar="QUERY", help="What to look for"),
+    query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
     model: Path = MODEL,
     documents: str = typer.Option(
         "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
@@ -187,11 +188,15 @@ def command_search(
         "", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call "
         "embeds only what has changed"
     ),
+    collection_name: str = typer.Option(
+        "", help="The collection's name on the server, or sub-folder; one that others have points in is used "
+        "only if it is named, and theirs stay as they are"
+    ),
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
     """Search documents, and say why each one was found."""
-    from minicoil.retrieval.retrieval import read_collection
+    from minicoil.retrieval.judged import read_collection
     from minicoil.retrieval.search import WAYS, search_documents
     from minicoil.text.readers import to_stderr
     way = choice("using", using, WAYS)
@@ -205,7 +210,8 @@ def command_search(
         to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
     loaded = MiniCOIL.load(model)
     asked = " ".join(query)
-    hits = search_documents(loaded, found, [asked], limit, way, collection, average, explain)[0]
+    name = collection_name or None
+    hits = search_documents(loaded, found, [asked], limit, way, collection, average, explain, name)[0]
     print_hits(hits, len(found), explain)
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f

@@ -32,7 +32,7 @@ from minicoil.serving.batches import (
 from .sparse import Reading, join_readings
 from ..text.normalize import normalize_text
 
-# %% ../../nbs/04_blocks.ipynb #eb5f236b
+# %% ../../nbs/04_blocks.ipynb #c466208e
 def whole_number(name: str, value: Any, least: int) -> int:
     "`value` as an int; a `UserError` if it is no whole number from `least` up"
     try:
@@ -43,7 +43,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
         raise UserError(f"{name} is {ascii(value)[:60]}: it must be a whole number, {least} or more")
     return number
 
-
+# %% ../../nbs/04_blocks.ipynb #cdc83f31
 def number_between(name: str, value: Any, low: float, high: float) -> float:
     "`value` as a float; a `UserError` if it is no number from `low` to `high`"
     try:
@@ -54,7 +54,7 @@ def number_between(name: str, value: Any, low: float, high: float) -> float:
         raise UserError(f"{name} is {ascii(value)[:60]}: it must be a number from {low:g} to {high:g}")
     return number
 
-# %% ../../nbs/04_blocks.ipynb #b7437458
+# %% ../../nbs/04_blocks.ipynb #e60b659f
 def each_text(texts: str | Iterable[str]) -> Iterator[str]:
     "An iterator over texts, or over the one that is given alone; a `UserError` for anything else"
     if not isinstance(texts, (bytes, bytearray)):
@@ -62,7 +62,7 @@ def each_text(texts: str | Iterable[str]) -> Iterator[str]:
             return iter([texts] if isinstance(texts, str) else texts)
     raise UserError(f"texts are {ascii(texts)[:60]}: give a text or an iterable of texts")
 
-
+# %% ../../nbs/04_blocks.ipynb #2ec58851
 def plain_texts(texts: Iterable[Any], normalize: bool = False) -> list[str]:
     "`texts` as a list, normalised if wished; a `UserError` about the first that is not a str"
     found = list(texts)
@@ -71,7 +71,7 @@ def plain_texts(texts: Iterable[Any], normalize: bool = False) -> list[str]:
             raise UserError(f"{ascii(text)[:60]} is not a text and cannot be embedded")
     return [normalize_text(text) for text in found] if normalize else found
 
-# %% ../../nbs/04_blocks.ipynb #d73298dd
+# %% ../../nbs/04_blocks.ipynb #4733df83
 BLOCK = 32  # batches in a block
 CHARACTERS = 2**22  # of the texts in a block
 
@@ -88,12 +88,12 @@ def blocks_of(texts: Iterator[str], options: PassOptions) -> Iterator[list[str]]
     if block:
         yield block
 
-
+# %% ../../nbs/04_blocks.ipynb #336f60cf
 def block_pass(model: Opened, block: list[str], options: PassOptions) -> list[Passed]:
     "What `options` makes of a block of texts, in order"
     return (long_pass if options.windows else cut_pass)(model, block, options)
 
-# %% ../../nbs/04_blocks.ipynb #666b7e2d
+# %% ../../nbs/04_blocks.ipynb #b5c6f287
 def cores() -> int:
     "Cores that this process may use"
     return len(os.sched_getaffinity(0))
@@ -105,10 +105,10 @@ def process_count(parallel: int | None) -> int:
         return 1
     return min(whole_number("parallel", parallel, 0) or cores(), cores())
 
-
+# %% ../../nbs/04_blocks.ipynb #f2f52d86
 WORKER: dict[str, Any] = {}  # in a worker process: how to open the model, and the model once it is open
 
-
+# %% ../../nbs/04_blocks.ipynb #bcf6eb98
 def start_worker(started: Any, reopen: Callable[[], Opened]) -> None:
     "In a new process: say that it began, and keep how the model is opened"
     started.set()
@@ -119,12 +119,12 @@ def work_block(block: list[str], options: PassOptions) -> list[Passed]:
     "In a worker process: a block of texts"
     return block_pass(WORKER["reopen"](), block, options)
 
-# %% ../../nbs/04_blocks.ipynb #3f72d206
+# %% ../../nbs/04_blocks.ipynb #f1f1651a
 GUARD = ("parallel starts new processes, and each runs this script again: "
          'put the call under `if __name__ == "__main__":`, or omit parallel')
 DIED = "a process that embeds texts died, perhaps for want of memory: use a smaller number for parallel"
 
-
+# %% ../../nbs/04_blocks.ipynb #bce7faa9
 def parallel_passes(model: Opened, blocks: Iterator[list[str]], options: PassOptions,
                     processes: int) -> Iterator[Passed]:
     "The `Passed` of each text, in order, from other processes"
@@ -145,7 +145,7 @@ def parallel_passes(model: Opened, blocks: Iterator[list[str]], options: PassOpt
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
-# %% ../../nbs/04_blocks.ipynb #db5177ed
+# %% ../../nbs/04_blocks.ipynb #4ae8d506
 def passes(model: Opened, texts: str | Iterable[str], options: PassOptions,
            parallel: int | None = None) -> Iterator[Passed]:
     """Read texts, in one pass of the transformer.
@@ -168,7 +168,7 @@ def passes(model: Opened, texts: str | Iterable[str], options: PassOptions,
         return parallel_passes(model, blocks, options, processes)
     return (passed for block in blocks for passed in block_pass(model, block, options))
 
-
+# %% ../../nbs/04_blocks.ipynb #f3c0f91e
 def text_readings(model: Opened, texts: str | Iterable[str], options: PassOptions) -> Iterator[Reading]:
     "The `Reading` of each text under `options`, in order; no transformer runs"
     for block in blocks_of(each_text(texts), options):

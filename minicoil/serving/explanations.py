@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Found', 'ReadQuery', 'read_query', 'MatchedWord', 'matched_word', 'known_matches', 'unknown_matches',
-           'explain_vectors', 'explain_match']
+           'explain_vectors', 'check_idf', 'explain_match']
 
-# %% ../../nbs/04_explanations.ipynb #d4704b58
+# %% ../../nbs/04_explanations.ipynb #04ece0c2
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from numbers import Real
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def read_query(model: Opened, query: str, normalize: bool = False, windows: bool
     reading = next(text_readings(model, plain_texts([query]), options))
     return ReadQuery(reading, next(passes(model, plain_texts([query]), options)).made)
 
-# %% ../../nbs/04_explanations.ipynb #42e09065
+# %% ../../nbs/04_explanations.ipynb #cc7bdf7e
 class MatchedWord(TypedDict):
     "What a shared word adds to a score"
     word: str  # a vocabulary word, or the stem of an unknown one
@@ -46,13 +47,13 @@ class MatchedWord(TypedDict):
     similarity: float  # cosine of the two meanings; 1 for unknown words
     contribution: float  # IDF × bm25 × similarity
 
-
+# %% ../../nbs/04_explanations.ipynb #68963ff8
 def matched_word(word: str, known: bool, bm25: float, similarity: float, weight: float) -> MatchedWord:
     "The row of a word whose IDF is `weight`"
     contribution = bm25 * similarity * weight
     return MatchedWord(word=word, known=known, bm25=bm25, similarity=similarity, contribution=contribution)
 
-# %% ../../nbs/04_explanations.ipynb #2d4cab24
+# %% ../../nbs/04_explanations.ipynb #68aecf5c
 Found = dict[int, float]  # {index: value} of a document
 
 
@@ -66,7 +67,7 @@ def known_matches(model: Opened, query: ReadQuery, found: Found) -> Iterator[tup
             bm25 = float(np.linalg.norm(theirs))
             yield model.words[w - 1], bm25, float(mine @ theirs) / max(bm25, 1e-9)
 
-
+# %% ../../nbs/04_explanations.ipynb #a8ee38de
 def unknown_matches(model: Opened, query: ReadQuery, found: Found) -> Iterator[tuple[str, float]]:
     "(stem, BM25 weight) of the other words; a number that two words share counts for each of them"
     for stem in query.reading.stems:
@@ -74,7 +75,7 @@ def unknown_matches(model: Opened, query: ReadQuery, found: Found) -> Iterator[t
         if i in found:
             yield stem, found[i]
 
-# %% ../../nbs/04_explanations.ipynb #2de1fdcb
+# %% ../../nbs/04_explanations.ipynb #e6c6d6f8
 def explain_vectors(model: Opened, query: ReadQuery, document: SparseEmbedding,
                     idf: Mapping[str, float] | None = None) -> list[MatchedWord]:
     """Take a score apart into the words that earned it. No transformer runs.
@@ -99,7 +100,15 @@ def explain_vectors(model: Opened, query: ReadQuery, document: SparseEmbedding,
              for stem, bm25 in unknown_matches(model, query, found)]
     return sorted(rows, key=lambda row: -row["contribution"])
 
-# %% ../../nbs/04_explanations.ipynb #fad5b62d
+# %% ../../nbs/04_explanations.ipynb #8220fcec
+def check_idf(idf: Any) -> None:
+    "A `UserError` unless `idf` is None or a mapping of words to finite numbers"
+    weights = {} if idf is None else idf
+    values = weights.values() if isinstance(weights, Mapping) else [None]
+    if not all(isinstance(x, Real) and isfinite(x) for x in values):
+        raise UserError(f"idf is {ascii(idf)[:60]}: give a mapping of words to numbers")
+
+# %% ../../nbs/04_explanations.ipynb #ea7ceb20
 def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float] | None = None,
                   normalize: bool = False, windows: bool = False) -> list[MatchedWord]:
     """`explain_vectors` for a text that no index holds: it is embedded first.
@@ -118,8 +127,7 @@ def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float]
     Raises:
         UserError: if query or text is not a str, or `idf` is not a mapping of words to numbers.
     """
-    if not isinstance(idf or {}, Mapping) or not all(isinstance(x, Real) for x in (idf or {}).values()):
-        raise UserError(f"idf is {ascii(idf)[:60]}: give a mapping of words to numbers")
+    check_idf(idf)
     asked = read_query(model, query, normalize, windows)
     options = PassOptions(document_vectors, normalize=normalize, windows=windows)
     document = next(passes(model, plain_texts([text]), options)).made

@@ -123,7 +123,7 @@ def idf(containing, documents: int):
     """
     return np.log((documents - containing + 0.5) / (containing + 0.5) + 1)
 
-# %% ../../nbs/03_sparse.ipynb #5b36a771
+# %% ../../nbs/03_sparse.ipynb #eb231961
 INT32_MAX, GAP = 2**31 - 1, 32_000
 
 
@@ -131,7 +131,7 @@ def unknown_shift(n_words: int, dim: int) -> int:
     "First index of unknown words for a vocabulary of `n_words` with `dim` numbers each"
     return ((n_words + 1) * dim // GAP + 2) * GAP
 
-
+# %% ../../nbs/03_sparse.ipynb #504b8cea
 def unknown_index(stem: str, shift: int) -> int:
     "Index of an unknown stem: its murmur3 hash, folded into [shift, 2³¹−1)"
     import mmh3
@@ -159,7 +159,7 @@ class Int8Encoders:
 
 Encoders = np.ndarray | Int8Encoders
 
-# %% ../../nbs/03_sparse.ipynb #c7a05a2b
+# %% ../../nbs/03_sparse.ipynb #4da3238f
 def int8_encoders(weights: np.ndarray) -> Int8Encoders:
     "`Int8Encoders` of float32 encoders (words + 1, hidden_size, dim): an output's largest number is ±127"
     scales = (np.abs(weights).max(axis=1) / 127).astype(np.float32)
@@ -174,19 +174,19 @@ def head_arrays(readings: Sequence[Reading], length: int) -> tuple[np.ndarray, n
     sizes = [len(at) for read in readings for at in read.positions.values()]
     return np.array(ids, np.int64), np.array(rows, np.int64), np.array(sizes, np.int64)
 
-# %% ../../nbs/03_sparse.ipynb #47c73e67
+# %% ../../nbs/03_sparse.ipynb #476c516e
 def unit_rows(x: np.ndarray, smallest: float = 1e-9) -> np.ndarray:
     "Rows (…, d) of `x` at length 1; a row shorter than `smallest` is divided by that"
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), smallest)
 
-# %% ../../nbs/03_sparse.ipynb #82f8392f
+# %% ../../nbs/03_sparse.ipynb #3532c8d5
 def word_means(tokens: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     "Mean token embeddings (n, hidden_size) float32 of words, by the arrays of `head_arrays`"
     flat = tokens.reshape(-1, tokens.shape[2])[rows].astype(np.float32, copy=False)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return np.add.reduceat(flat, starts, axis=0) / sizes[:, None].astype(np.float32)
 
-
+# %% ../../nbs/03_sparse.ipynb #7ab07d76
 def encode_words(tokens: np.ndarray, readings: Sequence[Reading], weights: Encoders) -> np.ndarray:
     "Unit vectors (n, dim) of the known words of a batch, in order; `tokens` (b, length, hidden_size)"
     ids, rows, sizes = head_arrays(readings, tokens.shape[1])
@@ -217,7 +217,7 @@ class SparseEmbedding:
         "{index: value}"
         return dict(zip(self.indices.tolist(), self.values.tolist()))
 
-# %% ../../nbs/03_sparse.ipynb #788023f5
+# %% ../../nbs/03_sparse.ipynb #ff490fd2
 def sum_shared(vector: SparseEmbedding) -> SparseEmbedding:
     "`vector` with each index once, at its first place, and the values of an index summed"
     if len(set(vector.indices.tolist())) == len(vector.indices):
@@ -226,7 +226,7 @@ def sum_shared(vector: SparseEmbedding) -> SparseEmbedding:
     summed, order = np.bincount(owner, vector.values), np.argsort(first)
     return SparseEmbedding(unique[order], summed[order].astype(np.float32))
 
-# %% ../../nbs/03_sparse.ipynb #4d3376da
+# %% ../../nbs/03_sparse.ipynb #9f099e81
 def sparse_vectors(readings: Sequence[Reading], vectors: np.ndarray, known_weights: np.ndarray,
                    unknown_weights: np.ndarray, shift: int) -> list[SparseEmbedding]:
     """The sparse vectors of a batch of b texts with n known and m unknown words.
@@ -254,7 +254,7 @@ def sparse_vectors(readings: Sequence[Reading], vectors: np.ndarray, known_weigh
         a, c = b, d
     return found
 
-# %% ../../nbs/03_sparse.ipynb #1d4bc08c
+# %% ../../nbs/03_sparse.ipynb #9741fe55
 class Scale(Protocol):
     "What the vectors need of a model: BM25's parameters, the first index of unknown words, the words"
     k: float
@@ -274,13 +274,13 @@ def document_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndar
         weights.append(bm25_weight(counts, lengths[owners], model.k, model.b, model.avg_len))
     return sparse_vectors(readings, vectors, weights[0], weights[1], model.shift)
 
-# %% ../../nbs/03_sparse.ipynb #0c662915
+# %% ../../nbs/03_sparse.ipynb #734fcef4
 def query_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndarray) -> list[SparseEmbedding]:
     "Sparse vectors of queries: every word weighs 1"
     unknown = np.ones(sum(len(read.stems) for read in readings))
     return sparse_vectors(readings, vectors, np.ones(len(vectors)), unknown, model.shift)
 
-
+# %% ../../nbs/03_sparse.ipynb #1d8d174f
 WordVectors = dict[str, np.ndarray]
 
 

@@ -23,7 +23,8 @@ POINTS = 40_000  # so many, filled up with repeated documents, that the engine b
 
 def scores_of(model, senses, beir, cache=None, **fixed):
     """Sense and search scores of a model, in percent."""
-    from minicoil.retrieval.benchmark import benchmark_retrieval, benchmark_senses
+    from minicoil.retrieval.benchmark import benchmark_retrieval
+    from minicoil.retrieval.sense_scores import benchmark_senses
     sense = benchmark_senses(model, senses)["results"]["minicoil"]
     search = benchmark_retrieval(model, beir, ("bm25", "minicoil"), cache=cache)["results"]
     percent = {"nn1": sense["nn1"], "mauc": sense["mauc"], "ndcg@10": search["minicoil"]["ndcg@10"], "bm25 ndcg@10": search["bm25"]["ndcg@10"]}
@@ -134,7 +135,7 @@ def qdrant_scores(folder, vectors, queries, names, judged, kind):
 def qdrant(folder, beir):
     """{datatype: scores} of Qdrant's datatypes for sparse vectors, in the embedded engine."""
     from minicoil import MiniCOIL
-    from minicoil.retrieval.retrieval import beir_file, read_beir_rows, read_collection, read_judgements
+    from minicoil.retrieval.judged import beir_file, read_beir_rows, read_collection, read_judgements
     from minicoil.text.readers import DATA
     at = DATA / "beir" if beir == "demo" else Path(beir)
     model, judged, documents = MiniCOIL.load(folder, threads=2), read_judgements(at), read_collection(at)

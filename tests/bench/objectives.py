@@ -16,15 +16,9 @@ import numpy as np
 from record import save_record
 
 from minicoil.learning.objectives import apply, train_group
-from minicoil.retrieval.benchmark import area_under_curve
-from minicoil.retrieval.retrieval import (
-    beir_file,
-    measure,
-    ranking,
-    read_beir_rows,
-    read_collection,
-    read_judgements,
-)
+from minicoil.retrieval.judged import beir_file, read_beir_rows, read_collection, read_judgements
+from minicoil.retrieval.retrieval import measure, ranking
+from minicoil.retrieval.sense_scores import area_under_curve
 from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows

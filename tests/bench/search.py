@@ -22,15 +22,8 @@ from minicoil import MiniCOIL
 from minicoil.learning.fit import FIT, adapted_goal, train_fit
 from minicoil.learning.objectives import train_group
 from minicoil.retrieval.benchmark import rankings
-from minicoil.retrieval.retrieval import (
-    LEXICAL,
-    build_index,
-    gain_over,
-    measure,
-    read_judged,
-    score_all,
-    terms_of,
-)
+from minicoil.retrieval.judged import read_judged
+from minicoil.retrieval.retrieval import LEXICAL, build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.rivals import outside_scores
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
@@ -302,7 +295,7 @@ def labelled_ways(model, own, words, ways, adapted, collection):
 
 def within_word(model, ways, collection):
     """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
-    from minicoil.retrieval.benchmark import area_under_curve
+    from minicoil.retrieval.sense_scores import area_under_curve
     from minicoil.retrieval.retrieval import term_vectors
     from minicoil.serving.batches import encode_means
     from minicoil.serving.sparse import unit_rows

@@ -17,7 +17,7 @@ from record import save_record
 
 from minicoil.learning import graph as G
 from minicoil.learning.objectives import WordSample, apply, train_group
-from minicoil.retrieval.benchmark import MEASURES, reductions, sense_scores
+from minicoil.retrieval.sense_scores import MEASURES, reductions, sense_scores
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.runs.files import one_thread, progress
 from minicoil.stages import senses as S

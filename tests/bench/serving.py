@@ -54,7 +54,7 @@ def plain_sentences(corpus):
 
 def mixed_texts(corpus, beir, n):
     """`n` texts of mixed length: four fifths sentences, one fifth abstracts (or twelve sentences at once), shuffled."""
-    from minicoil.retrieval.retrieval import read_collection
+    from minicoil.retrieval.judged import read_collection
     sentences, few = plain_sentences(corpus), n // 5
     long = [text for _, text in read_collection(beir)[:few]] if beir else [" ".join(sentences[i * 12 : i * 12 + 12]) for i in range(few)]
     texts = sentences[: n - few] + long

@@ -1,35 +1,27 @@
-"""A stand-in for a Qdrant server: speaks its gRPC, keeps points in memory, can fail on demand.
-
-It knows just the calls that the store makes. And a proxy that delays and cuts.
-"""
-
+"""A stand-in for a Qdrant server: speaks its gRPC, keeps points in memory, fails on demand."""
 import contextlib
+import math
 import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import numpy as np
 from qdrant_client import grpc as q
 
 
 class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
-    """What was asked:
+    """A server in memory, that answers as 1.18 does in the calls that this project makes.
 
-    `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `calls`; `failures` are
-    given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
+    `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `vectors`
+    {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` are given to the next calls;
+    of calls named in `lost` the next does its work, but its answer is lost.
     """
 
     def __init__(self, key=None):
-        self.key, self.created, self.indexes, self.points, self.calls, self.failures, self.lost = (
-            key,
-            {},
-            {},
-            {},
-            [],
-            [],
-            [],
-        )
+        self.key, self.created, self.indexes, self.points, self.vectors = key, {}, {}, {}, {}
+        self.calls, self.failures, self.lost = [], [], []
 
     def called(self, name, context):
         self.calls.append(name)
@@ -43,93 +35,200 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             self.lost.remove(name)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
 
+    def kept(self, request, context):
+        """The points of the collection that a request names."""
+        if request.collection_name not in self.created:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Collection `{request.collection_name}` doesn't exist!")
+        return self.points[request.collection_name]
+
     def List(self, request, context):
         self.called("list", context)
-        return q.ListCollectionsResponse(
-            collections=[q.CollectionDescription(name=name) for name in self.created]
-        )
+        names = [q.CollectionDescription(name=name) for name in self.created]
+        return q.ListCollectionsResponse(collections=names)
 
     def CollectionExists(self, request, context):
         self.called("exists", context)
-        return q.CollectionExistsResponse(
-            result=q.CollectionExists(exists=request.collection_name in self.created)
-        )
+        exists = request.collection_name in self.created
+        return q.CollectionExistsResponse(result=q.CollectionExists(exists=exists))
 
     def Create(self, request, context):
         self.called("create", context)
-        if request.collection_name in self.created:
-            context.abort(
-                grpc.StatusCode.ALREADY_EXISTS, f"Collection `{request.collection_name}` already exists!"
-            )
-        self.created[request.collection_name], self.points[request.collection_name] = request, {}
+        name = request.collection_name
+        if name in self.created:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Collection `{name}` already exists!")
+        self.created[name], self.points[name], self.vectors[name] = request, {}, {}
         self.answered("create", context)
         return q.CollectionOperationResponse(result=True)
 
     def Get(self, request, context):
+        """Both services have a `Get`: of a collection, and of points."""
+        if isinstance(request, q.GetPoints):
+            return self.retrieve(request, context)
         self.called("get", context)
-        asked = self.created[request.collection_name]
-        params = q.CollectionParams(
-            vectors_config=asked.vectors_config,
-            sparse_vectors_config=asked.sparse_vectors_config,
-            shard_number=asked.shard_number,
-            on_disk_payload=asked.on_disk_payload,
-        )
-        hnsw = q.HnswConfigDiff(m=asked.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000)
-        optimizer = q.OptimizersConfigDiff(
-            deleted_threshold=0.2,
-            vacuum_min_vector_number=1000,
-            default_segment_number=0,
-            flush_interval_sec=5,
-        )
-        config = q.CollectionConfig(
-            params=params,
-            hnsw_config=hnsw,
-            optimizer_config=optimizer,
-            wal_config=q.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
-        )
-        schema = {field: q.PayloadSchemaInfo(data_type=kind) for field, kind in self.indexes.items()}
-        return q.GetCollectionInfoResponse(
-            result=q.CollectionInfo(
-                status=q.CollectionStatus.Green,
-                optimizer_status=q.OptimizerStatus(ok=True),
-                config=config,
-                payload_schema=schema,
-            )
-        )
+        self.kept(request, context)
+        info = collection_info(self.created[request.collection_name], self.indexes)
+        return q.GetCollectionInfoResponse(result=info)
 
     def CreateFieldIndex(self, request, context):
         self.called("index", context)
-        self.indexes[request.field_name] = {
-            "forms": q.PayloadSchemaType.Text,
-            "draw": q.PayloadSchemaType.Integer,
-        }[request.field_name]
+        kinds = {"forms": q.PayloadSchemaType.Text, "draw": q.PayloadSchemaType.Integer}
+        self.indexes[request.field_name] = kinds.get(request.field_name, q.PayloadSchemaType.Keyword)
         self.answered("index", context)
         return done()
 
     def Upsert(self, request, context):
         self.called("upsert", context)
+        points, vectors = self.kept(request, context), self.vectors[request.collection_name]
         for point in request.points:
-            self.points[request.collection_name][point.id.num] = point.payload
+            found = named_vectors(point.vectors)
+            if any(isinstance(v, list) and len({i for i, _ in v}) < len(v) for v in found.values()):
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT,
+                              "Validation error in body: [points[0].vector.sparse.indices: must be unique]")
+            points[point.id.num] = dict(point.payload)
+            vectors[point.id.num] = found
         self.answered("upsert", context)
+        return done()
+
+    def Delete(self, request, context):
+        """Both services have a `Delete`: of a collection, and of points."""
+        self.called("delete", context)
+        points = self.kept(request, context)
+        if isinstance(request, q.DeletePoints):
+            for i in selected(request.points, points):
+                points.pop(i, None)
+                self.vectors[request.collection_name].pop(i, None)
+            return done()
+        for table in (self.created, self.points, self.vectors):
+            del table[request.collection_name]
+        return q.CollectionOperationResponse(result=True)
+
+    def SetPayload(self, request, context):
+        self.called("set payload", context)
+        points = self.kept(request, context)
+        for i in selected(request.points_selector, points):
+            points[i] = {**points[i], **request.payload}
         return done()
 
     def Count(self, request, context):
         self.called("count", context)
-        return q.CountResponse(result=q.CountResult(count=len(self.points[request.collection_name])))
+        points = self.kept(request, context)
+        found = [i for i, payload in points.items() if matches(request.filter, payload)]
+        return q.CountResponse(result=q.CountResult(count=len(found)))
+
+    def retrieve(self, request, context):
+        self.called("retrieve", context)
+        points, vectors = self.kept(request, context), self.vectors[request.collection_name]
+        there = [i.num for i in request.ids if i.num in points]
+        return q.GetResponse(result=[q.RetrievedPoint(
+            id=q.PointId(num=i), payload=points[i], vectors=vectors_out(vectors[i])) for i in there])
 
     def Scroll(self, request, context):
         self.called("scroll", context)
-        wanted = set(request.filter.must[0].field.match.text_any.split())
-        found = [
-            (p["draw"].integer_value, i)
-            for i, p in self.points[request.collection_name].items()
-            if wanted & set(p["forms"].string_value.split())
-        ]
-        points = [
-            q.RetrievedPoint(id=q.PointId(num=i), payload={"draw": q.Value(integer_value=key)})
-            for key, i in sorted(found)[: request.limit]
-        ]
-        return q.ScrollResponse(result=points)
+        points, key = self.kept(request, context), request.order_by.key
+        found = [i for i, payload in points.items() if matches(request.filter, payload)]
+        found.sort(key=lambda i: (points[i][key].integer_value if key else 0, i))
+        found = [i for i in found if i >= request.offset.num]
+        fields = set(request.with_payload.include.fields)
+        payloads = {i: {f: v for f, v in points[i].items() if f in fields} for i in found[: request.limit]}
+        answer = q.ScrollResponse(result=[q.RetrievedPoint(id=q.PointId(num=i), payload=payload)
+                                          for i, payload in payloads.items()])
+        if len(found) > request.limit and not key:
+            answer.next_page_offset.num = found[request.limit]
+        return answer
+
+    def Query(self, request, context):
+        self.called("query", context)
+        points, vectors = self.kept(request, context), self.vectors[request.collection_name]
+        if request.query.HasField("fusion"):
+            lists = [nearest(part, points, vectors) for part in request.prefetch]
+            scores = {}
+            for ranked in lists:
+                for rank, (i, _) in enumerate(ranked):
+                    scores[i] = scores.get(i, 0) + 1 / (rank + 2)
+            found = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: request.limit]
+        else:
+            found = nearest(request, points, vectors)
+        return q.QueryResponse(result=[
+            q.ScoredPoint(id=q.PointId(num=i), payload=points[i], score=score) for i, score in found])
+
+
+def collection_info(asked, indexes):
+    """What the server says of a collection that was made by the request `asked`."""
+    kept = ("vectors_config", "sparse_vectors_config", "shard_number")
+    shape = {name: getattr(asked, name) for name in kept}
+    params = q.CollectionParams(**shape, on_disk_payload=asked.on_disk_payload)
+    hnsw = q.HnswConfigDiff(m=asked.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000)
+    optimizer = q.OptimizersConfigDiff(deleted_threshold=0.2, vacuum_min_vector_number=1000,
+                                       default_segment_number=0, flush_interval_sec=5)
+    wal = q.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0)
+    config = q.CollectionConfig(params=params, hnsw_config=hnsw, optimizer_config=optimizer, wal_config=wal)
+    schema = {field: q.PayloadSchemaInfo(data_type=kind) for field, kind in indexes.items()}
+    state = {"status": q.CollectionStatus.Green, "optimizer_status": q.OptimizerStatus(ok=True)}
+    return q.CollectionInfo(**state, config=config, payload_schema=schema)
+
+
+def named_vectors(given):
+    """{name: dense vector as an array, or sparse as a list of (index, value)} of a point's vectors."""
+    found = {}
+    named = given.vectors.vectors if given.WhichOneof("vectors_options") == "vectors" else {}
+    for name, v in named.items():
+        if v.WhichOneof("vector") == "sparse":
+            found[name] = list(zip(v.sparse.indices, v.sparse.values))
+        elif v.HasField("indices"):
+            found[name] = list(zip(v.indices.data, v.data))
+        else:
+            found[name] = np.array(v.dense.data or v.data)
+    return found
+
+
+def vectors_out(vectors):
+    """A point's sparse vectors, as the server gives them."""
+    some = {name: q.VectorOutput(sparse=q.SparseVector(indices=[i for i, _ in v], values=[x for _, x in v]))
+            for name, v in vectors.items() if isinstance(v, list)}
+    return q.VectorsOutput(vectors=q.NamedVectorsOutput(vectors=some))
+
+
+def condition_holds(condition, payload):
+    """Whether a point meets a condition: a keyword, any of some words, or a field that is empty."""
+    field = condition.field
+    value = payload.get(field.key)
+    if field.HasField("is_empty"):
+        return field.is_empty == (value is None or value.WhichOneof("kind") == "null_value")
+    if field.match.WhichOneof("match_value") == "text_any":
+        return bool(value and set(field.match.text_any.split()) & set(value.string_value.split()))
+    return value is not None and value.string_value == field.match.keyword
+
+
+def matches(wanted, payload):
+    """Whether a point's payload passes a filter."""
+    return (all(condition_holds(c, payload) for c in wanted.must)
+            and not any(condition_holds(c, payload) for c in wanted.must_not)
+            and (not wanted.should or any(condition_holds(c, payload) for c in wanted.should)))
+
+
+def selected(selector, points):
+    """The ids that a selector means."""
+    if selector.WhichOneof("points_selector_one_of") == "filter":
+        return [i for i, payload in points.items() if matches(selector.filter, payload)]
+    return [i.num for i in selector.points.ids]
+
+
+def nearest(request, points, vectors):
+    """[(id, score)] of the points nearest by one vector, best first, equal ones by id; sparse with IDF."""
+    asked, using = request.query.nearest, request.using
+    having = {i: v[using] for i, v in vectors.items() if using in v}
+    if asked.WhichOneof("variant") == "sparse":
+        query = dict(zip(asked.sparse.indices, asked.sparse.values))
+        df = {index: sum(any(j == index for j, _ in v) for v in having.values()) for index in query}
+        weight = {index: x * math.log((len(having) - df[index] + 0.5) / (df[index] + 0.5) + 1)
+                  for index, x in query.items()}
+        scores = {i: sum(weight[j] * x for j, x in v if j in weight) for i, v in having.items()
+                  if any(j in weight for j, _ in v)}
+    else:
+        mine, length = np.array(asked.dense.data), np.linalg.norm
+        scores = {i: float(v @ mine / max(length(v) * length(mine), 1e-9)) for i, v in having.items()}
+    kept = [(i, score) for i, score in scores.items() if matches(request.filter, points[i])]
+    return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: request.limit]
 
 
 def done():
@@ -139,10 +238,7 @@ def done():
 
 @contextlib.contextmanager
 def serving(fake):
-    """Serve on a free port of this machine.
-
-    Yields the URL that the store is given, whose gRPC port is the next one.
-    """
+    """Serve on a free port of this machine; yields the URL whose gRPC port, the next one, it listens on."""
     server = grpc.server(ThreadPoolExecutor(4))
     q.add_CollectionsServicer_to_server(fake, server)
     q.add_PointsServicer_to_server(fake, server)
@@ -157,18 +253,14 @@ def serving(fake):
 class Proxy:
     """Stands between a client and a server on this machine.
 
-    Passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to `cut`,
-    so that a call, or its answer, is lost half-way. `away` refuses everybody, `silent` never passes on an
-    answer.
+    It passes bytes on, `delay` seconds late, and cuts a connection after a random number of bytes up to
+    `cut`, so that a call, or its answer, is lost half-way.
+    `away` refuses everybody, `silent` passes on no answer.
     """
 
     def __init__(self, url, delay=0.0, cut=0, seed=0):
-        self.target, self.delay, self.cut, self.rng = (
-            ("127.0.0.1", int(url.rpartition(":")[2]) + 1),
-            delay,
-            cut,
-            random.Random(seed),
-        )
+        self.target = ("127.0.0.1", int(url.rpartition(":")[2]) + 1)
+        self.delay, self.cut, self.rng = delay, cut, random.Random(seed)
         self.away = self.silent = False
         self.cuts, self.open, self.listener = 0, set(), socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1] - 1}"
@@ -184,8 +276,8 @@ class Proxy:
                 server = socket.create_connection(self.target)
                 left = [self.rng.randrange(self.cut // 10, self.cut) if self.cut else float("inf")]
                 self.open |= {client, server}
-                for a, b, answers in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=self.pass_on, args=(a, b, left, answers), daemon=True).start()
+                for both in ((client, server, left, False), (server, client, left, True)):
+                    threading.Thread(target=self.pass_on, args=both, daemon=True).start()
 
     def pass_on(self, a, b, left, answers):
         with contextlib.suppress(OSError):
