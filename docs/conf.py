@@ -1,4 +1,5 @@
-"""Sphinx settings of the site. `make docs` runs build.py, which writes the pages to _build/source and then calls Sphinx with these."""
+"""Sphinx settings of the site. `make docs` runs build.py, which writes the pages to _build/source and then
+calls Sphinx with these."""
 import configparser
 from pathlib import Path
 
@@ -20,7 +21,8 @@ html_title = "miniCOIL"
 html_static_path = [str(DOCS / "_static"), str(DOCS / "_build" / "static")]
 html_extra_path = [str(DOCS / "_build" / "extra")]
 html_css_files = ["site.css"]
-html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
+html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
+                      "home_page_in_toc": True, "navbar_persistent": []}
 html_copy_source = html_show_sourcelink = False
 toc_object_entries_show_parents = "hide"
 html_context = {"default_mode": "auto"}

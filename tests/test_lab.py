@@ -1,4 +1,5 @@
 """JupyterLab, driven as a person drives it: every notebook of a clean clone is opened and run to its end."""
+
 import json
 import os
 import secrets
@@ -14,22 +15,45 @@ from browsing import watched
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "nbs").glob("*.ipynb"))
-STATE = """() => { const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length);
-    return {cells: cells.length, done: cells.filter(c => c.execution_count).length, errors: cells.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)}; }"""
+STATE = """() => {
+    const notebook = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON();
+    const cells = notebook.cells.filter(c => c.cell_type === 'code' && c.source.length);
+    const failed = cells.flatMap(c => c.outputs).filter(o => o.output_type === 'error');
+    return {cells: cells.length, done: cells.filter(c => c.execution_count).length,
+            errors: failed.map(o => o.ename + ': ' + o.evalue)};
+}"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """(address, token, folder) of a JupyterLab on a clean clone: the tracked files as they are here, nothing else."""
+    """(address, token, folder) of a JupyterLab on a clean clone.
+
+    The tracked files as they are here, nothing else.
+    """
     folder, token = tmp_path_factory.mktemp("lab") / "clone", secrets.token_hex(8)
-    for name in subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")[:-1]:
+    for name in subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")[:-1]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-m", "jupyter", "lab", "--allow-root", "--no-browser", f"--IdentityProvider.token={token}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-               "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--ServerApp.root_dir=."]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--allow-root",
+        "--no-browser",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--ServerApp.root_dir=.",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     with open(folder / "lab.log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -47,7 +71,10 @@ def run_all(page, address, token, name, limit=1200):
     """Open a notebook, run all its cells, wait for the last; returns the final state."""
     page.goto(f"{address}/lab/tree/nbs/{name}.ipynb?token={token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000)
+    page.wait_for_function(
+        "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'",
+        timeout=60_000,
+    )
     page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     end = time.time() + limit
     while time.time() < end:
@@ -61,12 +88,16 @@ def run_all(page, address, token, name, limit=1200):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_in_jupyterlab(browser, lab, name):
-    """Opened and Run All: every cell runs, none shows an error, no request leaves the machine; the kernel is closed."""
+    """Opened and Run All: every cell runs, none shows an error, no request leaves the machine.
+
+    The kernel is closed.
+    """
     address, token, _ = lab
     with watched(browser) as page:
         state = run_all(page, address, token, name)
         page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
-        assert state["errors"] == [] and state["done"] == state["cells"] > 0
+        assert state["errors"] == []
+        assert state["done"] == state["cells"] > 0
         assert page.left == []
 
 
@@ -74,16 +105,39 @@ def test_a_notebook_runs_in_jupyterlab(browser, lab, name):
 def test_hostile_output_is_text_in_jupyterlab(browser, lab):
     """A printed and a plotted hostile sentence are text in JupyterLab."""
     address, token, folder = lab
-    code = ["hostile = \"</pre><script>document.title='hacked'</script><img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\nprint(hostile)",
-            "from minicoil.pictures.views import WordView, turning_figure\nimport numpy as np\nfrom IPython.display import display\n"
-            "view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None, np.eye(6, 4), 1.0)\ndisplay(turning_figure(view), raw=True)"]
-    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": c, "outputs": [], "execution_count": None} for i, c in enumerate(code)]
+    code = [
+        "hostile = \"</pre><script>document.title='hacked'</script>"
+        "<img src=x onerror=document.title='hacked'> {{7*7}} \\u200f\" + 'endless ' * 1250 + 'bat'\n"
+        "print(hostile)",
+        "from minicoil.pictures.views import WordView, turning_figure\n"
+        "import numpy as np\n"
+        "from IPython.display import display\n"
+        "view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None,\n"
+        "                np.eye(6, 4), 1.0)\n"
+        "display(turning_figure(view), raw=True)",
+    ]
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{i}",
+            "metadata": {},
+            "source": c,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, c in enumerate(code)
+    ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
-    (folder / "nbs" / "hostile.ipynb").write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    (folder / "nbs" / "hostile.ipynb").write_text(
+        json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+    )
     with watched(browser) as page:
         state = run_all(page, address, token, "hostile")
-        assert state["errors"] == [] and state["done"] == 2
+        assert state["errors"] == []
+        assert state["done"] == 2
         page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
-        assert "hacked" not in page.title() and page.locator("img[src=x]").count() == 0
+        assert "hacked" not in page.title()
+        assert page.locator("img[src=x]").count() == 0
         assert page.locator(".jp-OutputArea pre").filter(has_text="</pre><script>").count() >= 1
-        assert page.left == [] and not [f for f in page.faults if f.startswith("dialog")]
+        assert page.left == []
+        assert not [f for f in page.faults if f.startswith("dialog")]

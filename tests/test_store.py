@@ -1,4 +1,8 @@
-"""The store: one contract for the embedded engine and a server; a server that fails ends in one line; no key is written down."""
+"""The store: one contract for the embedded engine and a server; a server that fails ends in one line.
+
+No key is written down.
+"""
+
 import os
 import subprocess
 import sys
@@ -23,14 +27,23 @@ from minicoil.stages.store import EdgeStore, ServerStore, collection_name, uploa
 KEY = "a-secret-that-nobody-writes-down"
 N, DIM = 3000, 8
 ABOUT = [["bat", "bats"], ["café"], ["none"], ["cave", "bat"]]
-needs_server = pytest.mark.skipif(not os.environ.get("MINICOIL_TEST_QDRANT"), reason="needs a Qdrant server: set QDRANT_URL (docs/qdrant/docker-compose.yml starts one)")
+needs_server = pytest.mark.skipif(
+    not os.environ.get("MINICOIL_TEST_QDRANT"),
+    reason="needs a Qdrant server: set QDRANT_URL (docs/qdrant/docker-compose.yml starts one)",
+)
 
 
 def sentences(n=N):
     """(ids, vectors, texts, forms, keys) of made-up sentences."""
     rng, ids = np.random.default_rng(0), np.arange(n) * 7
     some = [["bat", "café"], ["bats"], ["cave", "batman"], ["cave"]]
-    return ids, rng.normal(size=(n, DIM)).astype(np.float32), [f"text {i}" for i in ids], [some[i % 4] for i in range(n)], random_keys(3, ids)
+    return (
+        ids,
+        rng.normal(size=(n, DIM)).astype(np.float32),
+        [f"text {i}" for i in ids],
+        [some[i % 4] for i in range(n)],
+        random_keys(3, ids),
+    )
 
 
 def fill(opened, rows, step=500):
@@ -62,26 +75,39 @@ def test_shards_of_any_size_draw_the_same(tmp_path, shard_points):
     """However a store is cut into shards, a word's draw is the brute-force one."""
     rows = sentences()
     drawn, count = fill(EdgeStore(tmp_path, DIM, shard_points), rows)
-    assert len(list(tmp_path.iterdir())) == max(1, N // shard_points) and count == N
+    assert len(list(tmp_path.iterdir())) == max(1, N // shard_points)
+    assert count == N
     assert [ids.tolist() for ids, _ in drawn] == expected(rows)
 
 
 def test_server_and_edge_draw_the_same(tmp_path, fake):
     """A server's store gives the same ids and keys as the embedded engine's."""
     rows = sentences()
-    (edge, _), (server, count) = fill(EdgeStore(tmp_path, DIM), rows), fill(ServerStore(fake[1], "c", DIM, N), rows)
-    assert count == N and all((a == c).all() and (b == d).all() for (a, b), (c, d) in zip(edge, server))
+    (edge, _), (server, count) = (
+        fill(EdgeStore(tmp_path, DIM), rows),
+        fill(ServerStore(fake[1], "c", DIM, N), rows),
+    )
+    assert count == N
+    assert all((a == c).all() and (b == d).all() for (a, b), (c, d) in zip(edge, server))
 
 
 def test_collection_is_made_for_drawing(fake):
-    """The collection keeps float16 on disk, builds no HNSW graph, has a text index split at white space and an index to order by, and a shard per million."""
+    """The collection keeps float16 on disk, builds no HNSW graph and has a shard per million points.
+
+    It has a text index that is split at white space, and an index to order by.
+    """
     ServerStore(fake[1], "c", DIM, rows=2_500_000)
     asked = fake[0].created["c"]
     vectors = asked.vectors_config.params
-    assert (vectors.size, vectors.on_disk, vectors.datatype) == (DIM, True, q.Datatype.Float16) and asked.hnsw_config.m == 0 and asked.hnsw_config.HasField("m")
-    assert asked.on_disk_payload and asked.shard_number == 3 and set(fake[0].indexes) == {"forms", "draw"}
+    assert (vectors.size, vectors.on_disk, vectors.datatype) == (DIM, True, q.Datatype.Float16)
+    assert asked.hnsw_config.m == 0
+    assert asked.hnsw_config.HasField("m")
+    assert asked.on_disk_payload
+    assert asked.shard_number == 3
+    assert set(fake[0].indexes) == {"forms", "draw"}
     ServerStore(fake[1], "c", DIM)
-    assert fake[0].calls.count("create") == 1 and fake[0].calls.count("index") == 2
+    assert fake[0].calls.count("create") == 1
+    assert fake[0].calls.count("index") == 2
 
 
 def test_wrong_dimension_is_refused(fake):
@@ -97,10 +123,17 @@ def test_upload_survives_a_stuttering_server(fake, monkeypatch):
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
     rows, (server, url) = sentences(), fake
     with ServerStore(url, "c", DIM) as place:
-        server.failures = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
+        server.failures = [
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.ABORTED,
+        ]
         place.upload(0, *rows)
-        assert place.count() == N and [ids.tolist() for ids, _ in place.draw(ABOUT, 100)] == expected(rows)
-    assert len(pauses) == 4 and server.failures == []
+        assert place.count() == N
+        assert [ids.tolist() for ids, _ in place.draw(ABOUT, 100)] == expected(rows)
+    assert len(pauses) == 4
+    assert server.failures == []
 
 
 def test_a_refusal_is_not_tried_again(fake):
@@ -116,9 +149,13 @@ def test_no_server(monkeypatch):
     """Where no server listens, a check tries at most 5 times within 30 s and says so in one line."""
     pauses = []
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
-    with pytest.raises(UserError, match=r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant") as e:
+    with pytest.raises(
+        UserError, match=r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant"
+    ) as e:
         check_server(f"http://127.0.0.1:{free_port() - 1}")
-    assert len(pauses) == 4 and sum(pauses) <= 30 and "\n" not in str(e.value)
+    assert len(pauses) == 4
+    assert sum(pauses) <= 30
+    assert "\n" not in str(e.value)
 
 
 def test_wrong_key(monkeypatch):
@@ -134,7 +171,10 @@ def test_wrong_key(monkeypatch):
 
 
 def test_a_run_on_a_server(tiny_run, tmp_path, fake, monkeypatch):
-    """A run with a server has the draw and the sentences of a run without; a killed upload goes on where it was."""
+    """A run with a server has the draw and the sentences of a run without.
+
+    A killed upload goes on where it was.
+    """
     folder = copy_before(tiny_run, "store", tmp_path / "run")
     monkeypatch.setenv("MINICOIL_QDRANT", fake[1])
     monkeypatch.setattr(store, "save_draw", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -146,22 +186,40 @@ def test_a_run_on_a_server(tiny_run, tmp_path, fake, monkeypatch):
     run = open_run(folder)
     facts = upload_to_qdrant(run)
     assert fake[0].calls.count("upsert") == uploads > 0, "what was uploaded was uploaded again"
-    assert facts["collection"] == collection_name(run) in fake[0].points and facts["points"] == run.stage("targets").manifest["rows"]
+    assert facts["collection"] == collection_name(run) in fake[0].points
+    assert facts["points"] == run.stage("targets").manifest["rows"]
     assert digests(folder / "13_store")["drawn.parquet"] == digests(tiny_run / "13_store")["drawn.parquet"]
 
 
 def minicoil_run(*options, **environment):
-    """The `minicoil run` command with a clean environment of Qdrant's variables: (exit code, stdout and stderr)."""
+    """The `minicoil run` command with a clean environment of Qdrant's variables.
+
+    (exit code, stdout and stderr).
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("QDRANT")}
-    done = subprocess.run([str(Path(sys.executable).with_name("minicoil")), "run", *map(str, options)], env={**clean, **environment}, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("minicoil")), "run", *map(str, options)],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
 def test_the_command_says_when_no_server_answers(tmp_path):
-    """`minicoil run --qdrant` at a dead address ends before any work, in one line and with exit code 2; so does the address from the environment."""
+    """`minicoil run --qdrant` at a dead address ends before any work, in one line and with exit code 2.
+
+    So does the address from the environment.
+    """
     dead = f"http://127.0.0.1:{free_port() - 1}"
-    code, said = minicoil_run("--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY)
-    assert code == 2 and len(said.strip().splitlines()) == 1 and dead in said and KEY not in said and not (tmp_path / "run").exists()
+    code, said = minicoil_run(
+        "--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY
+    )
+    assert code == 2
+    assert len(said.strip().splitlines()) == 1
+    assert dead in said
+    assert KEY not in said
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -170,11 +228,13 @@ def test_nothing_secret_is_written(tiny_run, tmp_path):
     folder, server = copy_before(tiny_run, "store", tmp_path / "run"), FakeQdrant(key=KEY)
     with serving(server) as url:
         code, said = minicoil_run("--out", folder, "--until", "store", QDRANT_URL=url, QDRANT_API_KEY=KEY)
-    assert code == 0 and server.points, said
+    assert code == 0, said
+    assert server.points, said
     assert KEY not in said
     for path in folder.rglob("*"):
         if path.is_file():
-            assert KEY.encode() not in path.read_bytes() and url.encode() not in path.read_bytes(), path
+            assert KEY.encode() not in path.read_bytes(), path
+            assert url.encode() not in path.read_bytes(), path
 
 
 @needs_server
@@ -187,7 +247,10 @@ def test_a_real_server_draws_the_same(tmp_path, monkeypatch):
         fill(contextless(place), rows)
         server, count = fill(contextless(place), rows)
         info = place.client.get_collection(name)
-        assert count == N and info.config.params.shard_number == 3 and info.config.params.vectors.datatype == "float16" and info.config.hnsw_config.m == 0
+        assert count == N
+        assert info.config.params.shard_number == 3
+        assert info.config.params.vectors.datatype == "float16"
+        assert info.config.hnsw_config.m == 0
         assert all((a == c).all() and (b == d).all() for (a, b), (c, d) in zip(edge, server))
         with pytest.raises(UserError, match="vectors of 8 numbers"):
             ServerStore(url, name, 16)
@@ -198,6 +261,7 @@ def test_a_real_server_draws_the_same(tmp_path, monkeypatch):
 
 class contextless:
     """A store that a with statement leaves open."""
+
     def __init__(self, place):
         self.place = place
 

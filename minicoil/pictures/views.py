@@ -21,7 +21,7 @@ from .pages import OVERRIDES, SHAPES, Span, counted, hover_text, sense_colour, s
 from ..runs.files import UserError, load_json
 from ..runs.plots import plot_style
 from ..runs.run import Run
-from ..stages.senses import word_senses
+from ..stages.senses import WordSenses, word_senses
 from ..stages.sentences import sentence_texts
 from ..stages.store import drawn_sentences
 from ..stages.tokens import word_tokens
@@ -153,7 +153,7 @@ def recorded(run: Run) -> Recorded:
 
 # %% ../../nbs/24_views.ipynb #feb53610
 def made_view(known: Recorded, index: int, word: str, forms: Any, sentences: list[str],
-              found: dict[str, Any], numbers: np.ndarray) -> WordView:
+              found: WordSenses, numbers: np.ndarray) -> WordView:
     "The view of a word from its sentences, what stage 20 found, and its trained numbers (n, dim)"
     names = known.names[word]
     labels = [known.labels.get((word, text), "no label") for text in sentences]

@@ -6,7 +6,7 @@
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'OF_THE_ENCODERS', 'grown_vocabulary', 'origin', 'grown_info', 'grown_card',
            'renew_manifest', 'grow']
 
-# %% ../../nbs/34_growth.ipynb #46669803
+# %% ../../nbs/34_growth.ipynb #2c3100a4
 import re
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .card import weakest_rows, words_added
 from .sentences import trained_words
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
-# %% ../../nbs/34_growth.ipynb #116fdbde
+# %% ../../nbs/34_growth.ipynb #87911ffa
 def grown_vocabulary(vocabulary: Vocabulary, forms: dict[str, list[str]]) -> Vocabulary:
     """A vocabulary with the words of {word: forms} appended"""
     new = make_vocabulary(forms, vocabulary.language)
@@ -67,7 +67,7 @@ def grown_card(card: str, info: dict[str, Any], n: int) -> str:
     heading = section.strip().splitlines()[0]
     return card.split(heading)[0].rstrip() + "\n" + section
 
-# %% ../../nbs/34_growth.ipynb #0cc0d77b
+# %% ../../nbs/34_growth.ipynb #58b5b1b8
 def renew_manifest(folder: Path, words: int) -> None:
     """Bring a model's manifest up to date: sizes and checksums of its files, and its number of words"""
     manifest = load_manifest(folder / "manifest.json")
@@ -77,7 +77,7 @@ def renew_manifest(folder: Path, words: int) -> None:
         **manifest, "words": words, "files": {name: sizes[name] for name in known},
         "checksums": {name: checksums[name] for name in known}})
 
-# %% ../../nbs/34_growth.ipynb #ef0d70f3
+# %% ../../nbs/34_growth.ipynb #75412d78
 OF_THE_ENCODERS = ("minicoil.int8.npy", "minicoil.int8.scales.npy",
                    "minicoil_head.onnx", "minicoil_head_int8.onnx")
 
@@ -85,11 +85,12 @@ OF_THE_ENCODERS = ("minicoil.int8.npy", "minicoil.int8.scales.npy",
 def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -> None:
     """Write into the new `folder` the `model` with the words of a trained run appended"""
     from safetensors.numpy import load_file
+    weights: Any = model.weights
     rows = load_file(hidden.stage("training").path / "encoders.safetensors")["encoders"]
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
     copy_synced(model.folder, folder, but=(ENCODERS_FILE, *OF_THE_ENCODERS))
-    save_npy(folder / ENCODERS_FILE, np.concatenate([model.weights, rows.astype(model.weights.dtype)]))
+    save_npy(folder / ENCODERS_FILE, np.concatenate([weights, rows.astype(weights.dtype)]))
     save_vocabulary(folder, vocabulary)
     save_json(folder / "minicoil.json", info)
     card = folder / "README.md"
