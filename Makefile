@@ -5,11 +5,12 @@ READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYTHONWARNINGS = ignore::SyntaxWarning
 
-.PHONY: run model-en test coverage test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en check test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "make model-en CORPUS=PATH   an English model of 20,000 words, for search"
-	@echo "make test   everything that should hold"
+	@echo "make check  lint, types, exports and the quick tests, in two minutes"
+	@echo "make test   everything that should hold, in twenty"
 	@echo "make docs   the documentation site, in docs/_build/html"
 	@echo "make lab    JupyterLab with the notebooks"
 
@@ -27,6 +28,10 @@ run: $(READY)
 CORPUS ?= openwebtext
 model-en: $(READY)
 	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective fit --dim $(or $(DIM),8) --pictures 24 --out outputs/en
+
+# For every change; make test before it is pushed
+check: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --quick
 
 test: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py

@@ -1,4 +1,4 @@
-"""Fixtures: one finished small run for the whole session; --slow for the long tests."""
+"""Fixtures: one finished small run for the whole session; --slow for the long tests, --quick for a few."""
 
 import os
 import subprocess
@@ -15,15 +15,35 @@ if "QDRANT_URL" in os.environ:
 SMALL_WORDS = "bat,bank,seal,mouse/mice"
 
 
+# With --quick only these files run, and of them only what needs no run, no model and no browser.
+QUICK = ("test_book.py", "test_cli.py", "test_data.py", "test_fuzz.py", "test_readings.py", "test_sources.py")
+NOT_QUICK = {"run_folder", "model_folder", "tiny_run", "browser"}
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the long tests")
+    parser.addoption("--quick", action="store_true", help="run only tests that need no finished run")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; runs with --slow")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With --quick the other files are not even read."""
+    if config.getoption("--quick") and collection_path.name.startswith("test_"):
+        return collection_path.name not in QUICK
+    return None
+
+
+def is_quick(item):
+    """Whether a test of those files needs neither a run nor minutes."""
+    return "slow" not in item.keywords and not NOT_QUICK & set(item.fixturenames)
+
+
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        items[:] = [item for item in items if is_quick(item)]
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:

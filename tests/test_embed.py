@@ -1,4 +1,6 @@
-"""`minicoil embed` as a filter in a pipe: a line for every line, in bounded memory, whatever comes in and whoever stops reading."""
+"""`minicoil embed` as a filter in a pipe: a line for every line, in bounded memory, whatever comes in and
+whoever stops reading."""
+
 import fcntl
 import json
 import os
@@ -14,11 +16,16 @@ import pytest
 from chains import end_all, start
 
 from minicoil import MiniCOIL
-from minicoil.commands.commands import LONGEST_LINE
+from minicoil.commands.lines import LONGEST_LINE
 
 MINICOIL = str(Path(sys.executable).with_name("minicoil"))
 # Runs a command and prints the peak of its memory in MB, last on stderr.
-MEASURED = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, file=sys.stderr); sys.exit(code)"
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, file=sys.stderr)
+sys.exit(code)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +41,30 @@ def model(tiny_run):
 
 def embed(model, *options, given=b""):
     """The finished command with bytes on standard input; stdout and stderr as texts."""
-    done = subprocess.run([MINICOIL, "embed", "--model", str(model), *map(str, options)], input=given, capture_output=True)
+    done = subprocess.run(
+        [MINICOIL, "embed", "--model", str(model), *map(str, options)], input=given, capture_output=True
+    )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def peak(model, given, *options):
     """Megabytes of memory that embedding the file `given` takes at most."""
-    done = subprocess.run([sys.executable, "-c", MEASURED, MINICOIL, "embed", "--model", str(model), *map(str, options), str(given)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            MEASURED,
+            MINICOIL,
+            "embed",
+            "--model",
+            str(model),
+            *map(str, options),
+            str(given),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stderr.splitlines()[-1])
 
@@ -57,15 +81,20 @@ def rows(text):
 
 def same(a, b):
     """Whether two lists of vectors are the same: batches of other lengths may change the last digits."""
-    return len(a) == len(b) and all(x.keys() == y.keys() and np.allclose(list(x.values()), [y[k] for k in x], atol=2e-5) for x, y in zip(a, b))
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and np.allclose(list(x.values()), [y[k] for k in x], atol=2e-5)
+        for x, y in zip(a, b)
+    )
 
 
 def test_the_same_as_the_library(model):
-    """The lines are what `MiniCOIL.embed` gives for the texts, in their order, also over the borders of windows."""
+    """The lines are what `MiniCOIL.embed` gives for the texts, in their order, also over the borders of
+    windows."""
     texts = [f"{i} a bat, a bank and {'a long ' * (i % 40)}tail" if i % 3 else "" for i in range(2500)]
     code, out, err = embed(model, given="\n".join(texts).encode() + b"\n")
     assert (code, err) == (0, "")
-    assert same(rows(out), [v.as_dict() for v in MiniCOIL.load(model).embed(texts)])
+    expected = MiniCOIL.load(model).embed(texts, normalize=True, windows=True)
+    assert same(rows(out), [v.as_dict() for v in expected])
 
 
 def test_empty_lines(model):
@@ -76,7 +105,8 @@ def test_empty_lines(model):
 
 @pytest.mark.parametrize("format", ["jsonl", "npz"])
 def test_undecodable_lines_are_counted(model, tmp_path, format):
-    """Bytes that are not UTF-8 cost their line nothing but the broken word; all such lines are counted once, at the end, with the first one's number."""
+    """Bytes that are not UTF-8 cost their line nothing but the broken word; all such lines are counted
+    once, at the end, with the first one's number."""
     given = b"a bat\n" + b"\xff\xfe bat\n" * 1500 + b"a bat"
     code, out, err = embed(model, "--format", format, "--out", tmp_path / "out", given=given)
     assert (code, out) == (0, "")
@@ -94,7 +124,8 @@ def test_byte_order_mark_and_line_ends(model):
 
 
 def test_a_line_without_end(model):
-    """A line longer than 4 MiB is cut, one vector all the same, and reported; the next line is not touched."""
+    """A line longer than 4 MiB is cut, one vector all the same, and reported; the next line is not touched.
+    A line longer than 4 MiB is cut, one vector all the same, and reported; the next line is not touched."""
     long = b"bat " * (LONGEST_LINE // 4 + 10)
     code, out, err = embed(model, given=b"a bat\n" + long + b"\na bat")
     assert code == 0 and len(rows(out)) == 3 and rows(out)[0] == rows(out)[2] and rows(out)[1]
@@ -102,7 +133,8 @@ def test_a_line_without_end(model):
 
 
 def test_nobody_reads_on(model, tmp_path):
-    """When the reader leaves, the command ends without a word on stderr, soon, and with the code that shells give for a broken pipe."""
+    """When the reader leaves, the command ends without a word on stderr, soon, and with the code that
+    shells give for a broken pipe."""
     (tmp_path / "many.txt").write_bytes(b"a bat in a cave\n" * 200_000)
     process = start([MINICOIL, "embed", "--model", str(model), str(tmp_path / "many.txt")])
     assert json.loads(process.stdout.readline())["indices"]
@@ -113,8 +145,14 @@ def test_nobody_reads_on(model, tmp_path):
 
 
 def test_nobody_reads_a_short_output(model):
-    """The reader may be gone before the first line: no word then either, though the output fits the pipe's buffer."""
-    process = subprocess.Popen([MINICOIL, "embed", "--model", str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """The reader may be gone before the first line: no word then either, though the output fits the pipe's
+    buffer."""
+    process = subprocess.Popen(
+        [MINICOIL, "embed", "--model", str(model)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     process.stdout.close()
     process.stdin.write(b"a bat\n")
     process.stdin.close()
@@ -125,13 +163,18 @@ def test_nobody_reads_a_short_output(model):
 
 @pytest.mark.parametrize("format", ["jsonl", "npz"])
 def test_out_is_whole_or_as_before(model, tmp_path, format):
-    """A kill in the middle leaves the file that was there before; the next call replaces it, and no litter of its own stays."""
+    """A kill in the middle leaves the file that was there before; the next call replaces it, and no litter
+    of its own stays."""
     out = tmp_path / "here" / "vectors"
     out.parent.mkdir()
     out.write_text("before")
-    process = subprocess.Popen([MINICOIL, "embed", "--model", str(model), "--format", format, "--out", str(out)], stdin=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [MINICOIL, "embed", "--model", str(model), "--format", format, "--out", str(out)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     process.stdin.write(b"a bat in a cave\n" * 3000)
-    process.stdin.flush()   # and more to come: the command waits in the middle
+    process.stdin.flush()  # and more to come: the command waits in the middle
     while waiting_bytes(process.stdin):
         assert process.poll() is None
         time.sleep(0.01)
@@ -163,8 +206,11 @@ def mixed_lines(path, n):
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     with open(path, "w") as f:
-        for i in range(n):
-            f.write(" ".join("".join(letters[rng.integers(0, 26, 4)]) for _ in range(rng.integers(1, 12))) + " bat\n")
+        for _ in range(n):
+            f.write(
+                " ".join("".join(letters[rng.integers(0, 26, 4)]) for _ in range(rng.integers(1, 12)))
+                + " bat\n"
+            )
     return path
 
 
@@ -172,6 +218,9 @@ def mixed_lines(path, n):
 @pytest.mark.parametrize("format", ["jsonl", "npz"])
 def test_many_lines_need_no_more_memory(model, tmp_path, format):
     """200,000 lines need at most 10 % more memory than 20,000."""
-    few, many = (peak(model, mixed_lines(tmp_path / f"{n}.txt", n), "--format", format, "--out", tmp_path / f"{n}.out") for n in (20_000, 200_000))
+    few, many = (
+        peak(model, mixed_lines(tmp_path / f"{n}.txt", n), "--format", format, "--out", tmp_path / f"{n}.out")
+        for n in (20_000, 200_000)
+    )
     print(f"peak memory, {format}: 20,000 lines {few} MB, 200,000 lines {many} MB")
     assert many <= few * 1.1

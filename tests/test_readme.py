@@ -1,4 +1,6 @@
-"""The first page: every command and call in it works as it stands there, and its picture of the house shows every stage."""
+"""The first page: every command and call in it works as it stands there, and its picture of the house shows
+every stage."""
+
 import gzip
 import json
 import os
@@ -40,23 +42,42 @@ def home(run_folder, tmp_path_factory):
     (home / "my_documents" / "own.txt").write_text("\n".join(own), encoding="utf-8")
     with gzip.open(home / "articles.jsonl.gz", "wt", encoding="utf-8") as f:
         f.writelines(json.dumps({"body": text}) + "\n" for text in own[:150])
-    (home / "texts.txt").write_text("".join(f"He sent the {kind} letter to {town}.\n" for kind in ("long", "first", "sad") for town in ("Rome", "Oslo", "Lima")), encoding="utf-8")
+    (home / "texts.txt").write_text(
+        "".join(
+            f"He sent the {kind} letter to {town}.\n"
+            for kind in ("long", "first", "sad")
+            for town in ("Rome", "Oslo", "Lima")
+        ),
+        encoding="utf-8",
+    )
     with open(home / "labelled.jsonl", "w", encoding="utf-8") as f:
         f.writelines(json.dumps(row) + "\n" for row in rows if row["word"] == "bat")
     return home
 
 
 def test_every_line_of_shell_is_known():
-    """Lines that are no `minicoil` command are targets of the Makefile, or put its environment on the path."""
+    """Lines that are no `minicoil` command are targets of the Makefile, or put its environment on the path.
+    Lines that are no `minicoil` command are targets of the Makefile, or put its environment on the path."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     others = [line for line in LINES if line not in COMMANDS]
-    assert COMMANDS and others and all(line.startswith("make ") and line.split()[1] in targets for line in others)
+    assert (
+        COMMANDS
+        and others
+        and all(line.startswith("make ") and line.split()[1] in targets for line in others)
+    )
 
 
 TRAINS = re.compile(r"minicoil run\b")
 
 
-@pytest.mark.parametrize("line", [pytest.param(line, marks=pytest.mark.slow) if TRAINS.match(line) else line for line in COMMANDS if " explore " not in line])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=pytest.mark.slow) if TRAINS.match(line) else line
+        for line in COMMANDS
+        if " explore " not in line
+    ],
+)
 def test_command(home, line):
     """The command ends well, without a traceback."""
     done = minicoil(*shlex.split(line)[1:], cwd=home, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -65,10 +86,19 @@ def test_command(home, line):
 
 def test_explore(home):
     """`minicoil explore` answers at the address it prints."""
-    line, = [line for line in COMMANDS if " explore " in line]
-    served = subprocess.Popen([str(Path(sys.executable).with_name("minicoil")), *shlex.split(line)[1:], "--port", "0"], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    (line,) = [line for line in COMMANDS if " explore " in line]
+    served = subprocess.Popen(
+        [str(Path(sys.executable).with_name("minicoil")), *shlex.split(line)[1:], "--port", "0"],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     try:
-        address = next(m[0] for m in (re.search(r"http://[\w.]+:\d+\S*", line) for line in served.stdout) if m)
+        address = next(
+            m[0] for m in (re.search(r"http://[\w.]+:\d+\S*", line) for line in served.stdout) if m
+        )
         assert b"<html" in urllib.request.urlopen(address, timeout=30).read().lower()
     finally:
         served.kill()
@@ -89,6 +119,9 @@ def test_the_house():
     """The figure of the data's way has every stage, and each reads only earlier ones."""
     sys.path.insert(0, str(ROOT / "docs"))
     from gallery import HOUSE
+
     order = list(STAGES)
     assert list(HOUSE) == order
-    assert all(order.index(source) < order.index(stage) for stage, (*_, reads) in HOUSE.items() for source in reads)
+    assert all(
+        order.index(source) < order.index(stage) for stage, (*_, reads) in HOUSE.items() for source in reads
+    )

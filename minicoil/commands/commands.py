@@ -140,7 +140,8 @@ def command_add_words(
     read = [*(corpus or ()), *(index or ()), words_file]
     keep_apart(out, [model, *read])
     keep_apart(list_file, [model, *read], "--list")
-    keep_apart(list_file, [out] if out else (), "--list")
+    if out and list_file and lies_in(list_file, out):
+        raise UserError(f"--list {list_file} lies in {out}, which is read: name a place outside of it")
     facts = add_words(
         model, word_list(words, words_file) or [], tuple(corpus or ()), run, out, list_file,
         tuple(index or ()), job_count(jobs), **given,
@@ -171,7 +172,7 @@ def print_hits(hits: list, n_documents: int, explain: bool) -> None:
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
-    query: list[str] = typer.Argument(..., metavar="QUERY", help="What to look for"),
+    query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
     model: Path = MODEL,
     documents: str = typer.Option(
         "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "

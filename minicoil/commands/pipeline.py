@@ -29,7 +29,6 @@ from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
 from ..runs.files import UserError
-from ..runs.machine import settle
 from ..runs.run import CHOICES, STAGES, Run, run_parameters
 
 # %% ../../nbs/40_pipeline.ipynb #2ee236b1
@@ -45,7 +44,7 @@ app = typer.Typer(
     context_settings=SETTINGS, help=SUMMARY,
 )
 
-# %% ../../nbs/40_pipeline.ipynb #a6cac7a7
+# %% ../../nbs/40_pipeline.ipynb #a4c35c8c
 def print_version(asked: bool) -> None:
     """Print the version and end, if --version is given."""
     if asked:
@@ -67,7 +66,7 @@ for name, command in COMMANDS.items():
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 
-# %% ../../nbs/40_pipeline.ipynb #829fc9de
+# %% ../../nbs/40_pipeline.ipynb #4c16b649
 def given_parameters(**options: Any) -> dict[str, Any]:
     """The options that were given, as parameters by name."""
     choices = {**CHOICES, "objective": tuple(OBJECTIVES)}
@@ -78,7 +77,7 @@ def given_parameters(**options: Any) -> dict[str, Any]:
         given["language"] = given["language"].strip().lower()
     return given
 
-# %% ../../nbs/40_pipeline.ipynb #88f4c25b
+# %% ../../nbs/40_pipeline.ipynb #b3ac5efa
 REPLACED = ("notebooks", "run.json", "report.html", "log.txt", *(folder for folder, _ in STAGES.values()))
 
 
@@ -88,7 +87,7 @@ def keep_inputs(out: Path, inputs: dict[str, Any], words_file: Path | None) -> N
     folders = [name for name in inputs.get("corpus") or () if name not in ("demo", "openwebtext")]
     keep_apart(out, [*folders, *models, words_file], replaced=REPLACED)
 
-# %% ../../nbs/40_pipeline.ipynb #2410c16c
+# %% ../../nbs/40_pipeline.ipynb #d333d144
 TEXT = typer.Option(None, help="Field of .jsonl and .parquet files that holds the text")
 FROM = typer.Option(None, "--from", help=f"Redo from this stage on: {' '.join(STAGES)}")
 PRECISION = typer.Option(
@@ -146,7 +145,7 @@ def command_run(
     run = run_chain(out, run_parameters(out, from_model(given)), how)
     print(where_to_look(run))
 
-# %% ../../nbs/40_pipeline.ipynb #386b365b
+# %% ../../nbs/40_pipeline.ipynb #544f9bde
 RESULTS = (
     ("the model", "model", ""),
     ("the pictures", "atlas", "index.html"),
@@ -180,7 +179,7 @@ def where_to_look(run: Run) -> str:
     lines = found_files(run)
     return "\n".join([*lines, "", f"Try:  {command_to_try(run)}"] if run.stage("model").done else lines)
 
-# %% ../../nbs/40_pipeline.ipynb #73fc5574
+# %% ../../nbs/40_pipeline.ipynb #f86200cd
 @dataclass(frozen=True)
 class Ending:
     """How a command ends: its exit code, and what it says on standard error."""
@@ -203,7 +202,7 @@ def again(arguments: list[str]) -> str:
         return "goes on where it was"
     return "begins again, and nothing was left half-written"
 
-# %% ../../nbs/40_pipeline.ipynb #74b0a5ee
+# %% ../../nbs/40_pipeline.ipynb #2b088fb5
 def os_ending(error: OSError) -> Ending | None:
     """How a system error ends a command; None if it names no file and is not about room to write."""
     reason = error.strerror or type(error).__name__
@@ -221,7 +220,7 @@ def ending(error: BaseException, arguments: list[str]) -> Ending | None:
         return Ending(2, printable(f"minicoil: {error}"))
     if isinstance(error, StageFailed):
         return Ending(1, f"minicoil: {error}")
-    if isinstance(error, (BrokenPipeError, ReaderGone)):
+    if isinstance(error, (BrokenPipeError, ReaderGone)) or isinstance(error.__context__, BrokenPipeError):
         return Ending(141)  # 128 + SIGPIPE
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Ending(130, f"minicoil: stopped; the same command {again(arguments)}")
@@ -229,7 +228,7 @@ def ending(error: BaseException, arguments: list[str]) -> Ending | None:
         return os_ending(error)
     return Ending(2, usage_message(error)) if hasattr(error, "format_message") else None
 
-# %% ../../nbs/40_pipeline.ipynb #213a603f
+# %% ../../nbs/40_pipeline.ipynb #3d44639e
 def prepare_streams() -> None:
     """Open the standard streams that are closed, and let none of them fail for a character."""
     for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
@@ -271,17 +270,16 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
-        settle()
         code = app(args=as_meant(given), prog_name="minicoil", standalone_mode=False)
         if code == 130:  # typer's way to report Ctrl-C
             raise KeyboardInterrupt
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # typer leaves when nobody reads
         end = ending(error, given)
         if end is None:
             raise
-        if isinstance(error, (OSError, ReaderGone)):
+        if isinstance(error, OSError) or end.code == 141:
             give_up_output()
         if end.message and sys.stderr is not None:
             with contextlib.suppress(OSError):

@@ -265,7 +265,7 @@ def add_words(model: str | Path, words: Iterable[str], corpus: Iterable[str] = (
     Raises:
         UserError: The call, the words, the text or the models do not fit.
     """
-    corpus, index, target = tuple(corpus), tuple(index), Path(out or model).resolve()
+    corpus, index, target = tuple(corpus), tuple(index), Path(os.path.realpath(out or model))
     check_call(model, target, corpus, run, out)
     find_files([*corpus, *index], to_stderr)
     with held_workshop(target) as work:

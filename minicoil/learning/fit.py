@@ -43,7 +43,7 @@ def cosines(x: torch.Tensor) -> torch.Tensor:
 
 
 def sharpened(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """Cosines (words, n, n) of unit rows x (words, n, h), not below 0, squared for up to four numbers and cubed for more."""
+    """Cosines (words, n, n) of unit rows x, not below 0, squared for up to four numbers, cubed for more."""
     return (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
 
 
@@ -111,8 +111,10 @@ def mixed_start(values: np.ndarray, n: int, dim: int, word: str) -> np.ndarray:
     return start
 
 # %% ../../nbs/06_objectives_fit.ipynb #c65f92b9
-def first_map(space: MainSpace, n: torch.Tensor, dim: int, words: Sequence[str], begin: torch.Tensor | None) -> torch.Tensor:
-    """P (words, rank, dim) float32 that the steps begin with; `n` (words, 1) rows, `begin` (words, h, dim) directions."""
+def first_map(
+    space: MainSpace, n: torch.Tensor, dim: int, words: Sequence[str], begin: torch.Tensor | None,
+) -> torch.Tensor:
+    """P (words, rank, dim) float32 that the steps begin with, for n (words, 1) rows; `begin` is a goal's."""
     import torch
     if begin is not None:
         start = (space.directions.mT @ begin).float()
@@ -128,12 +130,13 @@ def first_map(space: MainSpace, n: torch.Tensor, dim: int, words: Sequence[str],
 
 # %% ../../nbs/06_objectives_fit.ipynb #c5550419
 def fit_projection(
-    x: torch.Tensor, dim: int, goal: Goal | None = None, words: Sequence[str] | None = None, steps: int = FIT_STEPS,
+    x: torch.Tensor, dim: int, goal: Goal | None = None, words: Sequence[str] | None = None,
+    steps: int = FIT_STEPS,
 ) -> torch.Tensor:
     """Directions in which a word's cosines come close to a goal.
 
     Args:
-        x: (words, n, hidden_size) token embeddings, rows of 0 being padding; at most the first `FIT_ROWS` rows are used.
+        x: (words, n, hidden_size) token embeddings, rows of 0 being padding; the first `FIT_ROWS` are used.
         dim: numbers a word gets.
         goal: the cosines to reach; the rows' own, sharpened, if None.
         words: their names decide what is mixed at the start.
@@ -178,14 +181,16 @@ VIEWS, OLD_WEIGHT, WIDER = 8, 0.5, 1.5
 
 
 def adapted_goal(group: WordGroup) -> Goal:
-    """The goal of words that are trained again: what their embeddings, their graph and their old encoders say."""
+    """The goal of words trained again: what their embeddings, their graph and their old encoders say."""
     import torch
-    middle, directions, _ = graph_projection(group.x, neighbour_graph(group), max(VIEWS, group.dim), group.pooled)
+    graph, wide = neighbour_graph(group), max(VIEWS, group.dim)
+    middle, directions, _ = graph_projection(group.x, graph, wide, group.pooled)
     x = group.x[:, :FIT_ROWS]
     full, pairs = unit(x), real_pairs(x)
     own = cosines((x - middle[:, None].float()) @ directions[:, :, :VIEWS].float())
     old = standardise(cosines(torch.tanh(x @ group.bases)), pairs)
-    views = standardise(sharpened(full, group.dim), pairs).values + standardise(own, pairs).values + OLD_WEIGHT * old.values
+    new = standardise(sharpened(full, group.dim), pairs).values + standardise(own, pairs).values
+    views = new + OLD_WEIGHT * old.values
     goal = (old.mean + WIDER * old.deviation * standardise(views, pairs).values).clamp(-1, 1)
     begin = directions[:, :, : group.dim - 1]
     size = mean_length(full.double() @ begin, real_rows(x))[:, None, None]

@@ -59,14 +59,14 @@ class Centred(NamedTuple):
 
 
 def centre(x: torch.Tensor, graph: torch.Tensor) -> Centred:
-    """Token embeddings x (words, n, hidden_size) minus their mean, each weighted by its degree in the graph (words, n, n)."""
+    """Token embeddings x (words, n, h) minus their mean, each weighted by its degree in the graph."""
     degree = graph.sum(2)
     mean = (degree[:, None] @ x)[:, 0] / degree.sum(1, keepdim=True)
     return Centred((x - mean[:, None]) * (degree > 0)[..., None], mean, degree)
 
 # %% ../../nbs/06_objectives_graph.ipynb #ee655afc
 def pull(points: Centred, graph: torch.Tensor) -> torch.Tensor:
-    """Xᵀ Ã X (words, h, h) float64: how rows agree with their neighbours, and half as much with their neighbours' neighbours."""
+    """Xᵀ Ã X (words, h, h) float64: how rows agree with their neighbours, and with neighbours' neighbours."""
     step = graph @ points.rows
     reach = (step / points.degree.clamp(min=1e-6)[..., None]).mT
     return ((points.rows.mT @ step + TWO_STEPS * reach @ step) / (1 + TWO_STEPS)).double()
@@ -88,7 +88,7 @@ class Directions(NamedTuple):
 
 
 def top_directions(pulled: torch.Tensor, spread: torch.Tensor, dim: int) -> Directions:
-    """The top `dim` solutions of P v = w (S + λ s I) v for P `pulled` and S `spread`, both (words, h, h) float64."""
+    """The top `dim` solutions of P v = w (S + λ s I) v for P `pulled` and S `spread`, both (words, h, h)."""
     import torch
     root = ridge_root(spread, RIDGE)
     half = torch.linalg.solve_triangular(root, (pulled + pulled.mT) / 2, upper=False)
@@ -98,7 +98,9 @@ def top_directions(pulled: torch.Tensor, spread: torch.Tensor, dim: int) -> Dire
     return Directions(values[:, -dim:].flip(1), vectors)
 
 # %% ../../nbs/06_objectives_graph.ipynb #b17afec0
-def graph_projection(x: torch.Tensor, graph: torch.Tensor, dim: int, pooled: torch.Tensor | None = None) -> Projection:
+def graph_projection(
+    x: torch.Tensor, graph: torch.Tensor, dim: int, pooled: torch.Tensor | None = None,
+) -> Projection:
     """Directions in which neighbours stay neighbours: locality preserving projections (He and Niyogi 2003).
 
     Args:
@@ -119,7 +121,7 @@ CONSTANT = 1.0
 
 
 def train_graph(group: WordGroup) -> torch.Tensor:
-    """Encoders (words, hidden_size, dim) float32 that keep neighbours near, with a constant in the last number."""
+    """Encoders (words, h, dim) float32 that keep neighbours near, with a constant in the last number."""
     import torch
     found = graph_projection(group.x, neighbour_graph(group), group.dim, group.pooled)
     constants = torch.zeros(len(group.x), group.dim, device=group.device, dtype=torch.float64)

@@ -53,6 +53,13 @@ class WordSample:
     snippets: np.ndarray | None = None
     base: np.ndarray | None = None
 
+    def required(self, name: str) -> np.ndarray:
+        """A field that an objective cannot do without; a `ValueError` names the word that lacks it."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"the sample of {self.word!r} has no {name}, which the objective needs")
+        return np.asarray(value)
+
 # %% ../../nbs/06_objectives.ipynb #c1a13edc
 ROWS = 64
 
@@ -73,27 +80,16 @@ def stack_rows(arrays: Sequence[np.ndarray], fill: float = 0.0) -> torch.Tensor:
 # %% ../../nbs/06_objectives.ipynb #1d962281
 @dataclass(frozen=True)
 class WordGroup:
-    """Words of one padded length that are trained together.
-
-    Args:
-        samples: a `WordSample` for each word.
-        dim: numbers a word gets.
-        covariance: (hidden_size, hidden_size), how token embeddings of any word vary, or None.
-        seed: decides what is drawn at random.
-        device: where tensors are worked on, `cpu` or `cuda`.
-    """
+    """Words of one padded length that are trained together."""
     samples: Sequence[WordSample]
-    dim: int
-    covariance: np.ndarray | None = None
-    seed: int = 0
-    device: str = "cpu"
+    dim: int                               # numbers a word gets
+    covariance: np.ndarray | None = None   # (hidden_size, hidden_size): how token embeddings of any word vary
+    seed: int = 0                          # decides what is drawn at random
+    device: str = "cpu"                    # or cuda
 
     def field(self, name: str) -> list[np.ndarray]:
         """One field of every sample; a `ValueError` names the word that lacks it."""
-        for sample in self.samples:
-            if getattr(sample, name) is None:
-                raise ValueError(f"the sample of {sample.word!r} has no {name}, which the objective needs")
-        return [np.asarray(getattr(sample, name)) for sample in self.samples]
+        return [sample.required(name) for sample in self.samples]
 
     def has(self, name: str) -> bool:
         """Whether every sample has a field."""
@@ -129,7 +125,7 @@ class Objective:
         name: what `--objective` calls it.
         train: a function from a `WordGroup` to encoders (words, hidden_size, dim) float32.
         needs: fields of `WordSample` that it reads beside the token embeddings.
-        layers: how many of the transformer's last layers a token embedding is the mean of, in training and serving.
+        layers: how many of the transformer's last layers a token embedding is the mean of.
         squares: float32 matrices (n, n) of a word alive at once while it is trained.
         bytes_per_number: further bytes that a word takes for each of its numbers.
         constant: which of a word's numbers holds the constant, or None if none does.
@@ -186,7 +182,7 @@ def fix_signs(directions: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/06_objectives.ipynb #51d6adf5
 def ridge_root(gram: torch.Tensor, ridge: float) -> torch.Tensor:
-    """The lower Cholesky factor (words, h, h) of Gram matrices (words, h, h) float64, with `ridge` of their mean eigenvalue added."""
+    """Lower Cholesky factor (words, h, h) of Gram matrices with `ridge` mean eigenvalues added."""
     import torch
     size = gram.diagonal(dim1=1, dim2=2).mean(1)
     eye = torch.eye(gram.shape[1], device=gram.device, dtype=torch.float64)
@@ -194,9 +190,21 @@ def ridge_root(gram: torch.Tensor, ridge: float) -> torch.Tensor:
 
 # %% ../../nbs/06_objectives.ipynb #5b1e9d02
 def descend(
-    loss: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, steps: int, high: float = 0.03, low: float = 0.001,
+    loss: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, steps: int,
+    high: float = 0.03, low: float = 0.001,
 ) -> torch.Tensor:
-    """Parameters (words, …) after Adam steps (Kingma and Ba 2015) of falling size; `loss` gives one value a word."""
+    """Parameters after Adam steps of falling size (Kingma and Ba 2015, algorithm 1).
+
+    Args:
+        loss: a function from parameters (words, …) to one value a word.
+        start: (words, …) where the steps begin.
+        steps: how many.
+        high: the first step size.
+        low: the last step size.
+
+    Returns:
+        (words, …), each word's by its own gradient alone.
+    """
     import torch
     p = start.clone().requires_grad_(True)
     first, second = torch.zeros_like(p), torch.zeros_like(p)
@@ -210,7 +218,7 @@ def descend(
 
 # %% ../../nbs/06_objectives.ipynb #46a2b9e3
 def one_direction(x: torch.Tensor, ridge: float = 1e-4) -> torch.Tensor:
-    """u (words, hidden_size) float64 with x·u ≈ 1 for the rows of x (words, n, hidden_size): ridge solutions."""
+    """u (words, h) float64 with x·u ≈ 1 for the rows of x (words, n, h): ridge solutions."""
     import torch
     x = x.double()
     return torch.cholesky_solve(x.sum(1)[..., None], ridge_root(x.mT @ x, ridge))[..., 0]
@@ -242,12 +250,12 @@ def real_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def mean_length(y: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """(words,): the root of the mean square length of the real rows of y (words, n, d), whose padding is 0."""
+    """(words,): root mean square length of the real rows of y (words, n, d), whose padding is 0."""
     return ((y**2).sum((1, 2)) / real.sum(1)).sqrt().clamp(min=1e-12)
 
 # %% ../../nbs/06_objectives.ipynb #e0e6495e
 def nearly_linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """W (words, h, dim) float32 along w float64, so small that tanh is nearly linear for the rows of x (words, n, h)."""
+    """W (words, h, dim) float32 along w, so small that tanh is nearly linear for the rows of x."""
     return (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
 
 
@@ -297,7 +305,7 @@ def keep_level(x: np.ndarray, w: np.ndarray, base: np.ndarray) -> np.ndarray:
 
 
 def bisect(enough: Callable[[float], bool], low: float = 0.0, high: float = 20.0, steps: int = 30) -> float:
-    """The largest number found by bisection that is not yet `enough`, for a test that turns true as numbers grow."""
+    """The largest number that is not yet `enough`, by bisection; the test turns true as numbers grow."""
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
@@ -328,4 +336,5 @@ def train_group(
     found = np.ascontiguousarray(trained.cpu().numpy())
     if samples[0].base is None:
         return found
-    return np.stack([keep_level(sample.tokens, w, sample.base) for sample, w in zip(samples, found)])
+    bases = [sample.required("base") for sample in samples]
+    return np.stack([keep_level(s.tokens, w, base) for s, w, base in zip(samples, found, bases)])

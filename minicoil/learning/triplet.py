@@ -38,10 +38,10 @@ class Triplets(NamedTuple):
 
 
 def draw_triplets(similar: torch.Tensor, n: torch.Tensor, steps: int, seed: int) -> Iterator[Triplets]:
-    """Yields `Triplets` for each step among the first n (words,) rows; `similar` (words, rows, rows) are the target's cosines."""
+    """Yields each step's `Triplets` among the first n (words,) rows; `similar` are the target's cosines."""
     import torch
     generator = torch.Generator().manual_seed(seed)
-    chance = torch.rand((steps, 1, TRIPLETS, 3), generator=generator)  # the same for every word, whatever the group
+    chance = torch.rand((steps, 1, TRIPLETS, 3), generator=generator)  # the same for every word
     for i in range(steps):
         drawn = (chance[i] * n[:, None, None]).long().to(similar.device)
         yield nearer_first(drawn, similar)
@@ -68,7 +68,7 @@ class MainDirections(NamedTuple):
 
 
 def main_directions(views: Sequence[torch.Tensor], rank: int = TRIPLET_RANK) -> MainDirections:
-    """The main directions of the first of some views (words, n, h), centred by the caller, and all views in them."""
+    """Main directions of the first of some views (words, n, h), centred by the caller; all views in them."""
     import torch
     values, vectors = torch.linalg.eigh((views[0].mT @ views[0]).double())
     rank = min(rank, views[0].shape[2])
@@ -79,7 +79,7 @@ def main_directions(views: Sequence[torch.Tensor], rank: int = TRIPLET_RANK) -> 
 
 # %% ../../nbs/06_objectives_triplet.ipynb #c549b3c2
 def triplet_loss(y: Sequence[torch.Tensor], gaps: torch.Tensor) -> torch.Tensor:
-    """(words,): mean miss of triplets y, three unit vectors (words, TRIPLETS, dim) each, whose cosines should differ by `gaps`."""
+    """(words,): mean miss of triplets y, three unit vectors (words, TRIPLETS, dim) each."""
     miss = (gaps - ((y[0] * y[1]).sum(2) - (y[0] * y[2]).sum(2))).clamp(min=0) * (gaps > 0)
     return miss.sum(1) / (gaps > 0).sum(1).clamp(min=1)
 
@@ -88,7 +88,8 @@ TRIPLET_STEPS = 400
 
 
 def triplet_projection(
-    x: torch.Tensor, targets: torch.Tensor, dim: int, snippets: torch.Tensor | None = None, steps: int = TRIPLET_STEPS, seed: int = 0,
+    x: torch.Tensor, targets: torch.Tensor, dim: int, snippets: torch.Tensor | None = None,
+    steps: int = TRIPLET_STEPS, seed: int = 0,
 ) -> Projection:
     """Directions in which the nearer of two sentences is the one that the target says.
 
@@ -101,7 +102,7 @@ def triplet_projection(
         seed: decides which triplets are drawn.
 
     Returns:
-        A `Projection` with constants in its own units.
+        A `Projection`; its constants are in units of the other part's length, as `serving_matrices` asks.
     """
     import torch
     real = real_rows(x)
@@ -117,11 +118,14 @@ def triplet_projection(
         return triplet_loss(shown([small_vectors(view, p) for view in views], rows, side), gaps)
 
     p = descend(loss, first_step(directions.shape[2], dim, x), steps, high=0.05)
-    return Projection(mean.double(), directions @ p[:, :-1].double(), p[:, -1].double())
+    mean, directions = mean.double(), directions @ p[:, :-1].double()
+    real = real.double()
+    length = mean_length((x.double() - mean[:, None]) @ directions * real[..., None], real)
+    return Projection(mean, directions, p[:, -1].double() / length[:, None])
 
 # %% ../../nbs/06_objectives_triplet.ipynb #287d01df
 def first_step(rank: int, dim: int, x: torch.Tensor) -> torch.Tensor:
-    """Parameters (words, rank + 1, dim) to begin with: the main directions themselves, and a constant of 0.1."""
+    """Parameters (words, rank + 1, dim) to begin with: the main directions, and a constant of 0.1."""
     import torch
     start = torch.cat([torch.eye(rank + 1, dim)[:-1], torch.full((1, dim), 0.1)])
     return start.repeat(len(x), 1, 1).to(x.device)
@@ -134,7 +138,7 @@ def small_vectors(view: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 
 def shown(views: Sequence[torch.Tensor], rows: torch.Tensor, side: torch.Tensor) -> list[torch.Tensor]:
-    """The three vectors (words, TRIPLETS, dim) of triplets: of the first of two views where `side` is true, else of the second."""
+    """Three vectors (words, TRIPLETS, dim) a triplet, of the first view where `side`, else the second."""
     import torch
 
     def take(y: torch.Tensor, j: int) -> torch.Tensor:
@@ -145,11 +149,9 @@ def shown(views: Sequence[torch.Tensor], rows: torch.Tensor, side: torch.Tensor)
 # %% ../../nbs/06_objectives_triplet.ipynb #446f8af6
 def train_triplet(group: WordGroup) -> torch.Tensor:
     """Encoders (words, hidden_size, dim) float32 that see the same sentence nearer as the target does."""
-    x, snippets = group.x, group.stacked("snippets") if group.has("snippets") else None
-    mean, directions, constants = triplet_projection(x, group.stacked("targets"), group.dim, snippets, seed=group.seed)
-    real = real_rows(x).double()
-    size = mean_length((x.double() - mean[:, None]) @ directions * real[..., None], real)
-    return serving_matrices(x, Projection(mean, directions, constants / size[:, None]))
+    snippets = group.stacked("snippets") if group.has("snippets") else None
+    found = triplet_projection(group.x, group.stacked("targets"), group.dim, snippets, seed=group.seed)
+    return serving_matrices(group.x, found)
 
 
 TRIPLET = Objective(

@@ -24,7 +24,7 @@ __all__ = ['UMAP', 'centre_real', 'regress', 'train_umap']
 
 # %% ../../nbs/06_objectives_umap.ipynb #c7e97713
 def centre_real(x: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows x (words, n, d) minus their mean (words, d), and that mean; rows that are not `real` (words, n, 1) are 0."""
+    """Rows x (words, n, d) minus their mean (words, d), and that mean; rows that are not `real` are 0."""
     mean = (x * real).sum(1) / real.sum(1)
     return (x - mean[:, None]) * real, mean
 

@@ -15,7 +15,7 @@ import collections
 import math
 import random
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def nearest(distances: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Indices (n, k) int32 of each row's nearest others, nearest first; k is at most a third of n."""
     k = max(1, min(k, len(distances) // 3))
     others = distances + np.diag(np.full(len(distances), np.inf, distances.dtype))
-    found = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)  # in order of rows, so that equal distances keep it
+    found = np.sort(np.argpartition(others, k - 1, axis=1)[:, :k], axis=1)
     order = np.argsort(np.take_along_axis(others, found, axis=1), axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1).astype(np.int32)
 
@@ -101,7 +101,7 @@ def cluster_neighbours(n: int) -> int:
 
 def edges_of(near: np.ndarray) -> Edges:
     """The edges of neighbour lists (n, k)."""
-    edges = collections.Counter()
+    edges: collections.Counter = collections.Counter()
     for i, row in enumerate(near.tolist()):
         edges.update((min(i, j), max(i, j)) for j in row)
     pairs = sorted(edges)
@@ -112,7 +112,7 @@ APART = 0.5
 
 
 def closeness(clusters: np.ndarray, edges: Edges) -> np.ndarray:
-    """Edges between two clusters over what chance would give (Newman 2006, eq. 2): (c, c), only above the diagonal."""
+    """Edges between two clusters over what chance gives (Newman 2006, eq. 2), above the diagonal."""
     n = clusters.max() + 1
     between = np.zeros((n, n))
     np.add.at(between, (clusters[edges.pairs[:, 0]], clusters[edges.pairs[:, 1]]), edges.weights)
@@ -122,7 +122,7 @@ def closeness(clusters: np.ndarray, edges: Edges) -> np.ndarray:
 
 
 def merge_touching(clusters: np.ndarray, edges: Edges, apart: float = APART) -> np.ndarray:
-    """Clusters (n,), the closest pair merged until every two have under `apart` of the edges that chance would give."""
+    """Clusters (n,), the closest merged until each two have under `apart` of the edges by chance."""
     while clusters.max() > 0:
         ratio = closeness(clusters, edges)
         if ratio.max() < apart:
@@ -133,7 +133,10 @@ def merge_touching(clusters: np.ndarray, edges: Edges, apart: float = APART) -> 
 
 # %% ../../nbs/20_senses.ipynb #70167f31
 def find_clusters(near: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Community (n,) int16 of each row of a neighbour graph (n, k), largest first; one for fewer than `FEWEST` rows."""
+    """Community (n,) int16 of each row of a neighbour graph (n, k), largest first.
+
+    Fewer than `FEWEST` rows are one community.
+    """
     import igraph
     if len(near) < FEWEST:
         return np.zeros(len(near), np.int16)
@@ -141,7 +144,8 @@ def find_clusters(near: np.ndarray, seed: int = 0) -> np.ndarray:
     igraph.set_random_number_generator(random.Random(seed))
     graph = igraph.Graph(n=len(near), edges=edges.pairs.tolist())
     found = graph.community_leiden(
-        objective_function="modularity", weights=edges.weights.tolist(), resolution=RESOLUTION, n_iterations=-1,
+        objective_function="modularity", resolution=RESOLUTION, weights=edges.weights.tolist(),
+        n_iterations=-1,
     )
     return by_size(merge_touching(np.array(found.membership), edges))
 
@@ -165,17 +169,20 @@ def words_in(text: str) -> set[str]:
     return {w for w in words if w.isalpha() and len(w) > 2}
 
 
-def count_stems(texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str) -> StemCounts:
+def count_stems(
+    texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str,
+) -> StemCounts:
     """How many sentences of each cluster have each stem that is neither a stop word nor the word's own."""
     stem, stops = stemmer(language).stem_word, stop_words(language)
     own = {stem(f) for f in own_forms}
-    found = StemCounts(collections.defaultdict(collections.Counter), collections.defaultdict(collections.Counter))
+    by_cluster: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
+    spelled: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     for text, c in zip(texts, clusters):
         for word in words_in(text) - stops:
             if stem(word) not in own:
-                found.by_cluster[c][stem(word)] += 1
-                found.spelled[stem(word)][word] += 1
-    return found
+                by_cluster[c][stem(word)] += 1
+                spelled[stem(word)][word] += 1
+    return StemCounts(by_cluster, spelled)
 
 # %% ../../nbs/20_senses.ipynb #09652134
 def log_odds(inside: collections.Counter, rest: collections.Counter) -> dict[str, float]:
@@ -193,7 +200,8 @@ def log_odds(inside: collections.Counter, rest: collections.Counter) -> dict[str
 
 # %% ../../nbs/20_senses.ipynb #ce0f3825
 def telling_words(
-    texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str = "english", top: int = 3,
+    texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str = "english",
+    top: int = 3,
 ) -> list[list[str]]:
     """For each cluster the `top` words that set it apart from the word's other sentences."""
     counts = count_stems(texts, clusters, own_forms, language)
@@ -223,7 +231,8 @@ def umap_layout(distances: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:
         start = "spectral" if len(distances) > dim + 2 else "random"
         neighbours = min(15, len(distances) - 1)
         reducer = umap.UMAP(
-            n_components=dim, metric="precomputed", n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1,
+            n_components=dim, metric="precomputed", n_neighbors=neighbours, init=start, random_state=seed,
+            n_jobs=1,
         )
         return reducer.fit_transform(distances).astype(np.float32)
 
@@ -237,7 +246,7 @@ class WordSenses(TypedDict):
 
 
 def senses_of(targets: np.ndarray, seed: int = 0, picture: bool = False, layout_dim: int = 0) -> WordSenses:
-    """A word's neighbours and clusters from targets (n, d), with a picture and a layout of `layout_dim` if asked for."""
+    """A word's senses by its targets (n, d), with a picture and a layout in `layout_dim` if asked for."""
     distances = cosine_distances(targets)
     return {
         "neighbours": nearest(distances),
@@ -247,7 +256,9 @@ def senses_of(targets: np.ndarray, seed: int = 0, picture: bool = False, layout_
     }
 
 # %% ../../nbs/20_senses.ipynb #6c4d54f4
-def describe_clusters(texts: Sequence[str], clusters: np.ndarray, forms: Sequence[str], language: str) -> dict:
+def describe_clusters(
+    texts: Sequence[str], clusters: np.ndarray, forms: Sequence[str], language: str,
+) -> dict[str, Any]:
     """{sentences, clusters: [{name, sentences}]} of a word with sentences `texts` in clusters (n,)."""
     names = telling_words(texts, clusters.tolist(), forms, language)
     sizes = np.bincount(clusters).tolist()
@@ -261,7 +272,7 @@ def filled(rows: np.ndarray | None, n: int, dim: int) -> np.ndarray:
 
 
 def save_senses(run: Run, number: int, found: Sequence[WordSenses]) -> None:
-    """Write one shard's `neighbours-`, `clusters-`, `picture-` and, if the objective learns one, `layout-*.npy`."""
+    """Write one shard's `neighbours-`, `clusters-`, `picture-` and, if one is learned, `layout-*.npy`."""
     near = [word["neighbours"] for word in found]
     arrays = {
         "neighbours": [np.pad(a, ((0, 0), (0, NEIGHBOURS - a.shape[1])), constant_values=-1) for a in near],
@@ -283,7 +294,7 @@ WORDS_PER_SHARD = 250
 
 
 def compress_shard(shard: tuple[int, list], run: Run) -> None:
-    """Neighbours, clusters and layouts of one shard (number, [(index, word, forms, ids)]) and its `senses-*.json`."""
+    """The arrays and `senses-*.json` of one shard (number, [(index, word, forms, ids)])."""
     number, members = shard
     one_thread()
     path, p = run.stage("senses").path / f"senses-{number:05d}.json", run.params
@@ -301,7 +312,7 @@ def compress_shard(shard: tuple[int, list], run: Run) -> None:
     save_json(path, facts)
 
 # %% ../../nbs/20_senses.ipynb #64aae0de
-def compress_dimensions(run: Run, words_per_shard: int = WORDS_PER_SHARD) -> dict:
+def compress_dimensions(run: Run, words_per_shard: int = WORDS_PER_SHARD) -> dict[str, Any]:
     """Stage `senses`: neighbour graph, clusters and names for every word, and the layouts that are wanted."""
     if run.stage("senses").done:
         return run.stage("senses").manifest
@@ -309,8 +320,9 @@ def compress_dimensions(run: Run, words_per_shard: int = WORDS_PER_SHARD) -> dic
     members = [(i, *drawn) for i, drawn in enumerate(drawn_sentences(run))]
     shards = [members[a : a + words_per_shard] for a in range(0, len(members), words_per_shard)]
     with run.working("senses") as stage:
-        map_shards("minicoil.stages.senses:compress_shard", enumerate(shards), run, jobs=run.jobs, title="senses")
-        facts = {}
+        work = "minicoil.stages.senses:compress_shard"
+        map_shards(work, enumerate(shards), run, jobs=run.jobs, title="senses")
+        facts: dict[str, Any] = {}
         for i in range(len(shards)):
             facts |= load_json(stage.path / f"senses-{i:05d}.json")
         save_json(stage.path / "senses.json", facts)
@@ -323,7 +335,8 @@ def compress_dimensions(run: Run, words_per_shard: int = WORDS_PER_SHARD) -> dic
 # %% ../../nbs/20_senses.ipynb #6d779cf1
 def load_arrays(run: Run, number: int) -> dict[str, np.ndarray]:
     """{kind: rows} that one shard has."""
-    paths = {kind: run.stage("senses").path / f"{kind}-{number:05d}.npy" for kind in WordSenses.__annotations__}
+    path = run.stage("senses").path
+    paths = {kind: path / f"{kind}-{number:05d}.npy" for kind in WordSenses.__annotations__}
     return {kind: load_npy(path) for kind, path in paths.items() if path.exists()}
 
 

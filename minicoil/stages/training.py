@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,9 +35,10 @@ from ..text.transformer import chosen_device
 
 # %% ../../nbs/22_training.ipynb #63f91a68
 def train_word(
-    sample: WordSample, objective: str | Objective = "graph", dim: int = 4, pooled: np.ndarray | None = None, seed: int = 0,
+    sample: WordSample, objective: str | Objective = "graph", dim: int = 4,
+    pooled: np.ndarray | None = None, seed: int = 0,
 ) -> np.ndarray:
-    """The encoder (hidden_size, dim) float32 of one word; `pooled` is how token embeddings of any word vary."""
+    """The encoder (hidden_size, dim) float32 of one word; the arguments are those of `train_group`."""
     return train_group(objective, [sample], dim, pooled, seed)[0]
 
 # %% ../../nbs/22_training.ipynb #f6874000
@@ -46,29 +48,29 @@ def group_words(
 ) -> list[list[int]]:
     """Positions of words with `sizes` sentences, in groups that are trained at once.
 
-    A group is of one padded length, holds only words that are `known` or only ones that are not, and takes at most
-    `memory_gb`; it has at least one word.
+    A group is of one padded length, holds only words that are `known` or only ones that are not, and takes
+    at most `memory_gb`; it has at least one word.
     """
-    memory = 1e9 * float(memory_gb or os.environ.get("MINICOIL_MEMORY_GB", 1))
-    by_length = {}
+    bound = os.environ.get("MINICOIL_MEMORY_GB", "1") if memory_gb is None else memory_gb
+    by_length: dict[tuple[int, bool], list[int]] = {}
     for i, n in enumerate(sizes):
         by_length.setdefault((padded_length(n), bool(known and known[i])), []).append(i)
     groups = []
     for (length, _), members in sorted(by_length.items()):
-        at_once = max(1, int(memory // load_objective(objective).memory(length, hidden_size, dim)))
+        memory = load_objective(objective).memory(length, hidden_size, dim)
+        at_once = max(1, int(1e9 * float(bound) // memory))
         groups += [members[a : a + at_once] for a in range(0, len(members), at_once)]
     return groups
 
 # %% ../../nbs/22_training.ipynb #5ee7d83a
 def word_samples(run: Run, only: int | None = None) -> Iterator[WordSample]:
-    """Yields each word's `WordSample` as stages 20 and 21 left it, in the order of the words; `only` one shard's."""
-    snippets, forms = itertools.repeat(None), trained_words(run)
+    """Yields each word's `WordSample` as stages 20 and 21 left it, in their order; `only` one shard's."""
+    forms, snippets = trained_words(run), cast(Iterator[np.ndarray | None], itertools.repeat(None))
     if "snippets" in load_objective(run.params.objective).needs:
         snippets = (found.tokens for found in word_tokens(run, only, "snippets"))
-    for (word, ids, tokens), (_, senses), short in zip(word_tokens(run, only), word_senses(run, only), snippets):
-        yield WordSample(
-            word, tokens, ids, forms[word], senses["neighbours"], senses["clusters"], senses["layout"], snippets=short,
-        )
+    for found, (word, senses), short in zip(word_tokens(run, only), word_senses(run, only), snippets):
+        near, clusters, layout = senses["neighbours"], senses["clusters"], senses["layout"]
+        yield WordSample(word, found.tokens, found.ids, forms[word], near, clusters, layout, snippets=short)
 
 # %% ../../nbs/22_training.ipynb #3986664f
 def unit_targets(run: Run, drawn: Sequence[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -79,14 +81,15 @@ def unit_targets(run: Run, drawn: Sequence[tuple[int, np.ndarray]]) -> Iterator[
 def with_targets(run: Run, samples: Sequence[WordSample]) -> list[WordSample]:
     """The samples of some words with their targets, for which the files are searched once."""
     number = {word: i for i, word in enumerate(trained_words(run))}
-    found = unit_targets(run, [(number[sample.word], sample.ids) for sample in samples])
+    found = unit_targets(run, [(number[sample.word], sample.required("ids")) for sample in samples])
     return [replace(sample, targets=targets) for sample, targets in zip(samples, found)]
 
 # %% ../../nbs/22_training.ipynb #2d1b0a18
 def complete_sample(run: Run, sample: WordSample) -> WordSample:
     """A word's sample with targets and a layout, whatever the run's own objective needs."""
     sample, = with_targets(run, [sample])
-    return replace(sample, layout=umap_layout(cosine_distances(sample.targets), run.params.dim, run.params.seed))
+    distances = cosine_distances(sample.required("targets"))
+    return replace(sample, layout=umap_layout(distances, run.params.dim, run.params.seed))
 
 # %% ../../nbs/22_training.ipynb #03ad68bc
 def starting_encoders(folder: str, dim: int) -> dict[str, np.ndarray]:
@@ -100,7 +103,7 @@ def starting_encoders(folder: str, dim: int) -> dict[str, np.ndarray]:
 
 # %% ../../nbs/22_training.ipynb #e062e565
 def separation(y: np.ndarray, clusters: np.ndarray) -> float:
-    """Share of rows of y (n, dim) whose nearest other row, by cosine, has the same cluster; 1 if there is one cluster only."""
+    """Share of rows of y (n, dim) whose nearest other row has the same cluster; 1 if there is one cluster."""
     if len(set(clusters.tolist())) < 2:
         return 1.0
     similar = y @ y.T
@@ -110,22 +113,22 @@ def separation(y: np.ndarray, clusters: np.ndarray) -> float:
 # %% ../../nbs/22_training.ipynb #56338f1a
 def word_quality(sample: WordSample, w: np.ndarray) -> dict[str, float]:
     """{sentences, senses, separation} of a word with encoder w (hidden_size, dim)."""
-    senses = len(set(sample.clusters.tolist()))
-    apart = round(separation(apply(sample.tokens, w), sample.clusters), 4)
-    return {"sentences": len(sample.tokens), "senses": senses, "separation": apart}
+    clusters = sample.required("clusters")
+    apart = round(separation(apply(sample.tokens, w), clusters), 4)
+    return {"sentences": len(sample.tokens), "senses": len(set(clusters.tolist())), "separation": apart}
 
 # %% ../../nbs/22_training.ipynb #c5bb4978
-def train_samples(run: Run, samples: Sequence[WordSample], device: str) -> list[np.ndarray]:
-    """Encoders (hidden_size, dim) float32 of some words of a run, in their order."""
+def train_samples(run: Run, samples: Sequence[WordSample], device: str) -> np.ndarray:
+    """Encoders (words, hidden_size, dim) float32 of some words of a run, in their order."""
     p, objective = run.params, load_objective(run.params.objective)
-    pooled, encoders = load_npy(run.stage("tokens").path / "pooled.npy"), [None] * len(samples)
+    pooled = load_npy(run.stage("tokens").path / "pooled.npy")
+    encoders = np.empty((len(samples), samples[0].tokens.shape[1], p.dim), np.float32)
     sizes, known = [len(s.tokens) for s in samples], [s.base is not None for s in samples]
     for group in group_words(sizes, samples[0].tokens.shape[1], p.dim, objective, known=known):
         chosen = [samples[i] for i in group]
         if "targets" in objective.needs:
             chosen = with_targets(run, chosen)
-        for i, w in zip(group, train_group(objective, chosen, p.dim, pooled, p.seed, device)):
-            encoders[i] = w
+        encoders[group] = train_group(objective, chosen, p.dim, pooled, p.seed, device)
     return encoders
 
 # %% ../../nbs/22_training.ipynb #ecc5ece9
@@ -139,7 +142,7 @@ def train_shard(number: int, run: Run) -> None:
     samples = [replace(sample, base=base.get(sample.word)) for sample in word_samples(run, number)]
     encoders = train_samples(run, samples, chosen_device())
     quality = {sample.word: word_quality(sample, w) for sample, w in zip(samples, encoders)}
-    save_npy(out / f"part-{number:05d}.npy", np.stack(encoders))
+    save_npy(out / f"part-{number:05d}.npy", encoders)
     save_json(out / f"quality-{number:05d}.json", quality)
 
 # %% ../../nbs/22_training.ipynb #45f6e0b7
@@ -152,7 +155,7 @@ def collect_encoders(run: Run, words: Sequence[str], shards: Sequence[int]) -> n
     return np.ascontiguousarray(encoders)    # safetensors writes memory as it lies
 
 # %% ../../nbs/22_training.ipynb #7b805d92
-def train_words(run: Run) -> dict:
+def train_words(run: Run) -> dict[str, Any]:
     """Stage `training`: `encoders.safetensors` (words, hidden_size, dim) float32 and `quality.json`."""
     if run.stage("training").done:
         return run.stage("training").manifest
@@ -162,7 +165,8 @@ def train_words(run: Run) -> dict:
     with run.working("training") as stage:
         begin, shards = time.perf_counter(), range(len(run.stage("tokens").manifest["shards"]))
         map_shards("minicoil.stages.training:train_shard", shards, run, jobs=jobs, title="training", gpu=True)
-        quality, words = {}, list(trained_words(run))
+        quality: dict[str, Any] = {}
+        words = list(trained_words(run))
         for i in shards:
             quality |= load_json(stage.path / f"quality-{i:05d}.json")
         encoders = collect_encoders(run, words, shards)

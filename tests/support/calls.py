@@ -1,4 +1,6 @@
-"""The `minicoil` command called in this process: as from a shell, without the seconds that a new process needs to start."""
+"""The `minicoil` command called in this process: as from a shell, without the seconds that a new process
+needs to start."""
+
 import contextlib
 import io
 import os
@@ -15,6 +17,7 @@ from minicoil.commands.pipeline import main  # noqa: E402
 @dataclass
 class Done:
     """A finished command, with the names that `subprocess` uses."""
+
     returncode: int
     stdout: str
     stderr: str
@@ -32,7 +35,8 @@ def written(wrapped):
 
 
 def call(folder, *arguments, given=b"", encoding="utf-8", **environment):
-    """The command, called in `folder` with bytes `given` on standard input; an error that it does not handle is raised."""
+    """The command, called in `folder` with bytes `given` on standard input; an error that it does not
+    handle is raised."""
     out, err = stream(encoding), stream(encoding)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(folder))
