@@ -63,11 +63,11 @@ def work_folder(target: Path) -> Path:
 
 def sweep_work(work: Path) -> None:
     """Remove everything in a work folder but its lock"""
-    for litter in work.iterdir():
-        if litter.is_dir():
-            shutil.rmtree(litter)
-        elif litter.name != "lock":
-            litter.unlink()
+    for left in work.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != "lock":
+            left.unlink()
 
 
 @contextlib.contextmanager

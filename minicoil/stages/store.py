@@ -331,7 +331,7 @@ def upload_to_qdrant(run: Run) -> dict[str, Any]:
         if points != expected:
             where = getattr(store, "collection", stage.path / "qdrant")
             raise UserError(f"{where} holds {points} points instead of {expected}: "
-                            "make it anew with --from store")
+                            "make it again with --from store")
         save_draw(stage.path / "drawn.parquet", drawn)
         named = {"collection": store.collection} if isinstance(store, ServerStore) else {}
         stage.finish(points=points, engine=store.name, drawn=sum(len(draw.ids) for draw in drawn), **named)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
            'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'load_sentence_transformer',
-           'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device', 'token_layers', 'layer_mean',
-           'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
+           'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device', 'layer_mean', 'load_tokenizer',
+           'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../../nbs/02_transformer.ipynb #a74ca4de
 import contextlib
@@ -181,11 +181,6 @@ def chosen_device():
 
 # %% ../../nbs/02_transformer.ipynb #95a826c2
 LAYERS = 4
-
-
-def token_layers(objective):
-    "How many of the last layers the token embeddings of an objective are the mean of"
-    return 1 if objective == "fit" else LAYERS
 
 
 def layer_mean(hidden, last, layers=LAYERS):
