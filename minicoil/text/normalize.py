@@ -129,7 +129,7 @@ def normalize_with_offsets(text: str) -> NormalizedText:
     for glyph in glyphs(text):
         if before and needs_space(before, glyph):
             found.append(" ")
-            offsets.append((glyph.start, glyph.start))
+            offsets.append((glyph.start, max(before.end, glyph.start)))
         found.append(glyph.text)
         offsets.append((glyph.start, glyph.end))
         before = glyph
