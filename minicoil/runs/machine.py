@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FOLDER_VARIABLES', 'LONGEST_SOCKET', 'LITTLE_ROOM', 'RECORDED', 'nearest', 'can_write', 'is_home',
-           'drop_unusable_folders', 'keep_models', 'name_user', 'settle', 'socket_folder', 'room_in', 'need_room',
-           'full_disk', 'peak_memory', 'versions']
+           'drop_unusable_folders', 'keep_models', 'name_user', 'settle', 'socket_folder', 'room_in', 'is_temporary',
+           'need_room', 'full_disk', 'peak_memory', 'versions']
 
 # %% ../../nbs/00_machine.ipynb #10f969d8
 import contextlib
@@ -104,13 +104,19 @@ def room_in(folder: str | Path) -> int:
     return shutil.disk_usage(nearest(folder)).free >> 20
 
 
+def is_temporary(folder: str | Path) -> bool:
+    "Whether a folder lies in the one for temporary files, on the same disk"
+    temporary = Path(tempfile.gettempdir())
+    inside = temporary in [Path(folder), *Path(folder).parents]
+    return inside and nearest(folder).stat().st_dev == temporary.stat().st_dev
+
+
 def need_room(folder: str | Path, megabytes: int = LITTLE_ROOM) -> None:
     "A `UserError` unless so many MB are free on the disk of a folder"
     free = room_in(folder)
     if free < megabytes:
-        temporary = Path(tempfile.gettempdir()) in [Path(folder), *Path(folder).parents]
-        advice = "set TMPDIR to a folder with more" if temporary else "make room, or choose another folder"
-        raise UserError(f"{folder} has {free} MB of room, {megabytes} MB are needed: {advice}")
+        choice = "set TMPDIR to another folder" if is_temporary(folder) else "choose another folder"
+        raise UserError(f"{folder} has {free} MB of room, {megabytes} MB are needed: make room, or {choice}")
 
 
 def full_disk(*folders: str | Path) -> str:
