@@ -123,7 +123,7 @@ def test_points_of_others_are_refused(place, owner, model):
 def test_points_of_others_stay_where_the_collection_is_named(place, owner, model):
     """A named collection takes our points beside others': only ours are found, renewed and deleted."""
     owner.put({i: OF_OTHERS for i in range(5)})
-    assert build_collection(place, model, BATS, name="minicoil")["embedded"] == 3
+    assert build_collection(place, model, BATS, 2.0, name="minicoil")["embedded"] == 3
     with open_collection(place, name="minicoil") as home:
         assert len(home.digests()) == 3
         for using in WAYS:
@@ -132,7 +132,7 @@ def test_points_of_others_stay_where_the_collection_is_named(place, owner, model
             assert len(hits) == (3 if using != "minicoil" else 2)
         for hit, rows in explain_hits(home, model, "the bat", search(home, model, "the bat", 10)):
             assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=1e-3)
-    assert build_collection(place, model, BATS[:1], name="minicoil")["embedded"] == 0
+    assert build_collection(place, model, BATS[:1], 2.0, name="minicoil")["embedded"] == 0
     left = owner.payloads()
     assert [left[i] for i in range(5)] == [OF_OTHERS] * 5
     assert sum(payload.get("id") is not None for payload in left.values()) == 1
@@ -281,7 +281,7 @@ def test_a_mean_length_that_is_given(place, model):
     build_collection(place, model, BATS, avg_len=5.0)
     again = build_collection(place, model, BATS, avg_len=5.1)
     assert again == {"documents": 3, "embedded": 3, "avg_len": 5.1}
-    for wrong in (0, -1, float("nan"), float("inf"), 10**400, "long", True):
+    for wrong in (0, -1, float("nan"), float("inf"), 10**400, "long", [5]):
         with pytest.raises(UserError, match="avg_len"):
             build_collection(place, model, BATS, avg_len=wrong)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..learning.objectives import OBJECTIVES, load_objective
-from .documents import positive_number
+from .documents import given_length
 from .judged import Judged, read_judged
 from minicoil.retrieval.retrieval import (
     DEPTH,
@@ -55,8 +55,8 @@ def check_benchmark(systems: Iterable[str], avg_len: Any, seed: Any) -> None:
     "Raise a `UserError` for a system that there is not, or a number out of range"
     for system in systems:
         one_of("system", system, SYSTEMS)
-    if avg_len != "auto" and not positive_number(avg_len):
-        raise UserError(f"avg_len is {avg_len!r}; it can be auto or a number above 0")
+    if avg_len != "auto":
+        given_length(avg_len)
     whole_number("seed", seed, 0)
 
 # %% ../../nbs/33_benchmark.ipynb #2d8731be
@@ -79,7 +79,7 @@ def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[
         runs[system] = {q: ranked(scores, system, i, names, rng) for i, q in enumerate(queries)}
     return runs
 
-# %% ../../nbs/33_benchmark.ipynb #a30d87c9
+# %% ../../nbs/33_benchmark.ipynb #674e68b7
 class Read(NamedTuple):
     "A judged collection, read: its `Index`, the queries' `Forms`, and the mean length of documents for BM25"
     index: Index
@@ -104,7 +104,7 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
         scores["dense"] = read.asked.dense @ read.index.forms.dense.T
     return scores
 
-# %% ../../nbs/33_benchmark.ipynb #6f879b74
+# %% ../../nbs/33_benchmark.ipynb #f067cdb6
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
                         cache: str | Path | None = None) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, ind
         cases.append(case | {"bm25": before[q], "minicoil": after[q]})
     return cases
 
-# %% ../../nbs/33_benchmark.ipynb #435b0ab0
+# %% ../../nbs/33_benchmark.ipynb #845f717c
 def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, list[int]] | None:
     "The judged document of a query that moved most the way of `change`, and its ranks before and after"
     ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)}

@@ -72,7 +72,7 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
 
-# %% ../../nbs/28_collection.ipynb #e95e8ee7
+# %% ../../nbs/28_collection.ipynb #bb20a054
 class Home:
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
@@ -97,9 +97,10 @@ class Home:
             check_numbers(self, points)
         self.upsert([(p.number, marked(p.payload), engine_vectors(self.engine, p)) for p in points])
 
-    def nearest(self, vector: np.ndarray | SparseEmbedding, using: str, limit: int) -> list:
-        "Our points nearest by the vector `using`, best first"
-        return self.query({using: vector}, limit, fuse=False)
+    def nearest(self, vector: np.ndarray | SparseEmbedding, using: str, limit: int,
+                only: list[int] | None = None) -> list:
+        "Our points nearest by the vector `using`, best first; among `only` these numbers, if they are given"
+        return self.query({using: vector}, limit, fuse=False, only=only)
 
     def fused(self, vectors: dict, limit: int) -> list:
         "Our points by reciprocal rank fusion of {using: vector}, best first"
@@ -172,11 +173,11 @@ def named_folder(folder: str | Path, name: str | None) -> Path:
     folder = Path(folder)
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
-# %% ../../nbs/28_collection.ipynb #ed23ff4f
-def edge_query(vectors: dict, limit: int, fuse: bool) -> Any:
+# %% ../../nbs/28_collection.ipynb #ddd23210
+def edge_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> Any:
     "The embedded engine's request for the points nearest by {using: vector}, fused or by a single one"
     import qdrant_edge as q
-    ours, depth = points_that_are(q, "ours"), max(limit, DEPTH) if fuse else limit
+    ours, depth = points_that_are(q, "ours", only), max(limit, DEPTH) if fuse else limit
     queries = [q.Query.Nearest(engine_vector(q, v), using=using) for using, v in vectors.items()]
     if not fuse:
         return q.QueryRequest(limit=limit, query=queries[0], filter=ours, with_payload=True)
@@ -224,8 +225,8 @@ class Embedded(Home):
         made = [self.engine.Point(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.shard.update(self.engine.UpdateOperation.upsert_points(made))
 
-    def query(self, vectors, limit, fuse):
-        return self.shard.query(edge_query(vectors, limit, fuse))
+    def query(self, vectors, limit, fuse, only=None):
+        return self.shard.query(edge_query(vectors, limit, fuse, only))
 
     def close(self):
         with self.opened:
@@ -262,11 +263,11 @@ def prepare_collection(home: Any, width: int | None) -> None:
     sparse = {name: modifier.value if modifier else "" for name, modifier in weighted.items()}
     check_vectors(home.place, dense, sparse, width)
 
-# %% ../../nbs/28_collection.ipynb #c014aee1
-def server_query(vectors: dict, limit: int, fuse: bool) -> dict:
+# %% ../../nbs/28_collection.ipynb #910d2262
+def server_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> dict:
     "The client's arguments for the points nearest by {using: vector}, fused or by a single one"
     from qdrant_client import models as m
-    ours, given = points_that_are(m, "ours"), {"limit": limit, "with_payload": True}
+    ours, given = points_that_are(m, "ours", only), {"limit": limit, "with_payload": True}
     if not fuse:
         [(using, vector)] = vectors.items()
         return {**given, "query": engine_vector(m, vector), "using": using, "query_filter": ours}
@@ -311,8 +312,9 @@ class Server(Home):
         made = [self.engine.PointStruct(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.ask(self.client.upsert, self.name, made, wait=True)
 
-    def query(self, vectors, limit, fuse):
-        return self.ask(self.client.query_points, self.name, **server_query(vectors, limit, fuse)).points
+    def query(self, vectors, limit, fuse, only=None):
+        given = server_query(vectors, limit, fuse, only)
+        return self.ask(self.client.query_points, self.name, **given).points
 
     def close(self):
         self.client.close()

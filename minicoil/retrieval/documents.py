@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOVED', 'point_number', 'check_documents', 'model_key', 'digests_of', 'claim_record', 'add_documents', 'points_of',
-           'average_length', 'positive_number', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
+           'average_length', 'given_length', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
 
-# %% ../../nbs/28_documents.ipynb #3d10ff7d
+# %% ../../nbs/28_documents.ipynb #6b2cca3f
 import hashlib
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from .collection import Home, open_collection
 from .retrieval import OURS
 from ..runs.engine import batched
 from ..runs.files import UserError, progress
-from ..serving.blocks import whole_number
+from ..serving.blocks import number_between, whole_number
 from ..serving.windows import embed_long
 
-# %% ../../nbs/28_documents.ipynb #5e178ae9
+# %% ../../nbs/28_documents.ipynb #05623b85
 def point_number(name: str) -> int:
     "The number of a document's point: a hash of its id, 56 bits"
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7], "big")
@@ -41,7 +40,7 @@ def check_documents(documents: list[tuple[str, str]]) -> None:
             raise UserError(f"two documents have the id {ascii(name)[:60]}: each needs its own")
         numbers.add(point_number(name))
 
-# %% ../../nbs/28_documents.ipynb #cb94497a
+# %% ../../nbs/28_documents.ipynb #7722a199
 def model_key(model: Any) -> str:
     "A hash of a model's words and encoders"
     weights = model.weights if isinstance(model.weights, np.ndarray) else model.weights.numbers
@@ -56,7 +55,7 @@ def digests_of(model: Any, documents: list[tuple[str, str]]) -> dict[int, str]:
     return {point_number(name): hashlib.sha256(made_with + text.encode()).hexdigest()[:16]
             for name, text in documents}
 
-# %% ../../nbs/28_documents.ipynb #e302ce9d
+# %% ../../nbs/28_documents.ipynb #7b88cee5
 def claim_record(home: Home, model: Any) -> None:
     "Record what the collection is made with; a `UserError` if it was named and another model made it"
     made_with = read_record(home).get("model")
@@ -64,7 +63,7 @@ def claim_record(home: Home, model: Any) -> None:
         raise UserError(f"{home.place} holds the vectors of another model: choose another --collection-name")
     write_record(home, avg_len=float(model.avg_len), model=model_key(model))
 
-# %% ../../nbs/28_documents.ipynb #f1803c89
+# %% ../../nbs/28_documents.ipynb #9db448d4
 def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], batch_size: int = 256) -> int:
     """
     Make a collection hold just these documents, apart from the points of others.
@@ -108,13 +107,13 @@ def average_length(model: Any, texts: Iterable[str]) -> float:
     lengths = [read.length for read in model.readings(texts, **OURS)]
     return max(1.0, round(sum(lengths) / max(len(lengths), 1), 2))
 
-# %% ../../nbs/28_documents.ipynb #02ef4cd1
+# %% ../../nbs/28_documents.ipynb #32e442f4
 MOVED = 0.1  # of the recorded mean length: the measured one must be further away to take its place
 
 
-def positive_number(value: Any) -> bool:
-    "Whether a value is a finite number above 0"
-    return type(value) in (int, float) and 0 < value < math.inf
+def given_length(avg_len: Any) -> float:
+    "A mean length that the user gives; a `UserError` if it cannot be one"
+    return number_between("avg_len", avg_len, 1e-3, 1e9)
 
 
 def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str | None) -> float:
@@ -122,14 +121,12 @@ def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str
     if avg_len is None:
         return float(model.avg_len)
     if avg_len != "auto":
-        if not positive_number(avg_len):
-            raise UserError(f"avg_len is {avg_len!r}; it can be auto or a number above 0")
-        return float(avg_len)
+        return given_length(avg_len)
     measured, recorded = average_length(model, texts), read_record(home).get("avg_len")
-    keep = positive_number(recorded) and abs(measured - recorded) <= MOVED * recorded
-    return float(recorded) if keep else measured
+    keep = isinstance(recorded, float) and abs(measured - recorded) <= MOVED * recorded
+    return recorded if keep else measured
 
-# %% ../../nbs/28_documents.ipynb #71fc0c1e
+# %% ../../nbs/28_documents.ipynb #033fb59f
 def dense_width(model: Any) -> int:
     "Numbers of the model's dense vectors"
     return model.embed_both(["width"])[0].shape[1]
