@@ -126,7 +126,7 @@ def head_alone(folder, senses, beir, cache):
 
 
 def forms(folder, senses, beir, static):
-    """Scores, sizes in MB and speed of each precision, of int8 vectors and, if asked, of static quantization."""
+    """Scores, sizes in MB and speed of each precision, of int8 vectors and of static quantization."""
     from minicoil import MiniCOIL
     from minicoil.serving.directory import ENCODERS_FILE, INT8_FILE, MODEL_FILES, SCALES_FILE
     from minicoil.stages.export import probe_texts

@@ -6,9 +6,9 @@ They come from judged collections, and from one that is made of labelled senses.
                                  --beir ir/cacm --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz \\
                                  --cache outputs/cache --out results/search.json
 
-RUN is a finished run with a broad vocabulary (`make model-en CORPUS=…`). Other objectives and numbers of
-dimensions are trained from its stored token embeddings, for the words that queries ask. What the transformer says of
-a collection is kept in CACHE. A part can be left out with --skip; its old figures in OUT stay.
+RUN is a finished run with a broad vocabulary (`make model-en`). Other objectives and numbers of dimensions are
+trained from its stored token embeddings, for the words that queries ask. What the transformer says of a
+collection is kept in CACHE. A part can be left out with --skip; its old figures in OUT stay.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from record import save_record
 from minicoil import MiniCOIL
 from minicoil.learning.fit import FIT, adapted_goal, train_fit
 from minicoil.learning.objectives import train_group
-from minicoil.retrieval.benchmark import rankings
+from minicoil.retrieval.benchmark import MIXES, rankings
+from minicoil.retrieval.collection import engine_vector
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import LEXICAL, build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.rivals import outside_scores
@@ -40,27 +41,16 @@ ORDINARY = (
     "scifact",
 )  # cacm's gain is inflated by unique query terms: it is reported, not averaged
 WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
-SYSTEMS = (
-    "bm25",
-    "bm25_cosine",
-    "minicoil",
-    "minicoil_shuffled",
-    "token_full",
-    "token_full_sharp",
-    "dense",
-    "hybrid_bm25",
-    "hybrid_minicoil",
-    "mix_bm25",
-    "mix_minicoil",
-    "fastembed_bm25",
-    "bm25s",
-)
+FITTED = ("fit, 4", "fit, 8")  # of `WAYS`: those that are trained again on a collection's documents
+SYSTEMS = (*LEXICAL, "dense", *MIXES, "fastembed_bm25", "bm25s")
+PARTS = ("collections", "layers", "senses", "adapted", "parity", "costs")
 
 
 def read(model, folder, cache):
     """A judged collection with its forms: documents, queries, judged, forms, asked."""
     documents, queries, judged = read_judged(folder)
-    forms, asked = (read_forms(model, [t for _, t in some], cache) for some in (documents, queries))
+    texts = [[text for _, text in some] for some in (documents, queries)]
+    forms, asked = (read_forms(model, some, cache, normalize=True) for some in texts)
     return documents, queries, judged, forms, asked
 
 
@@ -138,12 +128,12 @@ def halves(found, ways):
     """The best way by macro gain on one half of the queries, and its gain on the other, both ways round."""
     parts = []
     for h in (0, 1):
-
-        def half(keep):
-            return [halved(f["per_query"], keep, ("bm25", *ways)) for n, f in found.items() if n in ORDINARY]
-
-        best = max(ways, key=lambda w: gain_over(half(h), w)[0])
-        parts.append({"chosen": best, "gain": gain_over(half(1 - h), best)})
+        chosen_on, scored_on = [
+            [halved(f, keep, ("bm25", *ways)) for f in of_ordinary(found)] for keep in (h, 1 - h)
+        ]
+        gains = {w: gain_over(chosen_on, w)[0] for w in ways}
+        best = max(gains, key=gains.get)
+        parts.append({"chosen": best, "gain": gain_over(scored_on, best)})
     return parts
 
 
@@ -295,16 +285,12 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
                 optimizers=q.EdgeOptimizersConfig(indexing_threshold=1000, default_segment_number=1),
             ),
         )
-
-        def wrap(v):
-            return v.tolist() if dense else q.SparseVector(v.indices.tolist(), v.values.tolist())
-
         begin = time.perf_counter()
         for a in range(0, len(vectors), 5000):
             shard.update(
                 q.UpdateOperation.upsert_points(
                     [
-                        q.Point(id=a + i, payload={}, vector={"v": wrap(v)})
+                        q.Point(id=a + i, payload={}, vector={"v": engine_vector(q, v)})
                         for i, v in enumerate(vectors[a : a + 5000])
                     ]
                 )
@@ -312,7 +298,9 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
         shard.flush()
         shard.optimize()
         built, took = time.perf_counter() - begin, []
-        asked = [q.QueryRequest(limit=10, query=q.Query.Nearest(wrap(v), using="v")) for v in queries]
+        asked = [
+            q.QueryRequest(limit=10, query=q.Query.Nearest(engine_vector(q, v), using="v")) for v in queries
+        ]
         for _ in range(rounds):
             for request in asked:
                 begin = time.perf_counter()
@@ -338,7 +326,7 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
 def own_words(model, ways, documents, folder):
     """A run on the collection's own sentences, as `--start-from` makes it, and two dicts of words.
 
-    The first maps the run's words with enough sentences to the model's, the second has those that `ways` have.
+    The first maps the run's words with enough sentences to the model's, the second has those of `ways`.
     """
     import dataclasses
 
@@ -410,7 +398,8 @@ def asked_senses(model, index, collection):
     names = {n: i for i, (n, _) in enumerate(documents)}
     for number, ((q, _), terms) in enumerate(zip(queries, terms_of(asked, model.vocabulary))):
         wanted = {names[d] for d in judged[q]}
-        shared = [(len(wanted & {i for i, *_ in index.postings[t]}), t) for t in terms if t in index.postings]
+        having = {t: {p.document for p in index.postings[t]} for t in terms if t in index.postings}
+        shared = [(len(wanted & some), t) for t, some in having.items()]
         best, term = max(shared, key=lambda s: s[0], default=(0, None))
         if best >= 0.9 * len(wanted) and isinstance(term, int):
             yield number, terms, term, wanted
@@ -479,11 +468,8 @@ def within_word(model, ways, collection):
     index, scores = build_index(forms, model.vocabulary), {}
     for number, terms, term, wanted in asked_senses(model, index, collection):
         at, _, rows = zip(*index.postings[term])
-        positive, full, mine = (
-            np.array([i in wanted for i in at]),
-            term_vectors(forms, rows),
-            term_vectors(asked, [terms[term][1]]),
-        )
+        positive, full = np.array([i in wanted for i in at]), term_vectors(forms, rows)
+        mine = term_vectors(asked, [terms[term].rows])
         views = {
             "token_full": (unit_rows(mine) @ unit_rows(full).T)[0],
             "dense": forms.dense[list(at)] @ asked.dense[number],
@@ -505,11 +491,13 @@ def read_layers(model, texts, forms, layers, cache):
     from minicoil.runs.files import save_npy
     from minicoil.serving.batches import window_rows
     from minicoil.serving.windows import forms_key
+    from minicoil.text.normalize import normalize_text
     from minicoil.text.transformer import encode, load_transformer
 
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():
-        flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
+        windows = window_rows(model, [normalize_text(text) for text in texts])
+        flat = [(i, row) for i, rows in enumerate(windows) for row in rows]
         at = {
             (t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))
         }
@@ -561,6 +549,136 @@ def brief(found):
     return {k: v for k, v in found.items() if k != "per_query"}
 
 
+def over_base(found, systems, suffix):
+    """{way: gain of `way` with `suffix` over `way` itself} on collections [{system: {query: nDCG@10}}]."""
+    return {w: gain_over(found, f"{w}, {suffix}", base=w) for w in systems}
+
+
+def hybrid_gains(found):
+    """{mix: gain over the same mix with BM25} on collections [{system: {query: nDCG@10}}]."""
+    mixes = [s for s in found[0] if s.startswith(("hybrid", "mix"))]
+    return {s: gain_over(found, s, base=f"{s.split('_')[0].split(',')[0]}_bm25") for s in mixes}
+
+
+def of_ordinary(found):
+    """The queries' scores of the collections that are averaged."""
+    return [f["per_query"] for name, f in found.items() if name in ORDINARY]
+
+
+def sorted_gains(per_query, way):
+    """A way's gain over BM25 of every query, largest first."""
+    return sorted((per_query[way][q] - per_query["bm25"][q] for q in per_query["bm25"]), reverse=True)
+
+
+def measured_collections(model, ways, collections):
+    """What is recorded of all ways on all collections."""
+    found = {name: every_way(model, ways, c) for name, c in collections.items()}
+    ordinary = of_ordinary(found)
+    return {
+        "collections": {name: brief(f) for name, f in found.items()},
+        "macro": {s: gain_over(ordinary, s) for s in next(iter(found.values()))["per_query"]},
+        "hybrid": hybrid_gains(ordinary),
+        "halves": {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)},
+        "gains": {name: {w: sorted_gains(f["per_query"], w) for w in FITTED} for name, f in found.items()},
+    }
+
+
+def measured_layers(model, collections, cache):
+    """What is recorded of the layers that a token embedding is made of."""
+    found = {name: layers(model, c, cache) for name, c in collections.items()}
+    ordinary = of_ordinary(found)
+    macro = {s: gain_over(ordinary, s) for s in ordinary[0]}
+    return {"collections": {name: f["gain"] for name, f in found.items()}, "macro": macro}
+
+
+def measured_adapted(model, fitted, collections, cache):
+    """What is recorded of training again on each collection's own documents."""
+    found = {
+        name: adapted_gain(model, fitted, c, Path(cache) / f"adapted-{name}")
+        for name, c in collections.items()
+    }
+    ordinary = of_ordinary(found)
+    record = {
+        name: {**brief(f), "over_unadapted": over_base([f["per_query"]], fitted, "adapted")}
+        for name, f in found.items()
+    }
+    systems = next(f["gain"] for name, f in found.items() if name in ORDINARY)
+    gains = {w: gain_over(ordinary, w) for w in systems}
+    return {**record, "macro": {"gain": gains, "over_unadapted": over_base(ordinary, fitted, "adapted")}}
+
+
+def measured_senses(model, ways, fitted, senses, folder):
+    """What is recorded of the sense collection; with a `folder`, also of training again on its documents."""
+    adapted, enough, bound, n_labelled = {}, {}, {}, 0
+    if folder:
+        own, enough, words = own_words(model, fitted, senses[0], folder)
+        adapted = adapted_ways(own, words, fitted)
+        bound, n_labelled = labelled_ways(model, own, words, fitted, adapted, senses)
+    every = {**ways, **adapted, **bound}
+    found = every_way(model, every, senses, outside=False)
+    return {
+        **{key: found[key] for key in ("queries", "documents", "known")},
+        "adapted_words": len(enough),
+        "told_words": n_labelled,
+        "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
+        "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
+        "over_unadapted": over_base([found["per_query"]], fitted if adapted else (), "adapted"),
+        "told_over_unadapted": over_base([found["per_query"]], fitted if bound else (), "told"),
+        "hybrid": hybrid_gains([found["per_query"]]),
+        "within": within_word(model, every, senses),
+    }
+
+
+def measured_parity(model, collections):
+    """What is recorded of Qdrant's ranking beside numpy's, on the smallest collection with queries enough."""
+    name = min(collections, key=lambda n: len(collections[n][0]) if len(collections[n][1]) >= 200 else 1e9)
+    documents, queries, _, forms, asked = collections[name]
+    return {"collection": name, **qdrant_parity(model, documents, queries, forms, asked)}
+
+
+def read_all(model, args):
+    """({name: collection}, the sense collection or None) that the arguments name."""
+    collections = {Path(f).name: read(model, f, args.cache) for f in args.beir}
+    if not args.senses:
+        return collections, None
+    folder = Path(args.cache) / "senses"
+    if not folder.exists():
+        from minicoil.retrieval.sense_collection import make_collection
+
+        make_collection(args.senses, folder)
+    return collections, read(model, folder, args.cache)
+
+
+def asked_words(model, collections):
+    """The words with an encoder that queries of the collections ask for."""
+    terms = [terms for c in collections for terms in terms_of(c[4], model.vocabulary)]
+    return {t for some in terms for t in some if isinstance(t, int)}
+
+
+def measurements(args, run, model):
+    """Yields what is recorded, a part at a time."""
+    collections, senses = read_all(model, args)
+    wanted = {part for part in PARTS if part not in args.skip}
+    needed = asked_words(model, [*collections.values(), *([senses] if senses else [])])
+    ways = train_ways(run, needed) if {"collections", "senses"} & wanted else {}
+    fitted = {w: ways[w] for w in FITTED if w in ways}
+    facts = {"samples": run.params.samples, "objective": run.params.objective}
+    yield {"words": len(model.words), "asked": len(needed), **facts}
+    if "collections" in wanted:
+        yield measured_collections(model, ways, collections)
+    if "layers" in wanted and collections:
+        yield {"layers": measured_layers(model, collections, args.cache)}
+    if "adapted" in wanted and fitted and collections:
+        yield {"adapted": measured_adapted(model, fitted, collections, args.cache)}
+    if "senses" in wanted and senses:
+        folder = Path(args.cache) / "adapted" if "adapted" in wanted else None
+        yield {"senses": measured_senses(model, ways, fitted, senses, folder)}
+    if "parity" in wanted and collections:
+        yield {"parity": measured_parity(model, collections)}
+    if "costs" in wanted:
+        yield {"costs": index_costs(run, model)}
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -570,132 +688,14 @@ def main():
     parser.add_argument("--senses", action="append", default=[])
     parser.add_argument("--cache", required=True)
     parser.add_argument("--out", default="results/search.json")
-    parser.add_argument(
-        "--skip",
-        action="append",
-        default=[],
-        choices=("collections", "layers", "senses", "adapted", "parity", "costs"),
-    )
+    parser.add_argument("--skip", action="append", default=[], choices=PARTS)
     args = parser.parse_args()
     run = open_run(args.run)
     model = MiniCOIL.load(run.stage("model").path, threads=2)
     out = load_json(args.out)["results"] if Path(args.out).exists() else {}
-    collections = {Path(f).name: read(model, f, args.cache) for f in args.beir}
-    if args.senses:
-        folder = Path(args.cache) / "senses"
-        if not folder.exists():
-            from minicoil.retrieval.sense_collection import make_collection
-
-            make_collection(args.senses, folder)
-        senses = read(model, folder, args.cache)
-    needed = {
-        t
-        for c in [*collections.values(), *([senses] if args.senses else [])]
-        for terms in terms_of(c[4], model.vocabulary)
-        for t in terms
-        if isinstance(t, int)
-    }
-    ways = train_ways(run, needed) if {"collections", "senses"} - set(args.skip) else {}
-    out |= {
-        "words": len(model.words),
-        "asked": len(needed),
-        "samples": run.params.samples,
-        "objective": run.params.objective,
-    }
-    if "collections" not in args.skip:
-        found = {name: every_way(model, ways, c) for name, c in collections.items()}
-        systems = list(next(iter(found.values()))["per_query"])
-        ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
-        out["collections"], out["macro"] = (
-            {n: brief(f) for n, f in found.items()},
-            {s: gain_over(ordinary, s) for s in systems},
-        )
-        out["hybrid"] = {
-            s: gain_over(ordinary, s, base=f"{s.split('_')[0].split(',')[0]}_bm25")
-            for s in systems
-            if s.startswith(("hybrid", "mix"))
-        }
-        out["halves"] = {str(dim): halves(found, [w for w in WAYS if w.endswith(str(dim))]) for dim in (4, 8)}
-        out["gains"] = {
-            n: {
-                w: sorted(
-                    (f["per_query"][w][q] - f["per_query"]["bm25"][q] for q in f["per_query"]["bm25"]),
-                    reverse=True,
-                )
-                for w in ("fit, 4", "fit, 8")
-            }
-            for n, f in found.items()
-        }
+    for part in measurements(args, run, model):
+        out |= part
         save_record(args.out, out)
-    if "layers" not in args.skip and collections:
-        found = {n: layers(model, c, args.cache) for n, c in collections.items()}
-        ordinary = [f["per_query"] for n, f in found.items() if n in ORDINARY]
-        out["layers"] = {
-            "collections": {n: f["gain"] for n, f in found.items()},
-            "macro": {s: gain_over(ordinary, s) for s in ordinary[0]},
-        }
-        save_record(args.out, out)
-    fitted = {w: ways[w] for w in ("fit, 4", "fit, 8") if w in ways}
-    if fitted and "adapted" not in args.skip and collections:
-        found = {
-            n: adapted_gain(model, fitted, c, Path(args.cache) / f"adapted-{n}")
-            for n, c in collections.items()
-        }
-
-        def over(some):
-            return {w: gain_over([f["per_query"] for f in some], f"{w}, adapted", base=w) for w in fitted}
-
-        ordinary = [f for n, f in found.items() if n in ORDINARY]
-        out["adapted"] = {n: {**brief(f), "over_unadapted": over([f])} for n, f in found.items()}
-        out["adapted"]["macro"] = {
-            "gain": {w: gain_over([f["per_query"] for f in ordinary], w) for w in ordinary[0]["gain"]},
-            "over_unadapted": over(ordinary),
-        }
-        save_record(args.out, out)
-    if args.senses and "senses" not in args.skip:
-        adapted, enough, bound, n_told = {}, {}, {}, 0
-        if "adapted" not in args.skip:
-            own, enough, words = own_words(model, fitted, senses[0], Path(args.cache) / "adapted")
-            adapted = adapted_ways(own, words, fitted)
-            bound, n_told = labelled_ways(model, own, words, fitted, adapted, senses)
-        found = every_way(model, {**ways, **adapted, **bound}, senses, outside=False)
-        out["senses"] = {
-            "queries": found["queries"],
-            "documents": found["documents"],
-            "known": found["known"],
-            "adapted_words": len(enough),
-            "told_words": n_told,
-            "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
-            "all": {
-                s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()
-            },
-            "over_unadapted": {
-                w: gain_over([found["per_query"]], f"{w}, adapted", base=w)
-                for w in ways
-                if f"{w}, adapted" in adapted
-            },
-            "told_over_unadapted": {
-                w: gain_over([found["per_query"]], f"{w}, told", base=w)
-                for w in ways
-                if f"{w}, told" in bound
-            },
-            "hybrid": {
-                s: gain_over([found["per_query"]], s, base=f"{s.split('_')[0].split(',')[0]}_bm25")
-                for s in found["per_query"]
-                if s.startswith(("hybrid", "mix"))
-            },
-            "within": within_word(model, {**ways, **adapted, **bound}, senses),
-        }
-        save_record(args.out, out)
-    if "parity" not in args.skip and collections:
-        name = min(
-            collections, key=lambda n: len(collections[n][0]) if len(collections[n][1]) >= 200 else 1e9
-        )
-        documents, queries, _, forms, asked = collections[name]
-        out["parity"] = {"collection": name, **qdrant_parity(model, documents, queries, forms, asked)}
-    if "costs" not in args.skip:
-        out["costs"] = index_costs(run, model)
-    save_record(args.out, out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import save_record
-from search import ORDINARY, halved, read, shards_of, train_ways
+from search import ORDINARY, asked_words, halved, read, shards_of, train_ways
 
 from minicoil import MiniCOIL
 from minicoil.learning.fit import FIT, Goal, own_goal, train_fit
@@ -37,6 +37,7 @@ from minicoil.retrieval.retrieval import (
 )
 from minicoil.runs.run import open_run
 from minicoil.serving.batches import window_passes, window_rows
+from minicoil.serving.blocks import plain_texts
 from minicoil.serving.sparse import unit_rows
 from minicoil.stages.training import group_words
 
@@ -148,7 +149,9 @@ def occurrences(model, texts, wanted):
     the first window.
     """
     pieces, vectors, first, seen = model.read.pieces, {}, {}, {}
-    for i, ids, token, _ in window_passes(model, window_rows(model, texts), title="occurrences"):
+    for i, ids, token, _ in window_passes(
+        model, window_rows(model, plain_texts(texts, normalize=True)), title="occurrences"
+    ):
         window = seen[i] = seen.get(i, -1) + 1
         ends = pieces.spans(ids).tolist()
         for a, b in zip(ends[:-1], ends[1:]):
@@ -219,6 +222,37 @@ def more_factors(ways, level, mean_level, texts):
     return of_term
 
 
+def scores_of(model, ways, level, facts, collection, known):
+    """{row: scores (queries, documents)} of BM25 and all trials on one collection."""
+    documents, _, _, forms, asked = collection
+    texts, index = occurrences(model, [t for _, t in documents], known), build_index(forms, model.vocabulary)
+    of_rules = more_factors(ways, level, facts["mean_level"], texts)
+    scores = score_all(model, index, asked, ("bm25", *ways, *OTHER), more=ways, of_rules=of_rules)
+    of_forms = FAMILY_WEIGHT * of_other_forms(model, index, terms_of(asked, model.vocabulary))
+    for row, way in EXPANDED.items():
+        alone = (of_forms > 0) & np.isinf(scores[way])
+        scores[row] = np.where(alone, 0, scores[way]) + of_forms
+    return scores
+
+
+def per_query(scores, collection):
+    """{row: {query: nDCG@10}} of scores on one collection."""
+    documents, queries, judged, *_ = collection
+    runs = rankings(scores, list(scores), [d for d, _ in documents], [q for q, _ in queries])
+    return measure(runs, judged)["per_query"]
+
+
+def row_gains(found, row):
+    """A row's gain over BM25: of each collection, the macro, and of both halves of the queries."""
+    ordinary = [f for name, f in found.items() if name in ORDINARY] or list(found.values())
+    half = [[halved(f, keep, ("bm25", row)) for f in ordinary] for keep in (0, 1)]
+    return {
+        "collections": {name: gain_over([f], row) for name, f in found.items()},
+        "macro": gain_over(ordinary, row),
+        "halves": [gain_over(some, row) for some in half],
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,40 +265,14 @@ def main():
     run = open_run(args.run)
     model = MiniCOIL.load(run.stage("model").path, threads=1)
     collections = {Path(f).name: read(model, f, args.cache) for f in args.beir}
-    terms = {name: terms_of(c[4], model.vocabulary) for name, c in collections.items()}
-    known = {
-        name: {t for of_query in some for t in of_query if isinstance(t, int)} for name, some in terms.items()
-    }
+    known = {name: asked_words(model, [c]) for name, c in collections.items()}
     needed = set().union(*known.values())
     ways, level, facts = trained(run, needed, len(model.words))
-    found = {}
-    for name, c in collections.items():
-        documents, queries, judged, forms, asked = c
-        texts = occurrences(model, [t for _, t in documents], known[name])
-        index = build_index(forms, model.vocabulary)
-        scores = score_all(
-            model,
-            index,
-            asked,
-            ("bm25", *ways, *OTHER),
-            more=ways,
-            of_rules=more_factors(ways, level, facts["mean_level"], texts),
-        )
-        forms_score = FAMILY_WEIGHT * of_other_forms(model, index, terms[name])
-        for row, way in EXPANDED.items():
-            scores[row] = np.where((forms_score > 0) & np.isinf(scores[way]), 0, scores[way]) + forms_score
-        found[name] = measure(
-            rankings(scores, list(scores), [d for d, _ in documents], [q for q, _ in queries]), judged
-        )["per_query"]
-    ordinary = [f for n, f in found.items() if n in ORDINARY] or list(found.values())
-    rows = {
-        row: {
-            "collections": {n: gain_over([f], row) for n, f in found.items()},
-            "macro": gain_over(ordinary, row),
-            "halves": [gain_over([halved(f, keep, ("bm25", row)) for f in ordinary], row) for keep in (0, 1)],
-        }
-        for row in (*ways, *OTHER, *EXPANDED)
+    found = {
+        name: per_query(scores_of(model, ways, level, facts, c, known[name]), c)
+        for name, c in collections.items()
     }
+    rows = {row: row_gains(found, row) for row in (*ways, *OTHER, *EXPANDED)}
     save_record(args.out, {"words": len(needed), **facts, "rows": rows})
 
 
