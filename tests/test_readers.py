@@ -265,6 +265,6 @@ def test_a_word_beside_a_sign_is_found(sign):
     ("a\u00a0bank", "a bank"), ("𝐛𝐚𝐧𝐤", "bank"), ("cafe\u0301", "café"), ("£12", "£12"),
 ])
 def test_letters_of_another_form(written, plain):
-    """Full-width letters, ligatures, soft hyphens, zero-width and non-breaking spaces are read as what they mean."""
+    """Full-width letters, ligatures, soft hyphens and spaces of any kind are read as what they mean."""
     assert normalize_text(written) == plain
     assert normalize_with_offsets(written).span(0, len(plain)) == (0, len(written))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
-           'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'check_name', 'named_folder',
-           'edge_query', 'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection', 'server_query', 'Server',
-           'open_collection']
+           'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'check_name',
+           'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection',
+           'server_query', 'Server', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 from collections.abc import Callable, Iterable, Iterator
@@ -29,10 +29,11 @@ from minicoil.retrieval.claim import (
 from .retrieval import DEPTH, RRF_K
 from ..runs.files import UserError, load_json
 from ..runs.locks import locked
+from ..runs.machine import need_room
 from ..runs.server import check_server, connect_server, patiently
 from ..serving.sparse import SparseEmbedding
 
-# %% ../../nbs/28_collection.ipynb #a6f09424
+# %% ../../nbs/28_collection.ipynb #d2056004
 def engine_vector(engine: Any, vector: np.ndarray | SparseEmbedding) -> Any:
     "A dense (d,) or sparse vector as `engine` takes it: `qdrant_edge` or `qdrant_client.models`"
     if isinstance(vector, np.ndarray):
@@ -72,8 +73,41 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
 
-# %% ../../nbs/28_collection.ipynb #bb20a054
-class Home:
+# %% ../../nbs/28_collection.ipynb #8f1aad89
+class EngineCalls:
+    "What differs from engine to engine; `Embedded` and `Server` say how each is called"
+
+    def page(self, which: str, offset: Any = None, limit: int = 10_000,
+             fields: Iterable[str] = ()) -> tuple[list[Point], Any]:
+        "Points that are `ours`, `others` or `strange`, with these fields, and the offset of the next page"
+        raise NotImplementedError
+
+    def look_up(self, numbers: list[int]) -> list[Point]:
+        "The points with these numbers that are there, with their sparse vectors"
+        raise NotImplementedError
+
+    def mark_others(self) -> None:
+        "Mark every point"
+        raise NotImplementedError
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        "Remove points"
+        raise NotImplementedError
+
+    def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
+        "Put points (number, payload, vectors)"
+        raise NotImplementedError
+
+    def query(self, vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> list:
+        "Our points nearest by {using: vector}, fused or by a single one"
+        raise NotImplementedError
+
+    def close(self) -> None:
+        "Let go of the collection"
+        raise NotImplementedError
+
+# %% ../../nbs/28_collection.ipynb #6a06a5e5
+class Home(EngineCalls):
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
 
@@ -106,7 +140,7 @@ class Home:
         "Our points by reciprocal rank fusion of {using: vector}, best first"
         return self.query(vectors, limit, fuse=True)
 
-# %% ../../nbs/28_collection.ipynb #b59d6eab
+# %% ../../nbs/28_collection.ipynb #d361a6f6
 CONFIG, LOCK = "edge_config.json", ".minicoil.lock"
 SHARD_PARTS = {CONFIG, "wal", "segments"}  # what the engine itself writes
 
@@ -118,14 +152,16 @@ def create_shard(folder: Path, width: int | None) -> Any:
     if width is None or own:
         why = f"it has other files ({own[0]})" if own else "there is none"
         raise UserError(f"{folder} is not a collection: {why}; choose a new folder")
+    need_room(folder)
     dense = q.EdgeVectorParams(size=width, distance=q.Distance.Cosine)
     sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)
-    vectors = {"vectors": {"dense": dense}, "sparse_vectors": {"minicoil": sparse}}
-    shard = q.EdgeShard.create(str(folder), q.EdgeConfig(**vectors, wal_enabled=True))
+    config = q.EdgeConfig(
+        vectors={"dense": dense}, sparse_vectors={"minicoil": sparse}, wal_enabled=True)
+    shard = q.EdgeShard.create(str(folder), config)
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     return shard
 
-# %% ../../nbs/28_collection.ipynb #beb0bb28
+# %% ../../nbs/28_collection.ipynb #57470c4f
 def check_shard(folder: Path, width: int | None) -> None:
     "Raise a `UserError` unless the shard in a folder has our vectors, see `check_vectors`"
     there = load_json(folder / CONFIG)
@@ -146,7 +182,7 @@ def embedded_shard(folder: Path, width: int | None) -> Any:
         why = " ".join(str(e).split())[:150]
         raise UserError(f"{folder} cannot be opened by Qdrant's embedded engine ({why})") from None
 
-# %% ../../nbs/28_collection.ipynb #1873ad4d
+# %% ../../nbs/28_collection.ipynb #83c264cc
 WAIT = 60.0  # seconds that a second search waits for the first
 
 
@@ -173,7 +209,7 @@ def named_folder(folder: str | Path, name: str | None) -> Path:
     folder = Path(folder)
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
-# %% ../../nbs/28_collection.ipynb #ddd23210
+# %% ../../nbs/28_collection.ipynb #401c80d1
 def edge_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> Any:
     "The embedded engine's request for the points nearest by {using: vector}, fused or by a single one"
     import qdrant_edge as q
@@ -182,7 +218,7 @@ def edge_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = N
     if not fuse:
         return q.QueryRequest(limit=limit, query=queries[0], filter=ours, with_payload=True)
     parts = [q.Prefetch(limit=depth, filter=ours, query=query) for query in queries]
-    fusion = q.Fusion.Rrf(k=RRF_K)
+    fusion: Any = q.Fusion.Rrf(k=RRF_K)
     return q.QueryRequest(limit=limit, prefetches=parts, query=fusion, filter=ours, with_payload=True)
 
 
@@ -222,6 +258,7 @@ class Embedded(Home):
         self.shard.update(self.engine.UpdateOperation.delete_points(list(numbers)))
 
     def upsert(self, points):
+        need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
         made = [self.engine.Point(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.shard.update(self.engine.UpdateOperation.upsert_points(made))
 
@@ -240,7 +277,7 @@ def create_collection(client: Any, name: str, width: int) -> None:
     if client.collection_exists(name):
         return
     dense = m.VectorParams(size=width, distance=m.Distance.COSINE)
-    vectors = {"vectors_config": {"dense": dense}}
+    vectors: dict[str, dict] = {"vectors_config": {"dense": dense}}
     vectors["sparse_vectors_config"] = {"minicoil": m.SparseVectorParams(modifier=m.Modifier.IDF)}
     try:
         client.create_collection(name, **vectors)
@@ -263,7 +300,7 @@ def prepare_collection(home: Any, width: int | None) -> None:
     sparse = {name: modifier.value if modifier else "" for name, modifier in weighted.items()}
     check_vectors(home.place, dense, sparse, width)
 
-# %% ../../nbs/28_collection.ipynb #910d2262
+# %% ../../nbs/28_collection.ipynb #01768c11
 def server_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> dict:
     "The client's arguments for the points nearest by {using: vector}, fused or by a single one"
     from qdrant_client import models as m
@@ -344,7 +381,7 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
     """
     check_name(name)
     server = str(where).startswith(SERVERS)
-    home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
+    home: Home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
     try:
         yield home
     finally:
