@@ -6,7 +6,7 @@
 __all__ = ['MOVED', 'point_number', 'check_documents', 'model_key', 'digests_of', 'claim_record', 'add_documents', 'points_of',
            'average_length', 'given_length', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
 
-# %% ../../nbs/28_documents.ipynb #6b2cca3f
+# %% ../../nbs/28_documents.ipynb #a7c93595
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..runs.files import UserError, progress
 from ..serving.blocks import number_between, whole_number
 from ..serving.windows import embed_long
 
-# %% ../../nbs/28_documents.ipynb #05623b85
+# %% ../../nbs/28_documents.ipynb #5e178ae9
 def point_number(name: str) -> int:
     "The number of a document's point: a hash of its id, 56 bits"
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7], "big")
@@ -40,7 +40,7 @@ def check_documents(documents: list[tuple[str, str]]) -> None:
             raise UserError(f"two documents have the id {ascii(name)[:60]}: each needs its own")
         numbers.add(point_number(name))
 
-# %% ../../nbs/28_documents.ipynb #7722a199
+# %% ../../nbs/28_documents.ipynb #cb94497a
 def model_key(model: Any) -> str:
     "A hash of a model's words and encoders"
     weights = model.weights if isinstance(model.weights, np.ndarray) else model.weights.numbers
@@ -55,7 +55,7 @@ def digests_of(model: Any, documents: list[tuple[str, str]]) -> dict[int, str]:
     return {point_number(name): hashlib.sha256(made_with + text.encode()).hexdigest()[:16]
             for name, text in documents}
 
-# %% ../../nbs/28_documents.ipynb #7b88cee5
+# %% ../../nbs/28_documents.ipynb #e302ce9d
 def claim_record(home: Home, model: Any) -> None:
     "Record what the collection is made with; a `UserError` if it was named and another model made it"
     made_with = read_record(home).get("model")
@@ -63,7 +63,7 @@ def claim_record(home: Home, model: Any) -> None:
         raise UserError(f"{home.place} holds the vectors of another model: choose another --collection-name")
     write_record(home, avg_len=float(model.avg_len), model=model_key(model))
 
-# %% ../../nbs/28_documents.ipynb #9db448d4
+# %% ../../nbs/28_documents.ipynb #f1803c89
 def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], batch_size: int = 256) -> int:
     """
     Make a collection hold just these documents, apart from the points of others.
@@ -107,7 +107,7 @@ def average_length(model: Any, texts: Iterable[str]) -> float:
     lengths = [read.length for read in model.readings(texts, **OURS)]
     return max(1.0, round(sum(lengths) / max(len(lengths), 1), 2))
 
-# %% ../../nbs/28_documents.ipynb #32e442f4
+# %% ../../nbs/28_documents.ipynb #edb66289
 MOVED = 0.1  # of the recorded mean length: the measured one must be further away to take its place
 
 
@@ -123,10 +123,11 @@ def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str
     if avg_len != "auto":
         return given_length(avg_len)
     measured, recorded = average_length(model, texts), read_record(home).get("avg_len")
-    keep = isinstance(recorded, float) and abs(measured - recorded) <= MOVED * recorded
-    return recorded if keep else measured
+    if isinstance(recorded, float) and abs(measured - recorded) <= MOVED * recorded:
+        return recorded
+    return measured
 
-# %% ../../nbs/28_documents.ipynb #033fb59f
+# %% ../../nbs/28_documents.ipynb #71fc0c1e
 def dense_width(model: Any) -> int:
     "Numbers of the model's dense vectors"
     return model.embed_both(["width"])[0].shape[1]
