@@ -155,6 +155,9 @@ def test_pointing_shows_the_stored_sentence_in_every_view(browser, run, size):
             assert wider_than_screen(page) <= 0
 
 
+LAYOUTS = [*(f"seed{n}" for n in range(5)), "crowded"]
+
+
 @pytest.fixture(scope="module")
 def layouts(run, tmp_path_factory):
     """(view, page) of a word in layouts of five seeds, and in one where ten points lie beneath each other."""
@@ -172,7 +175,7 @@ def layouts(run, tmp_path_factory):
 
 
 @BOTH
-@pytest.mark.parametrize("number", range(6), ids=[*(f"seed{n}" for n in range(5)), "crowded"])
+@pytest.mark.parametrize("number", range(6), ids=LAYOUTS)
 def test_every_point_can_be_reached_in_any_layout(browser, layouts, size, number):
     """Wherever points lie, the nearest is ringed first; clicking again rings the others at the same place."""
     view, path = layouts[number]
@@ -216,11 +219,12 @@ def overlap(a, b):
     return across and a["bottom"] > b["top"] and a["top"] < b["bottom"]
 
 
-def test_the_label_hides_no_ring(browser, run):
-    """The label beside the pointer covers the pointed sentence in neither view."""
-    view = next(word_views(run, 0, 1))
+@pytest.mark.parametrize("number", range(6), ids=LAYOUTS)
+def test_the_label_hides_no_ring(browser, layouts, number):
+    """The label beside the pointer covers the pointed sentence in neither view, in any layout."""
+    view, path = layouts[number]
     with watched(browser) as page:
-        page.goto(word_file(run, 0))
+        page.goto(path.as_uri())
         for n, i in enumerate(random.Random(4).sample(range(len(view.sentences)), 30)):
             point_at(page, n % 2, i)
             tip = page.evaluate("document.getElementById('tip').getBoundingClientRect().toJSON()")
@@ -231,18 +235,21 @@ def test_the_label_hides_no_ring(browser, run):
             assert not any(overlap(tip, ring) for ring in rings)
 
 
-def test_keys_do_what_the_pointer_does(browser, run):
+def test_keys_do_what_the_pointer_does(browser, tmp_path):
     """Arrow keys walk over the sentences, Enter finds the sentence in the list, Escape removes the ring."""
+    view = toy_view("bat", n=25)
+    view.before[:] = np.stack([np.arange(25) % 5, -(np.arange(25) // 5)], axis=1)   # five rows of five
+    (tmp_path / "page.html").write_text(word_page(view), encoding="utf-8")
     with watched(browser) as page:
-        page.goto(word_file(run, 0))
+        page.goto((tmp_path / "page.html").as_uri())
         page.keyboard.press("Tab")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.matches('svg.plot')")
-        seen = set()
-        for key in ("Right", "Right", "Down", "Left", "Up", "Left", "Down"):
+        seen = []
+        for key in ("Right", "Right", "Right", "Down", "Left", "Up", "Up"):
             page.keyboard.press(f"Arrow{key}")
-            seen.add(page.evaluate("document.getElementById('said').dataset.i"))
-        assert len(seen) > 2
+            seen.append(int(page.evaluate("document.getElementById('said').dataset.i")))
+        assert seen == [0, 1, 2, 7, 6, 1, 1]   # the first key rings the first point; above it is none
         page.keyboard.press("Enter")
         assert page.locator("li.lit").is_visible()
         page.keyboard.press("Escape")

@@ -1,4 +1,5 @@
 """The notebooks as one book: how a chapter opens and ends, and how its cells, functions and lines read."""
+
 import ast
 import json
 import re
@@ -106,4 +107,5 @@ def test_few_modules_lie_outside_a_package():
     assert len(list((ROOT / "minicoil").glob("[a-z]*.py"))) <= 6
     for path in (ROOT / "minicoil").glob("*/__init__.py"):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        assert text and "\n\n" not in text, path
+        assert text, path
+        assert "\n\n" not in text, path

@@ -1,4 +1,8 @@
-"""The same parameters give the same bytes: for any number of processes, in any company, however much else is encoded."""
+"""The same parameters give the same bytes.
+
+For any number of processes, in any company, however much else is encoded.
+"""
+
 import numpy as np
 import pytest
 from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
@@ -28,7 +32,10 @@ def corpus(tmp_path_factory):
 
 
 def in_small_shards(folder, monkeypatch, jobs, **given):
-    """A run until training in which every stage has several shards, done by `jobs` processes. Returns the run."""
+    """A run until training in which every stage has several shards, done by `jobs` processes.
+
+    Returns the run.
+    """
     monkeypatch.setattr(cut_shards, "__defaults__", (50,))
     run = open_run(folder, jobs=jobs, **given)
     work(run, "corpus", "sentences", "targets", "store")
@@ -43,15 +50,27 @@ def encoder(folder, word):
     """(encoder, quality, clusters) of a word in a finished training."""
     words = load_json(folder / "22_training" / "manifest.json")["words"]
     encoders = load_file(folder / "22_training" / "encoders.safetensors")["encoders"]
-    return encoders[words.index(word)].tobytes(), load_json(folder / "22_training" / "quality.json")[word], load_json(folder / "20_senses" / "senses.json")[word]
+    return (
+        encoders[words.index(word)].tobytes(),
+        load_json(folder / "22_training" / "quality.json")[word],
+        load_json(folder / "20_senses" / "senses.json")[word],
+    )
 
 
 def trained(folder):
     """Digests of what a run has drawn and trained."""
-    return {name: digests(folder / part)[name] for part, name in (("13_store", "drawn.parquet"), ("22_training", "encoders.safetensors"), ("22_training", "quality.json"))}
+    return {
+        name: digests(folder / part)[name]
+        for part, name in (
+            ("13_store", "drawn.parquet"),
+            ("22_training", "encoders.safetensors"),
+            ("22_training", "quality.json"),
+        )
+    }
 
 
 # Processes and shards
+
 
 def test_same_model_for_two_jobs(reference, tmp_path, monkeypatch):
     """Two processes over many shards make the model that one process makes of one shard, byte for byte."""
@@ -72,14 +91,20 @@ def test_same_sentences_for_two_jobs(tmp_path):
 
 @pytest.mark.slow
 def test_same_layouts_and_encoders_for_two_jobs(corpus, tmp_path, monkeypatch):
-    """UMAP layouts, pictures and encoders of the umap objective are the same bytes for one process and for two."""
+    """UMAP layouts, pictures and encoders of the umap objective are the same bytes for one process and for
+    two."""
     given = dict(words=["bat", "bank"], corpus=[corpus], objective="umap", pictures=2)
     work(open_run(tmp_path / "one", **given), *TO_TRAINING)
     in_small_shards(tmp_path / "two", monkeypatch, jobs=2, **given)
     assert trained(tmp_path / "one") == trained(tmp_path / "two")
     for kind in ("picture", "layout", "clusters"):
         whole = np.load(tmp_path / "one" / "20_senses" / f"{kind}-00000.npy")
-        assert np.array_equal(whole, np.concatenate([np.load(f) for f in sorted((tmp_path / "two" / "20_senses").glob(f"{kind}-*.npy"))])), kind
+        assert np.array_equal(
+            whole,
+            np.concatenate(
+                [np.load(f) for f in sorted((tmp_path / "two" / "20_senses").glob(f"{kind}-*.npy"))]
+            ),
+        ), kind
 
 
 @pytest.mark.slow
@@ -93,6 +118,7 @@ def test_same_model_for_two_jobs_and_many_words(tmp_path, monkeypatch):
 
 # Company
 
+
 @pytest.mark.parametrize("words", [["bat"], ["bank", "bat", "seal"]], ids=["alone", "among others"])
 def test_same_encoder_in_any_company(reference, tmp_path, words):
     """A word's encoder, quality and clusters are the same bytes whichever other words train along."""
@@ -101,6 +127,7 @@ def test_same_encoder_in_any_company(reference, tmp_path, words):
 
 
 # The draw
+
 
 @pytest.fixture(scope="module")
 def few(corpus, tmp_path_factory):
@@ -112,21 +139,40 @@ def few(corpus, tmp_path_factory):
 
 def test_cover_and_all_are_the_same(few, corpus, tmp_path):
     """Encoding only the cover and encoding every sentence give the same draw and the same encoders."""
-    run = work(open_run(tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, pictures=0, encode="all"), *TO_TRAINING)
+    run = work(
+        open_run(
+            tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, pictures=0, encode="all"
+        ),
+        *TO_TRAINING,
+    )
     rows = [load_json(folder / "12_targets" / "manifest.json")["rows"] for folder in (few, run.dir)]
-    assert rows[0] == 80 and rows[1] == run.stage("sentences").manifest["sentences"] > 150
+    assert rows[0] == 80
+    assert rows[1] == run.stage("sentences").manifest["sentences"] > 150
     assert trained(few) == trained(run.dir)
 
 
 def test_same_seed_same_bytes(few, corpus, tmp_path):
     """The same parameters in another folder give the same draw and the same encoders."""
-    work(open_run(tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, pictures=0), *TO_TRAINING)
+    work(
+        open_run(tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, pictures=0),
+        *TO_TRAINING,
+    )
     assert trained(few) == trained(tmp_path / "run")
 
 
 def test_another_seed_draws_others(few, corpus, tmp_path):
     """Another seed draws as many other sentences of every word."""
-    run = work(open_run(tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, seed=1), "corpus", "sentences")
+    run = work(
+        open_run(tmp_path / "run", words=["bat", "bank"], corpus=[corpus], samples=40, seed=1),
+        "corpus",
+        "sentences",
+    )
     for word in (0, 1):
-        mine, other = ({*ids[words == word].tolist()} for words, ids, _ in (read_draw(folder / "11_sentences" / "drawn.parquet") for folder in (few, run.dir)))
-        assert len(mine) == len(other) == 40 and mine != other
+        mine, other = (
+            {*ids[words == word].tolist()}
+            for words, ids, _ in (
+                read_draw(folder / "11_sentences" / "drawn.parquet") for folder in (few, run.dir)
+            )
+        )
+        assert len(mine) == len(other) == 40
+        assert mine != other

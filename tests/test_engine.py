@@ -1,10 +1,12 @@
 """Engines: the same shards, the same results, whoever works and whoever is killed."""
+
 import json
 import os
 import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -70,9 +72,12 @@ def engine(request, mortal, monkeypatch):
 
 
 def test_a_killed_workers_shard_is_done_again(engine, mortal):
-    """A worker killed in the middle of a shard costs nothing but that shard's time: another does it, and every result is there."""
+    """A worker killed in the middle of a shard costs nothing but that shard's time.
+
+    Another does it, and every result is there.
+    """
     assert map_shards("mortal:once", range(5), mortal, jobs=2) == [0, 10, 20, 30, 40]
-    assert len(open(f"{mortal}/shard-1").read()) == 2
+    assert len(Path(f"{mortal}/shard-1").read_text()) == 2
 
 
 def test_a_shard_that_always_kills_ends_the_work(engine, mortal):
@@ -85,35 +90,44 @@ def test_a_users_mistake_stays_one_line(engine, mortal):
     """A `UserError` raised in a worker arrives as it is."""
     with pytest.raises(UserError) as e:
         map_shards("mortal:mistake", range(2), mortal, jobs=2)
-    assert type(e.value) is UserError and str(e.value) in ("shard 0 is yours to mend", "shard 1 is yours to mend")
+    assert type(e.value) is UserError
+    assert str(e.value) in ("shard 0 is yours to mend", "shard 1 is yours to mend")
 
 
 def test_a_cluster_that_is_not_there(monkeypatch):
     """A Ray address where no cluster is ends in one line."""
     pytest.importorskip("ray", reason="needs minicoil[ray]")
-    monkeypatch.setattr("ray.init", lambda **options: (_ for _ in ()).throw(ConnectionError("Failed to connect")))
-    with pytest.raises(UserError, match="no Ray cluster answers at 10.0.0.1:6379"):
-        with chosen_engine("ray", "10.0.0.1:6379"):
-            pass
+    monkeypatch.setattr(
+        "ray.init", lambda **options: (_ for _ in ()).throw(ConnectionError("Failed to connect"))
+    )
+    refused = pytest.raises(UserError, match="no Ray cluster answers at 10.0.0.1:6379")
+    with refused, chosen_engine("ray", "10.0.0.1:6379"):
+        pass
 
 
 def test_ray_is_an_extra(monkeypatch):
     """Without Ray installed, asking for it says what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'minicoil\[ray\]'"):
-        with chosen_engine("ray"):
-            pass
+    with pytest.raises(UserError, match=r"pip install 'minicoil\[ray\]'"), chosen_engine("ray"):
+        pass
 
 
 def ray_workers(driver):
     """Pids of the worker processes of a driver's own Ray that are at a task now."""
     family = psutil.Process(driver.pid).children(recursive=True)
-    return [p.pid for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and (p.cmdline() or [""])[0].startswith("ray::call")]
+    return [
+        p.pid
+        for p in family
+        if p.is_running()
+        and p.status() != psutil.STATUS_ZOMBIE
+        and (p.cmdline() or [""])[0].startswith("ray::call")
+    ]
 
 
 @pytest.mark.slow
 def test_ray_ends_in_the_same_model(tiny_run, tmp_path, record_property):
-    """A chain on Ray, one of whose workers is killed at its encoding and whose driver is killed and called again, ends in the local run's model, byte for byte."""
+    """A chain on Ray, one of whose workers is killed at its encoding and whose driver is killed and called
+    again, ends in the local run's model, byte for byte."""
     pytest.importorskip("ray", reason="needs minicoil[ray]")
     folder = with_notebooks(copy_before(tiny_run, "corpus", tmp_path / "run"))
     words = json.loads((folder / "run.json").read_text())["parameters"]["words"]

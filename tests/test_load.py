@@ -1,4 +1,8 @@
-"""Many clients, many texts: a shared model gives everybody the vectors it gives alone, in memory that does not grow."""
+"""Many clients, many texts.
+
+A shared model gives everybody the vectors it gives alone, in memory that does not grow.
+"""
+
 import gc
 import os
 import threading
@@ -32,7 +36,10 @@ def exact(vectors):
 
 
 def shared(model, ways, clients=8):
-    """What each of several threads gets from one model, all starting at once; `ways[i % len(ways)]` asks for client i."""
+    """What each of several threads gets from one model, all starting at once;
+
+    `ways[i % len(ways)]` asks for client i.
+    """
     found, gate = [None] * clients, threading.Barrier(clients)
 
     def client(i):
@@ -48,8 +55,12 @@ def shared(model, ways, clients=8):
 
 
 def test_eight_clients(model):
-    """Eight threads that share one model get the vectors that each would get alone, to the byte, documents and queries at the same time."""
-    ways = [lambda i: exact(model.embed(texts_of(i), batch_size=16)), lambda i: exact(model.query_embed(texts_of(i)))]
+    """Eight threads that share one model get the vectors that each would get alone, to the byte, documents
+    and queries at the same time."""
+    ways = [
+        lambda i: exact(model.embed(texts_of(i), batch_size=16)),
+        lambda i: exact(model.query_embed(texts_of(i))),
+    ]
     alone = [ways[i % 2](i) for i in range(8)]
     for _ in range(3):
         assert shared(model, ways) == alone
@@ -60,7 +71,7 @@ def test_eight_clients_of_a_fresh_model(tiny_run):
     alone = [exact(MiniCOIL.load(tiny_run / "23_model", threads=2).embed(texts_of(i))) for i in range(8)]
     for _ in range(3):
         fresh = MiniCOIL.load(tiny_run / "23_model", threads=2)
-        assert shared(fresh, [lambda i: exact(fresh.embed(texts_of(i)))]) == alone
+        assert shared(fresh, [lambda i, model=fresh: exact(model.embed(texts_of(i)))]) == alone
 
 
 def growth(model, n, every):
@@ -76,12 +87,16 @@ def growth(model, n, every):
 
 @pytest.mark.slow
 def test_many_short_texts(tiny_run, record_property):
-    """A million short texts, each with words never seen before, need no more memory at their end than after the first fifth."""
+    """A million short texts, each with words never seen before, need no more memory at their end than after
+    the first fifth."""
     n = int(os.environ.get("MINICOIL_TEXTS", 1_000_000))
     seen = growth(MiniCOIL.load(tiny_run / "23_model", threads=1), n, n // 10)
     print(f"memory after each {n // 10:,} texts, MB: {[round(m) for m in seen]}")
     grown = max(seen[2:]) > seen[1] * 1.05
-    hand_over(record_property, row("short texts", f"{n:,} in one memory", 1, 0, int(grown), megabytes=[round(m) for m in seen]))
+    hand_over(
+        record_property,
+        row("short texts", f"{n:,} in one memory", 1, 0, int(grown), megabytes=[round(m) for m in seen]),
+    )
     assert not grown
 
 
@@ -92,6 +107,7 @@ def test_same_model_for_any_number_of_processes(tiny_run, tmp_path, jobs, monkey
     from minicoil.stages.senses import compress_dimensions
     from minicoil.stages.targets import cut_shards
     from minicoil.stages.tokens import encode_and_filter
+
     monkeypatch.setattr(cut_shards, "__defaults__", (8,))
     folder = copy_before(tiny_run, "targets", tmp_path / "run")
     run = open_run(folder, jobs=jobs)
@@ -101,5 +117,8 @@ def test_same_model_for_any_number_of_processes(tiny_run, tmp_path, jobs, monkey
     work(run, "training", "model")
     assert len(run.stage("targets").manifest["shards"]) > 4
     same = digests(folder / "23_model") == digests(tiny_run / "23_model")
-    hand_over(record_property, row("model's bytes", f"{jobs} process{'es' if jobs > 1 else ''}", 1, 0, int(not same)))
+    hand_over(
+        record_property,
+        row("model's bytes", f"{jobs} process{'es' if jobs > 1 else ''}", 1, 0, int(not same)),
+    )
     assert same

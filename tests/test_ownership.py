@@ -1,4 +1,8 @@
-"""A run in a folder where other things lie: it touches nothing that it did not make, or says in one line why not."""
+"""A run in a folder where other things lie.
+
+It touches nothing that it did not make, or says in one line why not.
+"""
+
 import os
 import shutil
 import subprocess
@@ -14,9 +18,23 @@ from minicoil.runs.ownership import DRIVER_LOCK
 from minicoil.runs.run import STAGES, open_run
 
 OTHERS = (
-    ".bashrc.old", ".config.old/settings", "notes/.draft.tmp", ".draft.tmp", ".report.12.tmp", ".run.json.7.tmp",
-    ".10_corpus.7.old/mine.txt", "old.7.tmp", "results.old", "part-00000.parquet", "manifest.json", "written.txt",
-    "notebooks/mine.ipynb", "notebooks/.mine.3.tmp", "inputs.json", "10_corpus.txt", "model/README.md",
+    ".bashrc.old",
+    ".config.old/settings",
+    "notes/.draft.tmp",
+    ".draft.tmp",
+    ".report.12.tmp",
+    ".run.json.7.tmp",
+    ".10_corpus.7.old/mine.txt",
+    "old.7.tmp",
+    "results.old",
+    "part-00000.parquet",
+    "manifest.json",
+    "written.txt",
+    "notebooks/mine.ipynb",
+    "notebooks/.mine.3.tmp",
+    "inputs.json",
+    "10_corpus.txt",
+    "model/README.md",
 )
 
 
@@ -48,7 +66,7 @@ def run_here(folder, *options):
 
 
 def test_a_run_beside_others_things(tmp_path):
-    """A run in a folder full of files goes on, also a second time and with --from, and touches none of them."""
+    """A run in a folder full of files goes on, also again and with --from, and touches none of them."""
     folder = put(tmp_path / "home")
     before = state(folder)
     for options in ((), (), ("--from", "corpus", "--seed", 3)):
@@ -60,13 +78,29 @@ def test_a_run_beside_others_things(tmp_path):
     assert load_json(folder / "run.json")["parameters"]["seed"] == 3
 
 
-@pytest.mark.parametrize("name", [
-    "run.json", "log.txt", "report.html", ".driver.lock", ".work.lock", "10_corpus/mine.txt", "33_benchmark/mine.txt",
-    "23_model", "notebooks", "notebooks/10_corpus.ipynb", "notebooks/33_benchmark.failed.ipynb", "run.json/mine.txt",
-    "log.txt/mine.txt", ".driver.lock/mine.txt", "20_senses/deep/mine.txt",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json",
+        "log.txt",
+        "report.html",
+        ".driver.lock",
+        ".work.lock",
+        "10_corpus/mine.txt",
+        "33_benchmark/mine.txt",
+        "23_model",
+        "notebooks",
+        "notebooks/10_corpus.ipynb",
+        "notebooks/33_benchmark.failed.ipynb",
+        "run.json/mine.txt",
+        "log.txt/mine.txt",
+        ".driver.lock/mine.txt",
+        "20_senses/deep/mine.txt",
+    ],
+)
 def test_a_name_that_is_taken(tmp_path, name):
-    """Where a user's file or folder has a name that a run uses, one line names it, and everything stays as it was."""
+    """Where a user's file or folder has a name that a run uses, one line names it, and everything stays as it
+    was."""
     folder = put(tmp_path / "home", (name, "notes.txt"))
     before = state(folder)
     done = run_here(folder)
@@ -113,7 +147,10 @@ def corpus_run(folder):
 
 
 def test_a_stage_folder_that_is_a_link(tmp_path):
-    """A stage's folder moved to another disk and linked still counts; doing it again drops the link, not the data."""
+    """A stage's folder moved to another disk and linked still counts.
+
+    Doing it again drops the link, not the data.
+    """
     run = corpus_run(tmp_path / "run")
     moved = tmp_path / "big disk"
     shutil.move(tmp_path / "run" / "10_corpus", moved)
@@ -144,7 +181,7 @@ def test_links_are_not_swept(tmp_path):
 
 @pytest.mark.parametrize("redo", [False, True])
 def test_a_users_folder_where_a_stage_would_work(tmp_path, redo):
-    """A folder that a user puts into a run under a later stage's name is refused, not filled and not removed."""
+    """A folder that a user puts under a later stage's name is refused, not filled and not removed."""
     run = corpus_run(tmp_path / "run")
     put(run.dir, ("11_sentences/mine.txt",))
     before = state(run.dir)
@@ -195,8 +232,10 @@ def test_a_run_that_comes_to_nothing_leaves_others_files(tmp_path):
 
 
 def test_the_names_of_a_run_are_all_known(run_folder):
-    """Whatever stands at the top of a finished run has a name that a folder with others' things is checked for."""
+    """Whatever stands at the top of a finished run has a name that a folder with others' things is checked
+    for."""
     from minicoil.runs.ownership import TOP_FILES, WORK_LOCK
+
     known = {*TOP_FILES, DRIVER_LOCK, WORK_LOCK, "notebooks", *(folder for folder, _ in STAGES.values())}
     assert {path.name for path in run_folder.iterdir()} <= known
     with locked(run_folder / DRIVER_LOCK, "busy"):

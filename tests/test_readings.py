@@ -273,7 +273,7 @@ ODD = st.one_of(
     st.sampled_from([0, -1, 10**6, 10**9, 10**30, 1e9, -0.0, float("nan"), float("inf"), [], {}, [1]]))
 # A number of processes that is taken starts them, and they load the model: those are tried above.
 NO_PROCESS = ODD.filter(lambda x: not isinstance(x, int) or x in (True, 1) or x < 0)
-tried = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+tried = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def right_or_one_line(call, right):
@@ -302,7 +302,7 @@ def test_fuzz_of_counts(model, size, parallel):
 
 
 @tried
-@given(name=st.sampled_from(["threads", "k", "b", "avg_len", "precision"]), value=ODD)
+@given(name=st.sampled_from(["threads", "k", "b", "avg_len", "precision", "providers"]), value=ODD)
 def test_fuzz_of_loading(model_folder, name, value):
     """The numbers of `MiniCOIL.load`: a model whose vectors are finite, or one line."""
     def finite(model):
@@ -338,7 +338,8 @@ def test_fuzz_of_texts(model, texts):
 @tried
 @given(query=ODD, text=ODD, idf=ODD)
 def test_fuzz_of_explain(model, query, text, idf):
-    """Whatever is explained: rows, or one line."""
+    """Whatever is explained or marked: rows, or one line."""
+    right_or_one_line(lambda: model.word_spans(text, normalize=True), lambda spans: isinstance(spans, dict))
     right_or_one_line(lambda: model.explain(query, text, idf), lambda rows: isinstance(rows, list))
 
 

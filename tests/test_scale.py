@@ -1,4 +1,5 @@
-"""A large corpus: each sentence once, two readers, shards that are done stay done, folders are not mixed up."""
+"""A large corpus: each sentence once, two readers, done shards stay done, folders are not mixed up."""
+
 import io
 import shutil
 import tarfile
@@ -18,7 +19,12 @@ from minicoil.stages.sentences import split_sentences, trained_words
 from minicoil.stages.targets import encode_targets
 from minicoil.text.readers import corpus_bytes, documents, stream_openwebtext
 
-TEXTS = ["One bat flew out of the cave.\n\nThe other bat did stay at home.", "A bank lends money to people.", "Ein Wort: Größe, 字, and a bat in the house.", "x"]
+TEXTS = [
+    "One bat flew out of the cave.\n\nThe other bat did stay at home.",
+    "A bank lends money to people.",
+    "Ein Wort: Größe, 字, and a bat in the house.",
+    "x",
+]
 
 
 def packed(texts, name="{:07d}.txt"):
@@ -49,8 +55,11 @@ def archive(tmp_path):
 
 @pytest.mark.parametrize("form", ["openwebtext.tar.xz", "inner"])
 def test_both_readers_agree(archive, form):
-    """The nested tar, or a folder of its inner tars, gives the documents that `datasets` streams from the Parquet form."""
-    assert list(documents([str(archive / form)])) == list(stream_openwebtext([archive / "owt.parquet"])) == TEXTS
+    """The nested tar, or a folder of its inner tars, gives the documents that `datasets` streams from the
+    Parquet form."""
+    assert (
+        list(documents([str(archive / form)])) == list(stream_openwebtext([archive / "owt.parquet"])) == TEXTS
+    )
 
 
 def test_a_wrong_count_is_noticed(archive, monkeypatch):
@@ -62,9 +71,14 @@ def test_a_wrong_count_is_noticed(archive, monkeypatch):
 
 def test_progress_counts_every_byte(archive):
     """Over any mix of files and folders progress ends at exactly the bytes it announced."""
-    corpus, told = ["demo", str(archive / "inner"), str(archive / "owt.parquet"), str(archive / "openwebtext.tar.xz")], []
+    corpus, told = (
+        ["demo", str(archive / "inner"), str(archive / "owt.parquet"), str(archive / "openwebtext.tar.xz")],
+        [],
+    )
     list(documents(corpus, meter=told.append))
-    assert sum(told) == corpus_bytes(corpus) and min(told) >= 0 and len(told) > 10
+    assert sum(told) == corpus_bytes(corpus)
+    assert min(told) >= 0
+    assert len(told) > 10
 
 
 def test_a_broken_part_of_an_archive(archive):
@@ -74,8 +88,12 @@ def test_a_broken_part_of_an_archive(archive):
     skipped = []
     with pytest.raises(UserError, match="broken.xz.*--on-bad-input skip"):
         list(documents([str(archive / "inner")]))
-    assert list(documents([str(archive / "inner")], on_bad_input="skip", skipped=skipped)) == ["still there", *TEXTS]
-    assert any("latin.xz" in s and "UTF-8" in s for s in skipped) and any("broken.xz" in s for s in skipped)
+    assert list(documents([str(archive / "inner")], on_bad_input="skip", skipped=skipped)) == [
+        "still there",
+        *TEXTS,
+    ]
+    assert any("latin.xz" in s and "UTF-8" in s for s in skipped)
+    assert any("broken.xz" in s for s in skipped)
 
 
 def sentences_run(folder, texts, shard_bytes=800, **given):
@@ -97,7 +115,9 @@ def all_sentences(run):
 def repeated(tmp_path_factory):
     """(run, its lines): 60 lines, each three times, far from each other."""
     lines = [f"The bat number {i} hung in the old cave {i * 7} for a day." for i in range(60)] * 3
-    return sentences_run(tmp_path_factory.mktemp("repeated") / "r", lines, words=["bat", "cave"], samples=20), lines
+    return sentences_run(
+        tmp_path_factory.mktemp("repeated") / "r", lines, words=["bat", "cave"], samples=20
+    ), lines
 
 
 def test_each_sentence_once(repeated):
@@ -106,7 +126,14 @@ def test_each_sentence_once(repeated):
     assert len(run.stage("corpus").parts("parquet")) > 8
     assert all_sentences(run) == list(dict.fromkeys(lines))
     assert run.stage("sentences").manifest["repeated"] == len(lines) - 60
-    assert len(draw_from_index(sorted(run.stage("sentences").path.glob("postings-*")), trained_words(run), 10**6, 0)[0][0]) == 60
+    assert (
+        len(
+            draw_from_index(
+                sorted(run.stage("sentences").path.glob("postings-*")), trained_words(run), 10**6, 0
+            )[0][0]
+        )
+        == 60
+    )
     assert not list(run.stage("sentences").path.glob("*.tmp.*"))
 
 
@@ -114,7 +141,8 @@ def test_no_word_misses_its_samples(repeated):
     """A word has as many samples as asked for, or all its sentences where there are fewer."""
     run, _ = repeated
     word, ids, _ = read_draw(run.stage("sentences").path / "drawn.parquet")
-    assert np.bincount(word).tolist() == [20, 20] and len(set(ids[word == 0].tolist())) == 20
+    assert np.bincount(word).tolist() == [20, 20]
+    assert len(set(ids[word == 0].tolist())) == 20
 
 
 @pytest.mark.parametrize("lost", ["p*-00003.parquet", "keep-*.tmp.npy"])
@@ -124,7 +152,9 @@ def test_sentences_go_on_after_a_kill(repeated, tmp_path, monkeypatch, lost):
     shutil.copytree(run.dir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "11_sentences")
     begun = open_run(tmp_path / "run")
-    monkeypatch.setattr("minicoil.stages.sentences.count_forms", lambda stage: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "minicoil.stages.sentences.count_forms", lambda stage: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         split_sentences(begun)
     monkeypatch.undo()
@@ -139,7 +169,9 @@ def test_finished_target_shards_are_left_alone(tiny_run, tmp_path, monkeypatch):
     """Called again, encoding makes the shards that are missing, only them, and the same."""
     monkeypatch.setattr("minicoil.stages.targets.SHARD_ROWS", 16)
     monkeypatch.setattr("minicoil.stages.targets.cut_shards.__defaults__", (16,))
-    whole, again = (open_run(copy_before(tiny_run, "targets", tmp_path / name)) for name in ("whole", "again"))
+    whole, again = (
+        open_run(copy_before(tiny_run, "targets", tmp_path / name)) for name in ("whole", "again")
+    )
     encode_targets(whole)
     shutil.copytree(whole.stage("targets").path, again.stage("targets").path)
     parts = again.stage("targets").parts("npy")
@@ -156,11 +188,13 @@ def test_finished_target_shards_are_left_alone(tiny_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("changed", ["draw", "model"])
 @pytest.mark.parametrize("finished", [False, True], ids=["begun", "finished"])
 def test_a_mixed_up_folder_is_refused(tiny_run, tmp_path, changed, finished):
-    """Embeddings of another draw, or of a model whose weights were replaced, are not gone on with, and not taken for finished."""
+    """Embeddings of another draw, or of a model whose weights were replaced, are not gone on with, and not
+    taken for finished."""
     run = open_run(copy_before(tiny_run, "store", tmp_path / "run"))
     origin, manifest = (run.stage("targets").path / name for name in ("origin.json", "manifest.json"))
     record = load_json(origin)
-    assert record["draw"] and record["weights"]
+    assert record["draw"]
+    assert record["weights"]
     text = origin.read_text()
     old = record["draw"] if changed == "draw" else next(iter(record["weights"].values()))
     origin.write_text(text.replace(old, "0" * 64))
@@ -169,18 +203,29 @@ def test_a_mixed_up_folder_is_refused(tiny_run, tmp_path, changed, finished):
         save_manifest(manifest, {**load_manifest(manifest), "files": files, "checksums": checksums})
     else:
         manifest.unlink()
-    with pytest.raises(UserError, match=f"another {'draw of sentences' if changed == 'draw' else 'target model'}.*--from targets"):
+    with pytest.raises(
+        UserError,
+        match=f"another {'draw of sentences' if changed == 'draw' else 'target model'}.*--from targets",
+    ):
         stage_function("targets")(run)
 
 
 def test_bf16_ends_in_nearly_the_same(tiny_run, tmp_path):
-    """Encoding in bf16 changes embeddings by little, but changes them: it is another parameter, and a run made with the other is refused."""
+    """Encoding in bf16 changes embeddings by little, but changes them.
+
+    It is another parameter, and a run made with the other is refused.
+    """
     params = load_json(tiny_run / "run.json")["parameters"]
-    runs = [open_run(tmp_path / precision, **{**params, "precision": precision}) for precision in ("float32", "bf16")]
+    runs = [
+        open_run(tmp_path / precision, **{**params, "precision": precision})
+        for precision in ("float32", "bf16")
+    ]
     for run in runs:
         for stage in ("corpus", "sentences", "targets"):
             stage_function(stage)(run)
     a, b = (np.load(run.dir / "12_targets" / "part-00000.npy").astype(np.float32) for run in runs)
-    assert a.shape == b.shape and 0 < np.abs(a - b).max() < 0.1 and (a * b).sum(1).min() > 0.98
+    assert a.shape == b.shape
+    assert 0 < np.abs(a - b).max() < 0.1
+    assert (a * b).sum(1).min() > 0.98
     with pytest.raises(UserError, match="--from targets"):
         open_run(run.dir, precision="float32")

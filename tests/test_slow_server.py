@@ -1,4 +1,8 @@
-"""A server behind a line that is slow and breaks: everything arrives once, or one line says that nobody answers, within a limit."""
+"""A server behind a line that is slow and breaks.
+
+Everything arrives once, or one line says that nobody answers, within a limit.
+"""
+
 import pytest
 from chains import copy_before, digests
 from qdrant_fake import FakeQdrant, Proxy, serving
@@ -16,20 +20,32 @@ from minicoil.stages.store import ServerStore, upload_to_qdrant
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_line_that_is_slow_and_breaks(fake, seed, record_property):
-    """Through a proxy that delays every packet and cuts every connection half-way, each point arrives, is there once, and is drawn as it would be."""
+    """Through a proxy that delays every packet and cuts every connection half-way, each point arrives, is
+    there once, and is drawn as it would be."""
     server, url = fake
     rows = sentences(3000)
-    with Proxy(url, delay=0.002, cut=200_000, seed=seed) as line, ServerStore(line.url, "c", DIM, 3000) as place:
+    with (
+        Proxy(url, delay=0.002, cut=200_000, seed=seed) as line,
+        ServerStore(line.url, "c", DIM, 3000) as place,
+    ):
         for a in range(0, 3000, 1000):
             place.upload(a, *(x[a : a + 1000] for x in rows))
-        right = place.count() == 3000 == len(server.points["c"]) and [ids.tolist() for ids, _ in place.draw(ABOUT, 100)] == expected(rows)
-        hand_over(record_property, row("qdrant upload", f"slow, cut (seed {seed})", line.cuts, 0, int(not right)))
-    assert right and line.cuts, line.cuts
+        right = place.count() == 3000 == len(server.points["c"]) and [
+            ids.tolist() for ids, _ in place.draw(ABOUT, 100)
+        ] == expected(rows)
+        hand_over(
+            record_property, row("qdrant upload", f"slow, cut (seed {seed})", line.cuts, 0, int(not right))
+        )
+    assert right, line.cuts
+    assert line.cuts, line.cuts
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Calls that give up after a second, and pauses that pass at once: what takes minutes is over soon. Yields the pauses that were asked for."""
+    """Calls that give up after a second, and pauses that pass at once: what takes minutes is over soon.
+
+    Yields the pauses that were asked for.
+    """
     pauses, real = [], talk.connect_server
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
     for module in (store, talk):
@@ -39,7 +55,8 @@ def hasty(monkeypatch):
 
 @pytest.mark.parametrize("how", ["away", "silent"])
 def test_away_during_the_upload(fake, hasty, how):
-    """A server that goes away in the middle of an upload ends it in one line after the tries of the batches under way: those that wait are not tried."""
+    """A server that goes away in the middle of an upload ends it in one line after the tries of the batches
+    under way: those that wait are not tried."""
     rows = sentences(12_000)
     with Proxy(fake[1]) as line, ServerStore(line.url, "c", DIM, 12_000) as place:
         place.upload(0, *(x[:500] for x in rows))
@@ -47,12 +64,16 @@ def test_away_during_the_upload(fake, hasty, how):
         line.hang_up()
         with pytest.raises(UserError, match="no Qdrant server answers") as e:
             place.upload(0, *rows)
-        assert "\n" not in str(e.value) and "tries" in str(e.value)
+        assert "\n" not in str(e.value)
+        assert "tries" in str(e.value)
     assert len(hasty) <= 4 * 2 * 9, f"{len(hasty)} pauses for 24 batches: they were tried one after the other"
 
 
 def test_an_answer_that_is_lost(fake, monkeypatch):
-    """A call that was done, but whose answer was lost, is made again without harm: a collection is not made twice, a point is there once."""
+    """A call that was done, but whose answer was lost, is made again without harm.
+
+    A collection is not made twice, a point is there once.
+    """
     server, url = fake
     monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
     server.lost = ["create", "index", "upsert"]
@@ -61,11 +82,15 @@ def test_an_answer_that_is_lost(fake, monkeypatch):
         assert place.count() == 500
     server.lost.append("create")
     Server(url, DIM, name="documents").close()
-    assert server.lost == [] and server.calls.count("create") == 2
+    assert server.lost == []
+    assert server.calls.count("create") == 2
 
 
 def test_away_after_the_upload(tiny_run, tmp_path, fake, monkeypatch):
-    """A server that goes away after the upload, before the draw, ends stage store in one line; once it is back, the same call uploads nothing again, and the draw is the embedded engine's."""
+    """A server that goes away after the upload, before the draw, ends stage store in one line.
+
+    Once it is back, the same call uploads nothing again, and the draw is the embedded engine's.
+    """
     server, url = fake
     folder = copy_before(tiny_run, "store", tmp_path / "run")
     with Proxy(url, delay=0.001) as line:
@@ -82,7 +107,8 @@ def test_away_after_the_upload(tiny_run, tmp_path, fake, monkeypatch):
             m.setattr(talk.time, "sleep", lambda seconds: None)
             with pytest.raises(UserError, match="no Qdrant server answers") as e:
                 upload_to_qdrant(open_run(folder))
-            assert "\n" not in str(e.value) and not list((folder / "13_store").glob("drawn*"))
+            assert "\n" not in str(e.value)
+            assert not list((folder / "13_store").glob("drawn*"))
         line.away = False
         before = server.calls.count("upsert")
         upload_to_qdrant(open_run(folder))
@@ -91,7 +117,8 @@ def test_away_after_the_upload(tiny_run, tmp_path, fake, monkeypatch):
 
 
 def test_a_key_that_is_wrong_or_withdrawn(monkeypatch):
-    """A key that the server does not take, from the start or in the middle of an upload, ends in one line that names the variable, at once."""
+    """A key that the server does not take, from the start or in the middle of an upload, ends in one line
+    that names the variable, at once."""
     server = FakeQdrant(key="right")
     with serving(server) as url:
         monkeypatch.setenv("QDRANT_API_KEY", "wrong")
@@ -102,4 +129,5 @@ def test_a_key_that_is_wrong_or_withdrawn(monkeypatch):
             server.key, before = "another", len(server.calls)
             with pytest.raises(UserError, match="set QDRANT_API_KEY") as e:
                 place.upload(0, *sentences(3000))
-            assert len(server.calls) - before <= 6 and "right" not in str(e.value)
+            assert len(server.calls) - before <= 6
+            assert "right" not in str(e.value)

@@ -1,4 +1,5 @@
 """Every objective trains a model that serves; a word's encoder is its own affair; rare words get one too."""
+
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,17 @@ def corpus(tmp_path_factory):
     """A corpus of 60 sentences with bat, 60 with bank and 80 others, and six with a rare word."""
     path = small_corpus(tmp_path_factory.mktemp("corpus") / "corpus.txt")
     with open(path, "a", encoding="utf-8") as f:
-        f.writelines(f"The okapi {what} in the forest.\n" for what in ("slept soundly", "was seen again", "ate leaves", "hid from us", "drank slowly", "stood alone"))
+        f.writelines(
+            f"The okapi {what} in the forest.\n"
+            for what in (
+                "slept soundly",
+                "was seen again",
+                "ate leaves",
+                "hid from us",
+                "drank slowly",
+                "stood alone",
+            )
+        )
     return str(path)
 
 
@@ -33,11 +44,15 @@ def trained(request, corpus, tmp_path_factory):
 
 
 def test_serves(trained):
-    """Whatever the objective: unit vectors for every word, the rare one included, and the model says how it was trained."""
+    """Whatever the objective.
+
+    Unit vectors for every word, the rare one included, and the model says how it was trained.
+    """
     objective, folder = trained
     model = MiniCOIL.load(folder / "23_model")
     words = next(model.embed_words(["The okapi saw a bat on the bank."]))
-    assert list(words) == ["okapi", "bat", "bank"] and all(abs(np.linalg.norm(v) - 1) < 1e-5 for v in words.values())
+    assert list(words) == ["okapi", "bat", "bank"]
+    assert all(abs(np.linalg.norm(v) - 1) < 1e-5 for v in words.values())
     assert load_json(folder / "23_model" / "minicoil.json")["objective"] == objective
 
 
@@ -45,23 +60,44 @@ def test_company(trained, corpus, tmp_path):
     """A word trained without the others has the same encoder, byte for byte, under every objective."""
     objective, folder = trained
     alone = undisturbed(tmp_path / "alone", words=["bank"], corpus=[corpus], pictures=0, objective=objective)
-    encoders = lambda run: load_file(run / "22_training" / "encoders.safetensors")["encoders"]
+
+    def encoders(run):
+        return load_file(run / "22_training" / "encoders.safetensors")["encoders"]
+
     assert encoders(folder)[1].tobytes() == encoders(alone)[0].tobytes()
 
 
 def test_trained_again(trained, corpus, tmp_path):
-    """A run that starts from a model, under every objective: another encoder, with the mean cosine of the old one on the word's own sentences; the same alone as in company."""
+    """A run that starts from a model, under every objective.
+
+    Another encoder, with the mean cosine of the old one on the word's own sentences; the same alone as in
+    company.
+    """
     objective, folder = trained
     own = tmp_path / "own.txt"
     own.write_text("".join(Path(corpus).read_text(encoding="utf-8").splitlines(True)[::2]), encoding="utf-8")
-    start, stages = {"start_from": str(folder / "23_model"), "corpus": [str(own)], "pictures": 0}, TO_MODEL[: TO_MODEL.index("training") + 1]
-    run, alone = (work(open_run(tmp_path / name, **from_model(start | more)), *stages) for name, more in (("run", {}), ("alone", {"words": ["bat"]})))
-    new, base = load_file(run.stage("training").path / "encoders.safetensors")["encoders"], MiniCOIL.load(folder / "23_model")
+    start, stages = (
+        {"start_from": str(folder / "23_model"), "corpus": [str(own)], "pictures": 0},
+        TO_MODEL[: TO_MODEL.index("training") + 1],
+    )
+    run, alone = (
+        work(open_run(tmp_path / name, **from_model(start | more)), *stages)
+        for name, more in (("run", {}), ("alone", {"words": ["bat"]}))
+    )
+    new, base = (
+        load_file(run.stage("training").path / "encoders.safetensors")["encoders"],
+        MiniCOIL.load(folder / "23_model"),
+    )
     for (word, _, x), w in zip(word_tokens(run), new):
         old = base.weights[base.vocabulary.ids[word]]
-        assert np.isfinite(w).all() and np.abs(w - old).max() > 1e-3 * np.abs(old).max(), word
+        assert np.isfinite(w).all(), word
+        assert np.abs(w - old).max() > 1e-3 * np.abs(old).max(), word
         assert mean_cosine(apply(x, w)) > mean_cosine(apply(x, old)) - 0.01, word
-    assert run.params.objective == objective and load_file(alone.stage("training").path / "encoders.safetensors")["encoders"].tobytes() == new[0].tobytes()
+    assert run.params.objective == objective
+    assert (
+        load_file(alone.stage("training").path / "encoders.safetensors")["encoders"].tobytes()
+        == new[0].tobytes()
+    )
 
 
 def test_small_groups(trained, tmp_path, monkeypatch):
@@ -69,20 +105,33 @@ def test_small_groups(trained, tmp_path, monkeypatch):
     objective, folder = trained
     monkeypatch.setenv("MINICOIL_MEMORY_GB", "1e-6")
     run = work(open_run(copy_before(folder, "training", tmp_path / "run")), "training")
-    assert digests(run.dir / "22_training")["encoders.safetensors"] == digests(folder / "22_training")["encoders.safetensors"]
+    assert (
+        digests(run.dir / "22_training")["encoders.safetensors"]
+        == digests(folder / "22_training")["encoders.safetensors"]
+    )
 
 
 def test_quality(trained):
-    """Every word says how many sentences and senses it saw; one that looks like one sense has nothing to separate."""
+    """Every word says how many sentences and senses it saw.
+
+    One that looks like one sense has nothing to separate.
+    """
     quality = load_json(trained[1] / "22_training" / "quality.json")
-    assert quality["okapi"]["sentences"] == 6 and quality["bat"]["sentences"] >= 60
-    assert all(0 <= q["separation"] <= 1 and (q["senses"] > 1 or q["separation"] == 1) for q in quality.values())
+    assert quality["okapi"]["sentences"] == 6
+    assert quality["bat"]["sentences"] >= 60
+    assert all(
+        0 <= q["separation"] <= 1 and (q["senses"] > 1 or q["separation"] == 1) for q in quality.values()
+    )
 
 
 def test_too_rare(corpus, tmp_path):
     """Four sentences are too few, and the message says how many are needed."""
     with open(corpus, encoding="utf-8") as f:
-        lines = [line for line in f if "okapi" not in line] + ["The okapi slept in the forest.\n"] * 1 + [f"An okapi {w} here today.\n" for w in ("ate", "sat", "hid")]
+        lines = (
+            [line for line in f if "okapi" not in line]
+            + ["The okapi slept in the forest.\n"] * 1
+            + [f"An okapi {w} here today.\n" for w in ("ate", "sat", "hid")]
+        )
     path = tmp_path / "few.txt"
     path.write_text("".join(lines), encoding="utf-8")
     with pytest.raises(UserError, match="okapi: in 4 sentences, 5 are needed"):
@@ -93,5 +142,9 @@ def test_memory_bounds_groups():
     """Groups hold as many words as memory allows and never mix lengths."""
     sizes = [300] * 100 + [1000] * 10
     groups = group_words(sizes, 384, 4, "graph", memory_gb=0.5)
-    assert sorted(i for g in groups for i in g) == list(range(110)) and all(len({sizes[i] for i in g}) == 1 for g in groups)
-    assert all(len(g) == 1 or len(g) * load_objective("graph").memory(sizes[g[0]], 384, 4) <= 0.5e9 for g in groups) and max(map(len, groups)) > 1
+    assert sorted(i for g in groups for i in g) == list(range(110))
+    assert all(len({sizes[i] for i in g}) == 1 for g in groups)
+    assert all(
+        len(g) == 1 or len(g) * load_objective("graph").memory(sizes[g[0]], 384, 4) <= 0.5e9 for g in groups
+    )
+    assert max(map(len, groups)) > 1

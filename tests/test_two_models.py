@@ -1,4 +1,8 @@
-"""Target and input model may be two transformers of different sizes, from folders, with long texts; and no notebook insists on the demo's words."""
+"""Target and input model may be two transformers of different sizes, from folders, with long texts.
+
+And no notebook insists on the demo's words.
+"""
+
 import os
 
 import numpy as np
@@ -36,9 +40,15 @@ def no_process_left():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """{target_model, input_model}: a target of hidden size 96 that ends in 40 numbers, an input of hidden size 64; neither normalises."""
+    """{target_model, input_model}.
+
+    A target of hidden size 96 that ends in 40 numbers, an input of hidden size 64; neither normalises.
+    """
     folder = tmp_path_factory.mktemp("models")
-    return {"target_model": str(tiny_transformer(folder / "target", 96, seed=1, dim=40)), "input_model": str(tiny_transformer(folder / "input", 64, seed=2))}
+    return {
+        "target_model": str(tiny_transformer(folder / "target", 96, seed=1, dim=40)),
+        "input_model": str(tiny_transformer(folder / "input", 64, seed=2)),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,8 @@ def two(given, tmp_path_factory):
 
 
 def test_sizes(two):
-    """Targets have the target model's numbers and hidden size, token embeddings and encoders the input model's."""
+    """Targets have the target model's numbers and hidden size, token embeddings and encoders the input
+    model's."""
     targets, tokens = (load_json(two / f / "manifest.json") for f in ("12_targets", "21_tokens"))
     assert (targets["dim"], targets["hidden_size"], tokens["hidden_size"]) == (40, 96, 64)
     assert load_file(two / "22_training" / "encoders.safetensors")["encoders"].shape == (2, 64, DIM)
@@ -66,18 +77,37 @@ def test_the_model_serves(two, models):
     model, texts = MiniCOIL.load(two / "23_model"), ["A seal swam by.", "The crane lifted the seals."]
     transformer = load_transformer(models["input_model"])
     dense, sparse = model.embed_both(texts)
-    assert np.abs(dense - np.concatenate([transformer.forward([row])[0] for row in transformer.tokenize(texts)])).max() < 1e-4
+    assert (
+        np.abs(
+            dense - np.concatenate([transformer.forward([row])[0] for row in transformer.tokenize(texts)])
+        ).max()
+        < 1e-4
+    )
     assert [len(v.indices) for v in sparse] == [DIM + 1, 2 * DIM + 1]
-    assert all(abs(np.linalg.norm(v) - 1) < 1e-5 for words in model.embed_words(texts) for v in words.values())
+    assert all(
+        abs(np.linalg.norm(v) - 1) < 1e-5 for words in model.embed_words(texts) for v in words.values()
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_same_encoders_in_small_shards(two, given, tmp_path, monkeypatch, jobs):
     """Token embeddings encoded in many shards, by one process or two, give the same encoders."""
     monkeypatch.setattr(cut_shards, "__defaults__", (50,))
-    run = work(open_run(tmp_path / "run", jobs=jobs, **given), "corpus", "sentences", "targets", "store", "senses", "tokens", "training")
+    run = work(
+        open_run(tmp_path / "run", jobs=jobs, **given),
+        "corpus",
+        "sentences",
+        "targets",
+        "store",
+        "senses",
+        "tokens",
+        "training",
+    )
     assert len(run.stage("targets").manifest["shards"]) > 1
-    assert load_json(run.dir / "12_targets" / "manifest.json")["rows"] == load_json(two / "12_targets" / "manifest.json")["rows"]
+    assert (
+        load_json(run.dir / "12_targets" / "manifest.json")["rows"]
+        == load_json(two / "12_targets" / "manifest.json")["rows"]
+    )
     for part, name in ("21_tokens", "part-00000.npy"), ("22_training", "encoders.safetensors"):
         assert digests(run.dir / part)[name] == digests(two / part)[name]
 
@@ -85,20 +115,28 @@ def test_same_encoders_in_small_shards(two, given, tmp_path, monkeypatch, jobs):
 def test_tokenizer_cuts_where_the_transformer_does(models):
     """The bare tokenizer of a saved transformer cuts texts at the transformer's own length."""
     long = "word " * 1000
-    assert [len(load_tokenizer(m).encode(long).ids) for m in models.values()] == [len(load_transformer(m).tokenize([long])[0]) for m in models.values()] == [128, 128]
+    assert (
+        [len(load_tokenizer(m).encode(long).ids) for m in models.values()]
+        == [len(load_transformer(m).tokenize([long])[0]) for m in models.values()]
+        == [128, 128]
+    )
 
 
 def test_words_beyond_the_cut(models, tmp_path):
-    """Sentences that have a word only where the input model no longer reads are not drawn, and harm nobody."""
-    lines = [f"In the year {1900 + i} a seal was seen near the pier." for i in range(30)] + [f"{'so ' * 200}and then a seal came, number {i}." for i in range(5)]
+    """Sentences that have a word only where the input model no longer reads are not drawn."""
+    lines = [f"In the year {1900 + i} a seal was seen near the pier." for i in range(30)] + [
+        f"{'so ' * 200}and then a seal came, number {i}." for i in range(5)
+    ]
     (tmp_path / "corpus.txt").write_text("\n".join(lines))
     run = open_run(tmp_path / "run", words=["seal"], corpus=[str(tmp_path / "corpus.txt")], **models)
     work(run, "corpus", "sentences", "targets", "store", "tokens")
-    assert run.stage("sentences").manifest["sentences"] == 35 and run.stage("tokens").manifest["rows"] == 30
+    assert run.stage("sentences").manifest["sentences"] == 35
+    assert run.stage("tokens").manifest["rows"] == 30
 
 
 def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):
     """A model named relative to where the command is called is found by kernels, which run elsewhere."""
+
     def execute_elsewhere(run, stage):
         notebooks = run.dir / "notebooks"
         notebooks.mkdir(exist_ok=True)
@@ -115,17 +153,27 @@ def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):
     monkeypatch.setattr(chain, "execute", execute_elsewhere)
     monkeypatch.setattr(chain, "locked", lambda *_: __import__("contextlib").nullcontext())
     relative = {name: os.path.relpath(given[name], home) for name in ("target_model", "input_model")}
-    run = chain.run_chain(tmp_path / "run", check_parameters({**given, **relative}), chain.Execution(until="targets"))
+    run = chain.run_chain(
+        tmp_path / "run", check_parameters({**given, **relative}), chain.Execution(until="targets")
+    )
     assert digests(run.dir / "12_targets")["part-00000.npy"] == digests(two / "12_targets")["part-00000.npy"]
 
 
 def options(given):
     """The parameters as options of the command."""
-    return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", ",".join(value) if name == "words" else value[0] if name == "corpus" else value)]
+    return [
+        part
+        for name, value in given.items()
+        for part in (
+            f"--{name.replace('_', '-')}",
+            ",".join(value) if name == "words" else value[0] if name == "corpus" else value,
+        )
+    ]
 
 
 def test_notebook_of_the_model(two, given, tmp_path):
-    """The notebook of the stage model holds for other words, another dim and another transformer, and gives the same model."""
+    """The notebook of the stage model holds for other words, another dim and another transformer, and gives
+    the same model."""
     folder = with_notebooks(copy_before(two, "model", tmp_path / "run"))
     code, errors = finish(start(command(folder, "--until", "model")))
     assert code == 0, errors
@@ -135,6 +183,9 @@ def test_notebook_of_the_model(two, given, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["graph", "umap"])
 def test_all_notebooks(given, tmp_path, objective):
-    """Every notebook of the chain holds for other words, another dim, two other transformers and either objective."""
-    code, errors = finish(start(command(tmp_path / "run", *options({**given, "objective": objective, "pictures": 1}))), 580)
+    """Every notebook of the chain holds for other words, another dim, two other transformers and either
+    objective."""
+    code, errors = finish(
+        start(command(tmp_path / "run", *options({**given, "objective": objective, "pictures": 1}))), 580
+    )
     assert code == 0, errors

@@ -173,7 +173,7 @@ def execute(run: Run, stage: str) -> None:
     """Run the notebook of a stage on a run; the result is in the run's folder."""
     import nbformat
     import papermill
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     final = executed_path(run, stage)
     out, failed = final.with_suffix(".running.ipynb"), final.with_suffix(".failed.ipynb")
     out.parent.mkdir(parents=True, exist_ok=True)

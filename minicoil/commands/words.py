@@ -112,7 +112,7 @@ class Wishes(NamedTuple):
     usable: list[str]
     unusable: dict[str, str]
 
-
+# %% ../../nbs/34_words.ipynb #21d61e16
 def new_words(wishes: Iterable[str], model: MiniCOIL) -> Wishes:
     """Sort words as a user wrote them into usable and unusable ones; a `UserError` if none is usable"""
     pieces, found = WordPieces(model.tokenizer), Wishes([], {})
@@ -139,7 +139,7 @@ def earlier_run(folder: str | Path) -> Run:
     run.need("corpus")
     return run
 
-
+# %% ../../nbs/34_words.ipynb #2896b09f
 def link_documents(source: Run, folder: Path, with_sentences: bool) -> None:
     """Link a run's documents, and its sentences with their index, into a new run's folder"""
     kept = [f for f in source.stage("corpus").path.iterdir() if f.is_file()]
@@ -176,7 +176,7 @@ def learned_documents(run: Run) -> Iterator[str]:
         for batch in pq.ParquetFile(part).iter_batches(1000):
             yield from batch["text"].to_pylist()
 
-
+# %% ../../nbs/34_words.ipynb #d45c6578
 def words_in(texts: list[str], model: MiniCOIL) -> list[set[int]]:
     """Ids of the vocabulary words in each text"""
     pieces = WordPieces(model.tokenizer)
@@ -197,7 +197,7 @@ class LookedThrough(NamedTuple):
     documents: int
     touched: int
 
-
+# %% ../../nbs/34_words.ipynb #0d2af055
 def write_list(path: str | Path | None, found: Iterable[list[str]]) -> LookedThrough:
     """Write the number and the new words of each document that has any; without a path count them"""
     documents = touched = 0
@@ -234,7 +234,7 @@ def held_workshop(target: Path) -> Iterator[Path]:
             stack.enter_context(locked(target.parent / ".driver.lock", f"{target.parent} is at work"))
         yield work
 
-
+# %% ../../nbs/34_words.ipynb #a89da157
 def check_models(model: MiniCOIL) -> None:
     """Raise a `UserError` unless the models that a model was trained with are here, and the same"""
     own = own_parameters(model)

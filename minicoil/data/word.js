@@ -49,8 +49,9 @@ function beside(at) {   // the label beside the pointer, where it hides no ring 
   const {width, height} = tip.getBoundingClientRect();
   const rings = [...document.querySelectorAll(".ring")].map(ring => ring.getBoundingClientRect());
   const within = (value, most) => Math.max(4, Math.min(value, most));
-  const corners = [[14, 18], [14, -height - 14], [-width - 14, 18], [-width - 14, -height - 14]];
-  const places = corners.map(([x, y]) =>
+  const beneath = [18, 70], above = [-height - 14, -height - 66], sides = [14, -width - 14, -width / 2];
+  const around = [beneath[0], above[0], beneath[1], above[1]].flatMap(y => sides.map(x => [x, y]));
+  const places = around.map(([x, y]) =>
     [within(at.clientX + x, innerWidth - width - 8), within(at.clientY + y, innerHeight - height - 4)]);
   const hides = ([x, y]) => rings.some(
     r => r.right > x && r.left < x + width && r.bottom > y && r.top < y + height);

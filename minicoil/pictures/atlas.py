@@ -56,7 +56,7 @@ class Sheet(NamedTuple):
         "Places (n, 2) of points (n, 2)"
         return points * self.scales + self.offsets
 
-
+# %% ../../nbs/30_atlas.ipynb #dc5dcd01
 def fitted(points: np.ndarray, equal: bool = False) -> Sheet:
     "The sheet that points (n, 2) fill; `equal`: one scale for both axes"
     low, high = points.min(0), points.max(0)
@@ -72,7 +72,7 @@ PLOT = """
 {%- endfor -%}
 </svg>""".strip()
 
-
+# %% ../../nbs/30_atlas.ipynb #271ca732
 def drawn_points(view: WordView, points: np.ndarray, label: str, equal: bool = False) -> Html:
     "SVG of the shown sentences at points (n, 2), coloured and shaped by sense"
     places = fitted(points, equal).places(points).round(1)[: len(view.sentences)].tolist()
@@ -93,7 +93,7 @@ def sentence_notes(view: WordView) -> list[str]:
         return notes
     return [f"{note}; labelled {label}" for note, label in zip(notes, view.labels)]
 
-
+# %% ../../nbs/30_atlas.ipynb #f5a55a1a
 def page_data(view: WordView) -> dict[str, Any]:
     "What the page's script reads; scale and offset are those of the view after training"
     notes, sheet = sentence_notes(view), fitted(view.after, equal=True)
@@ -119,7 +119,7 @@ MEANS = """
 </tbody></table></div>
 """.lstrip()
 
-
+# %% ../../nbs/30_atlas.ipynb #9c92087c
 def means_table(view: WordView) -> Html:
     "Senses with their colours, counts and mean trained numbers, as an HTML table"
     shapes = shape_of(view)
@@ -137,7 +137,7 @@ SENTENCES = """
 </ol></details>
 """.lstrip()
 
-
+# %% ../../nbs/30_atlas.ipynb #e26e9704
 def sentence_lists(view: WordView) -> Html:
     "The shown sentences, the word marked, in a list per sense"
     lists, clusters = [], view.clusters[: len(view.sentences)]
@@ -158,7 +158,7 @@ def senses_text(view: WordView) -> str:
     "The senses and their counts, as text"
     return "; ".join(f"{name} ({n:,})" for name, n in zip(view.names, view.sizes))
 
-
+# %% ../../nbs/30_atlas.ipynb #ff9cbf8f
 def view_before(view: WordView) -> Html | None:
     "The view before training, or None"
     if view.before is None:
@@ -190,7 +190,7 @@ No UMAP was made of this word (see <code>--pictures</code>).</p>
 <figcaption>On their two principal axes, {{ share }} of the spread.</figcaption></figure></div>
 """.lstrip()
 
-
+# %% ../../nbs/30_atlas.ipynb #6c1ac518
 def figures_html(view: WordView) -> Html:
     "The views of a word: before and after training, or after alone"
     shown, n = len(view.sentences), len(view.clusters)
@@ -231,7 +231,7 @@ def shape_legend(view: WordView) -> Html:
     source = '{% for p, t, n in shown %}{{ p }}{{ t }} ({{ n }}){{ ", " if not loop.last }}{% endfor %}'
     return rendered(source, shown=[(glyph(6, m), label, f"{labels.count(label):,}") for label, m in shown])
 
-
+# %% ../../nbs/30_atlas.ipynb #51440b17
 def word_page(view: WordView) -> str:
     "The HTML page of one word"
     said = [text[0].upper() + text[1:] for text in (in_words(view), told_apart(view)) if text]
@@ -250,7 +250,7 @@ THUMBNAIL = """
 {%- for c, path in paths %}<path class="t{{ c }}" d="{{ path }}"/>{% endfor -%}
 </svg>""".strip()
 
-
+# %% ../../nbs/30_atlas.ipynb #5dcd5242
 def thumbnail(view: WordView, most: int = 60) -> Html:
     "A small SVG of the trained numbers of up to `most` sentences"
     places = fitted(view.after, equal=True).places(view.after)[:most]
@@ -281,7 +281,7 @@ INDEX_ROW = """
 {#- -#}
 <td role="cell">{{ picture }}</td></tr>""".strip()
 
-
+# %% ../../nbs/30_atlas.ipynb #4d68bd40
 def index_row(view: WordView) -> Html:
     "The table row of a word"
     several = len(view.names) > 1
@@ -312,7 +312,7 @@ placeholder="a word, or a telling word"></label> <span id="count" class="faint" 
 </tbody></table>
 """.lstrip()
 
-
+# %% ../../nbs/30_atlas.ipynb #e3077d72
 def index_page(rows: list[str], pictures: int) -> str:
     "The index from its table rows, which are HTML; `pictures` of them have a layout"
     words = counted(len(rows), "word")
@@ -326,7 +326,7 @@ class WordSpan(NamedTuple):
     end: int
     shard: tuple[int, int]   # its number, and its first word
 
-
+# %% ../../nbs/30_atlas.ipynb #7171c7b6
 def word_spans_of(shards: list[dict], pictured: int, few: int = 12, many: int = 125) -> list[WordSpan]:
     "Spans that cut all words, within their shards and at the last pictured word"
     spans, start = [], 0
@@ -352,7 +352,7 @@ def draw_word(view: WordView, folder: Path) -> None:
                 figure.savefig(temporary, format=ending, metadata=metadata)
     write_bytes(folder / file_name(view.index, "html"), word_page(view).encode())
 
-
+# %% ../../nbs/30_atlas.ipynb #c6c8c55e
 def draw_shard(span: WordSpan | tuple, run: Run) -> list[str]:
     "Draw the words of a span that have no page yet; returns the rows of all of them for the index"
     rows: list[str] = []

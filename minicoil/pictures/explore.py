@@ -32,7 +32,7 @@ class Found(NamedTuple):
     numbers: np.ndarray   # (dim,) what serving computes
     spans: list[Span]     # the characters where it stands
 
-
+# %% ../../nbs/36_explore.ipynb #55f7172e
 def found_words(model: Any, text: str) -> dict[str, Found]:
     "{word: what was found} of the words that the model knows, in the order in which they stand"
     e = model.tokenizer.encode(text)
@@ -47,7 +47,7 @@ class Atlas(NamedTuple):
     folder: Path | None      # None where there is no atlas
     pages: dict[str, int]    # word: the number of its page
 
-
+# %% ../../nbs/36_explore.ipynb #8d849db1
 def atlas_pages(model_folder: str | Path) -> Atlas:
     "The atlas of the run that a model's folder lies in"
     run = Path(model_folder).resolve().parent
@@ -86,7 +86,7 @@ ANSWER = """
 {% endif %}
 """.lstrip()
 
-
+# %% ../../nbs/36_explore.ipynb #a1ecb24f
 def answer(found: dict[str, Found], text: str, pages: dict[str, int], dim: int) -> Html:
     "HTML of the words found in a text, with their numbers and links to their pages"
     if not found:
@@ -166,7 +166,7 @@ class Refusal(Exception):
         super().__init__(why)
         self.status = status
 
-
+# %% ../../nbs/36_explore.ipynb #279c941e
 def body_length(request: Replies) -> int:
     "The bytes that a POST announces; a `Refusal` if it is not ours, or too long"
     if not request.ours():
@@ -194,7 +194,7 @@ def embedded_words(model: Any, text: str) -> bytes:
     found = found_words(model, text).items()
     return json.dumps({"words": {word: [float(v) for v in mine.numbers] for word, mine in found}}).encode()
 
-
+# %% ../../nbs/36_explore.ipynb #fbcb1083
 class Explorer(Replies):
     "Answers for the server's `model`, `atlas` and `pages`"
 
@@ -236,7 +236,7 @@ def explore_server(model: Any, port: int = 0) -> Any:
     server.atlas, server.pages = atlas_pages(model.folder)
     return server
 
-
+# %% ../../nbs/36_explore.ipynb #8cce3ef0
 def command_explore(
         model: Path = typer.Option(..., help="Model directory"),
         port: int = typer.Option(0, help="Port on this machine; 0 takes a free one")) -> None:

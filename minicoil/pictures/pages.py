@@ -23,7 +23,7 @@ CONTROLS = [*range(9), 11, 12, *range(14, 32), *range(0x7F, 0xA0)]
 DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 OVERRIDES = dict.fromkeys([*CONTROLS, *DIRECTIONS, *range(0xD800, 0xE000)], "�")
 
-
+# %% ../../nbs/09_pages.ipynb #dba508c9
 class Html(str):
     "Text that is HTML already; templates leave it as it is"
 
@@ -38,7 +38,7 @@ def escaped(text: str) -> Html:
 # %% ../../nbs/09_pages.ipynb #85460a75
 Span = tuple[int, int]   # the first character, and the one after the last
 
-
+# %% ../../nbs/09_pages.ipynb #0be5ac10
 def marked(text: str, spans: Iterable[Span], left: str = "<mark>", right: str = "</mark>",
            first: int = 0, end: int | None = None) -> Html:
     "The characters first…end of `text` as HTML, with those in `spans` between `left` and `right`"
@@ -89,7 +89,7 @@ def for_page(value: Any) -> Any:
     "A value of a template as it is shown: text escaped, `Html` as it is"
     return escaped(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
-
+# %% ../../nbs/09_pages.ipynb #6d91ab75
 @functools.cache
 def template(source: str):
     "A Jinja template that escapes what it is given"
@@ -135,7 +135,7 @@ PAGE = """<!doctype html>
 </html>
 """
 
-
+# %% ../../nbs/09_pages.ipynb #a2201d25
 def page(title: str, body: str, script: str = "") -> str:
     "A whole HTML page; `body` is HTML, `title` text, `script` the name of a file of the package's data"
     return rendered(PAGE, title=title, body=Html(body), policy=POLICY, style=Html(data_text("pages.css")),
@@ -162,7 +162,7 @@ OUTLINES = {
     "P": "M-1.8-5H1.8V-1.8H5V1.8H1.8V5H-1.8V1.8H-5V-1.8H-1.8Z",
 }
 
-
+# %% ../../nbs/09_pages.ipynb #08cbd66e
 def sense_colour(c: int) -> str:
     "Colour of the c-th sense"
     return PALETTE[c] if c < 6 else "#8c8c8c"

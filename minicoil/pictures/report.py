@@ -31,7 +31,7 @@ from ..runs.run import STAGES, Run
 NUMBER = r"[+-]?[\d,.]*( ?%)?"
 AMOUNT = r"([\d,]+ (h|min|s|MB) ?)+"
 
-
+# %% ../../nbs/37_report.ipynb #bb47a52d
 def cell(value: Any) -> str:
     "A value as text: numbers with separators or four digits"
     if type(value) is int:
@@ -62,7 +62,7 @@ TABLE = """
 </tbody></table></div>
 """.lstrip()
 
-
+# %% ../../nbs/37_report.ipynb #bae61aaa
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Html:
     "An HTML table; the first column names its row"
     rows = list(rows)
@@ -74,7 +74,7 @@ def row_cells(line: str) -> list[str]:
     "The cells of a row of a Markdown table"
     return [c.strip().strip("*") for c in line.strip()[1:].removesuffix("|").split("|")]
 
-
+# %% ../../nbs/37_report.ipynb #de358046
 def from_markdown(text: str) -> Html:
     "HTML of the headings, tables, and paragraphs that stage 33 writes"
     parts, rows = [], []
@@ -107,7 +107,7 @@ def stage_seconds(log: str) -> dict[str, float]:
             spent[stage] = spent.get(stage, 0) + at - begun.pop(stage)
     return spent
 
-
+# %% ../../nbs/37_report.ipynb #cf19b950
 def stage_peaks(log: str) -> dict[str, int]:
     "{stage: peak MB of any of its processes} from the text of a run's log"
     peaks: dict[str, int] = {}
@@ -125,7 +125,7 @@ def duration(seconds: float) -> str:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
-
+# %% ../../nbs/37_report.ipynb #f5da4d97
 BARS = """
 <svg viewBox="0 0 600 {{ 24 * bars|length + 4 }}"
 style="width:100%;max-width:600px;font-size:14px;fill:currentColor"
@@ -157,7 +157,7 @@ class KeptSenses(NamedTuple):
     separation: float
     chance: float       # what chance would give
 
-
+# %% ../../nbs/37_report.ipynb #72d51280
 def kept_senses(run: Run) -> list[KeptSenses]:
     "The words of several senses, best kept first"
     from minicoil.pictures.views import by_chance
@@ -188,7 +188,7 @@ def draw_kept(ax: Any, rows: list[KeptSenses]) -> None:
     ax.set_xlabel("separation by chance")
     ax.set_ylabel("separation")
 
-
+# %% ../../nbs/37_report.ipynb #16483bf4
 def quality_figure(run: Run, rows: list[KeptSenses]) -> Any:
     "matplotlib figure: sentences a word, and separation against chance where words have senses"
     plt = plot_style()
@@ -207,7 +207,7 @@ class Picture(NamedTuple):
     png: bytes
     said: str    # the last prose before it
 
-
+# %% ../../nbs/37_report.ipynb #d12f99f5
 def as_image(png: bytes, alt: str) -> Html:
     "An image element that holds its PNG"
     source = '<img src="data:image/png;base64,{{ data }}" alt="{{ alt }}">\n'
@@ -229,7 +229,7 @@ def notebook_cells(path: str | Path) -> list[dict]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
-
+# %% ../../nbs/37_report.ipynb #90f51638
 def notebook_pictures(path: str | Path) -> list[Picture]:
     "The pictures of an executed notebook, in order"
     found, said = [], ""
@@ -257,7 +257,7 @@ def stage_facts(manifest: dict) -> str:
     facts = {k: v for k, v in manifest.items() if type(v) in (int, float, str) and len(str(v)) < 40}
     return ", ".join(f"{k.replace('_', ' ')} {cell(v)}" for k, v in facts.items())
 
-
+# %% ../../nbs/37_report.ipynb #218f0536
 def stage_rows(run: Run, seconds: dict[str, float], peaks: dict[str, int]) -> list[list[str]]:
     "[stage, time, peak memory, facts] of every stage that is done"
     rows = []
@@ -281,7 +281,7 @@ WORDS = """
 {{ worst }}{% endif %}
 """.lstrip()
 
-
+# %% ../../nbs/37_report.ipynb #f26d15dd
 def kept_table(rows: list[KeptSenses]) -> Html:
     "Words and how well they keep their senses, as a table"
     head = ["word", "sentences", "senses", "separation", "by chance"]
@@ -310,7 +310,7 @@ def search_table(hits: list[dict]) -> Html:
         rows.append([f"{hit['score']:.2f}", hit["text"], earned])
     return table(["score", "text", "earned by"], rows)
 
-
+# %% ../../nbs/37_report.ipynb #fe758dcd
 def search_html(run: Run) -> Html:
     "The example searches of stage 32"
     path = run.stage("search").path / "examples.json"
@@ -337,7 +337,7 @@ REPORT = """
 {{ parameters }}<h2>Versions</h2>
 {{ versions }}""".lstrip()
 
-
+# %% ../../nbs/37_report.ipynb #40ecaa94
 def parameter_rows(run: Run) -> list[list[Any]]:
     "[name, value] of a run's parameters; long lists are cut short"
     rows = []
@@ -362,7 +362,7 @@ def text_of(path: Path) -> str:
     "The text of a file, empty if there is none"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
-
+# %% ../../nbs/37_report.ipynb #bc57e8a4
 def report_page(run: Run) -> str:
     "The report of a run as HTML, of whatever is done"
     log, record = text_of(run.dir / "log.txt"), run.dir / "run.json"

@@ -36,7 +36,7 @@ class PrincipalAxes(NamedTuple):
     axes: np.ndarray     # (2, dim), orthonormal
     shares: np.ndarray   # (2,) each axis's share of the spread
 
-
+# %% ../../nbs/24_views.ipynb #e14ef8fe
 def principal_axes(numbers: np.ndarray) -> PrincipalAxes:
     "The first two principal axes of numbers (n, dim)"
     _, sizes, axes = np.linalg.svd(numbers - numbers.mean(0), full_matrices=False)
@@ -131,7 +131,7 @@ def human_labels(run: Run) -> dict[tuple[str, str], str]:
         return {}
     return {(row["word"], row["sentence"]): row["sense"] for row in bundled_sentences()}
 
-
+# %% ../../nbs/24_views.ipynb #59e4757f
 class Recorded(NamedTuple):
     "What a run recorded of its words"
     names: dict[str, list[str]]             # word: its senses' telling words
@@ -169,7 +169,7 @@ def trained_encoders(run: Run, first: int, end: int) -> np.ndarray:
     with safe_open(run.stage("training").path / "encoders.safetensors", "numpy") as file:
         return file.get_slice("encoders")[first:end]
 
-
+# %% ../../nbs/24_views.ipynb #7461f58f
 def word_views(run: Run, first: int = 0, end: int | None = None,
                shard: tuple[int, int] | None = None) -> Iterator[WordView]:
     "Yields a view for each of the words first…end; `shard` is (number, its first word) if they lie in one"
@@ -215,7 +215,7 @@ def plain(text: str) -> str:
     "`text` for matplotlib: a dollar sign would start a formula"
     return text.translate(OVERRIDES).replace("$", r"\$")
 
-
+# %% ../../nbs/24_views.ipynb #90e12eb4
 def draw_points(ax: Any, view: WordView, points: np.ndarray, title: str, labels: tuple[str, str]) -> None:
     "One view of the sentences at `points` (n, 2); `labels` name its axes"
     shown = np.array(markers(view))
@@ -237,7 +237,7 @@ def draw_numbers(ax: Any, means: np.ndarray) -> None:
         colour = "white" if value < -0.5 else "black"
         ax.text(column, row, signed(value), ha="center", va="center", fontsize=9, color=colour)
 
-
+# %% ../../nbs/24_views.ipynb #711137c0
 def draw_strip(ax: Any, view: WordView) -> None:
     "Mean trained numbers of each sense as a heat strip, with the senses' names, colours and counts"
     means = view.means
@@ -262,7 +262,7 @@ def axis_labels(view: WordView) -> list[tuple[str, str]]:
     after = (f"principal axis 1 {of} ({first:.0%})", f"principal axis 2 {of} ({second:.0%})")
     return [("UMAP, axis 1", "UMAP, axis 2"), after]
 
-
+# %% ../../nbs/24_views.ipynb #46d57b40
 def headline(view: WordView) -> str:
     "Word, sentences and senses, for titles"
     return f"{view.word}: {counted(len(view.clusters), 'sentence')}, {counted(len(view.names), 'sense')}"
@@ -307,7 +307,7 @@ def turning_trace(view: WordView) -> dict[str, Any]:
     return {"type": "scatter3d", "mode": "markers", "x": x, "y": y, "z": z, "hovertext": hover,
             "hoverinfo": "text", "marker": marker}
 
-
+# %% ../../nbs/24_views.ipynb #06b53981
 def turning_figure(view: WordView) -> dict[str, Any]:
     "plotly figure of a word's first three trained numbers, as a display bundle for notebooks and the site"
     axes = {f"{axis}axis": {"title": {"text": f"number {i}"}} for i, axis in enumerate("xyz", 1)}

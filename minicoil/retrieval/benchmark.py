@@ -10,14 +10,14 @@ __all__ = ['MIXES', 'SYSTEMS', 'check_benchmark', 'ranked', 'rankings', 'Read', 
 
 # %% ../../nbs/33_benchmark.ipynb #7cc7aa10
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..learning.objectives import OBJECTIVES, load_objective
-from .documents import positive_number
+from .documents import given_length
 from .judged import Judged, read_judged
 from minicoil.retrieval.retrieval import (
     DEPTH,
@@ -46,8 +46,9 @@ from ..stages.card import write_card
 from ..text.readers import DATA, read_senses
 
 # %% ../../nbs/33_benchmark.ipynb #f34a751b
-MIXES = {"hybrid_bm25": (fuse, "bm25"), "hybrid_minicoil": (fuse, "minicoil"),
-         "mix_bm25": (mix, "bm25"), "mix_minicoil": (mix, "minicoil")}  # with dense
+MIXES: dict[str, tuple[Callable, str]] = {
+    "hybrid_bm25": (fuse, "bm25"), "hybrid_minicoil": (fuse, "minicoil"),
+    "mix_bm25": (mix, "bm25"), "mix_minicoil": (mix, "minicoil")}  # with dense
 SYSTEMS = (*LEXICAL, "dense", *MIXES, "fastembed_bm25", "bm25s", "splade")
 
 
@@ -55,8 +56,8 @@ def check_benchmark(systems: Iterable[str], avg_len: Any, seed: Any) -> None:
     "Raise a `UserError` for a system that there is not, or a number out of range"
     for system in systems:
         one_of("system", system, SYSTEMS)
-    if avg_len != "auto" and not positive_number(avg_len):
-        raise UserError(f"avg_len is {avg_len!r}; it can be auto or a number above 0")
+    if avg_len != "auto":
+        given_length(avg_len)
     whole_number("seed", seed, 0)
 
 # %% ../../nbs/33_benchmark.ipynb #2d8731be
@@ -79,10 +80,10 @@ def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[
         runs[system] = {q: ranked(scores, system, i, names, rng) for i, q in enumerate(queries)}
     return runs
 
-# %% ../../nbs/33_benchmark.ipynb #a30d87c9
+# %% ../../nbs/33_benchmark.ipynb #ecff7f76
 class Read(NamedTuple):
     "A judged collection, read: its `Index`, the queries' `Forms`, and the mean length of documents for BM25"
-    index: Index
+    indexed: Index
     asked: Forms
     average: float
 
@@ -99,12 +100,12 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
     "{rule: scores (queries, documents)} of what `systems` need of ours"
     needed = {*systems, *(MIXES[s][1] for s in systems if s in MIXES)}
     rules = [rule for rule in LEXICAL if rule in needed]
-    scores = score_all(model, read.index, read.asked, rules, read.average, seed)
+    scores = score_all(model, read.indexed, read.asked, rules, read.average, seed)
     if {*systems} & {"dense", *MIXES}:
-        scores["dense"] = read.asked.dense @ read.index.forms.dense.T
+        scores["dense"] = read.asked.dense @ read.indexed.forms.dense.T
     return scores
 
-# %% ../../nbs/33_benchmark.ipynb #6f879b74
+# %% ../../nbs/33_benchmark.ipynb #c88ea11f
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
                         cache: str | Path | None = None) -> dict[str, Any]:
@@ -133,13 +134,14 @@ def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = S
     scores = own_scores(model, read, systems, seed) | outside.scores
     names, ids = [name for name, _ in found.documents], [name for name, _ in found.queries]
     runs = rankings(scores, [s for s in systems if s not in outside.skipped], names, ids, seed)
-    facts = {"data": str(data), "model": str(model.folder), "queries": len(ids), "skipped": outside.skipped}
+    facts: dict[str, Any] = {"data": str(data), "model": str(model.folder), "queries": len(ids)}
+    facts["skipped"] = outside.skipped
     facts["parameters"] = {
         "k": model.k, "b": model.b, "avg_len": round(read.average, 2), "dim": model.dim, "seed": seed,
         "documents": len(names), "words": len(model.words)}
     facts |= measure(runs, found.judged)
     if {"bm25", "minicoil"} <= set(runs):
-        facts["explained"] = explain_extremes(model, facts["per_query"], runs, found, read.index)
+        facts["explained"] = explain_extremes(model, facts["per_query"], runs, found, read.indexed)
     return facts
 
 # %% ../../nbs/33_benchmark.ipynb #607cc669
@@ -167,7 +169,7 @@ def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, ind
         cases.append(case | {"bm25": before[q], "minicoil": after[q]})
     return cases
 
-# %% ../../nbs/33_benchmark.ipynb #435b0ab0
+# %% ../../nbs/33_benchmark.ipynb #845f717c
 def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, list[int]] | None:
     "The judged document of a query that moved most the way of `change`, and its ranks before and after"
     ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)}
@@ -190,7 +192,7 @@ def explain_change(model: Any, q: str, change: float, runs: dict, found: Judged,
     return {"query": q, "text": text, "document": document, "ranks": ranks, "words": words}
 
 # %% ../../nbs/33_benchmark.ipynb #8df78da3
-def collection_names(data: list[str | Path]) -> dict[str, str | Path]:
+def collection_names(data: Sequence[str | Path]) -> dict[str, str | Path]:
     "{name: path} of collections: the folder's name, with as many of the folders above it as tell all apart"
     parts = [("demo",) if str(d) == "demo" else Path(os.path.abspath(d)).parts for d in data]
     if len(set(parts)) < len(parts):
@@ -220,7 +222,7 @@ def save_retrieval(out: Path, model: Any, found: dict[str, dict], macro: dict) -
     draw_gains(both, out / "gain.png")
 
 
-def benchmark_collections(model: Any, data: list[str | Path], out: str | Path | None = None,
+def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Path | None = None,
                           **given: Any) -> dict[str, Any]:
     """
     The benchmark on one or several collections.

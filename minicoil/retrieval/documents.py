@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['MOVED', 'point_number', 'check_documents', 'model_key', 'digests_of', 'claim_record', 'add_documents', 'points_of',
-           'average_length', 'positive_number', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
+           'average_length', 'given_length', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
 
-# %% ../../nbs/28_documents.ipynb #3d10ff7d
+# %% ../../nbs/28_documents.ipynb #a7c93595
 import hashlib
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from .collection import Home, open_collection
 from .retrieval import OURS
 from ..runs.engine import batched
 from ..runs.files import UserError, progress
-from ..serving.blocks import whole_number
+from ..serving.blocks import number_between, whole_number
 from ..serving.windows import embed_long
 
 # %% ../../nbs/28_documents.ipynb #5e178ae9
@@ -108,13 +107,13 @@ def average_length(model: Any, texts: Iterable[str]) -> float:
     lengths = [read.length for read in model.readings(texts, **OURS)]
     return max(1.0, round(sum(lengths) / max(len(lengths), 1), 2))
 
-# %% ../../nbs/28_documents.ipynb #02ef4cd1
+# %% ../../nbs/28_documents.ipynb #edb66289
 MOVED = 0.1  # of the recorded mean length: the measured one must be further away to take its place
 
 
-def positive_number(value: Any) -> bool:
-    "Whether a value is a finite number above 0"
-    return type(value) in (int, float) and 0 < value < math.inf
+def given_length(avg_len: Any) -> float:
+    "A mean length that the user gives; a `UserError` if it cannot be one"
+    return number_between("avg_len", avg_len, 1e-3, 1e9)
 
 
 def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str | None) -> float:
@@ -122,12 +121,11 @@ def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str
     if avg_len is None:
         return float(model.avg_len)
     if avg_len != "auto":
-        if not positive_number(avg_len):
-            raise UserError(f"avg_len is {avg_len!r}; it can be auto or a number above 0")
-        return float(avg_len)
+        return given_length(avg_len)
     measured, recorded = average_length(model, texts), read_record(home).get("avg_len")
-    keep = positive_number(recorded) and abs(measured - recorded) <= MOVED * recorded
-    return float(recorded) if keep else measured
+    if isinstance(recorded, float) and abs(measured - recorded) <= MOVED * recorded:
+        return recorded
+    return measured
 
 # %% ../../nbs/28_documents.ipynb #71fc0c1e
 def dense_width(model: Any) -> int:

@@ -52,7 +52,7 @@ def join_stems(terms: dict[int | str, Occurrences], vocabulary: Any) -> None:
     for stem in [t for t in terms if isinstance(t, str) and vocabulary.ids.get(t) in terms]:
         terms[vocabulary.ids[stem]].count += terms.pop(stem).count
 
-# %% ../../nbs/25_retrieval.ipynb #08d235fc
+# %% ../../nbs/25_retrieval.ipynb #06bf037a
 def term_vectors(forms: Forms, rows: Iterable[Sequence[int]]) -> np.ndarray:
     "Mean token embeddings (n, h) float32 of n terms, each given by its rows of `forms`"
     rows = list(rows)
@@ -66,7 +66,7 @@ def term_vectors(forms: Forms, rows: Iterable[Sequence[int]]) -> np.ndarray:
 class Posting(NamedTuple):
     "A document that has a term, how often, and the rows of the collection's `Forms` that are forms of it"
     document: int
-    count: int
+    times: int
     rows: list[int]
 
 
@@ -97,7 +97,7 @@ class Weights(NamedTuple):
 def postings_weights(model: Any, index: Index, term: int | str, average: float) -> Weights:
     "A term's weights: IDF, as Qdrant's modifier has it, times BM25's; `average` is documents' mean length"
     at = np.array([p.document for p in index.postings[term]])
-    counts = np.array([p.count for p in index.postings[term]])
+    counts = np.array([p.times for p in index.postings[term]])
     weight = bm25_weight(counts.astype(float), index.lengths[at], model.k, model.b, average)
     return Weights(at, idf(len(at), len(index.lengths)) * weight)
 
@@ -134,7 +134,7 @@ def factors(model: Any, index: Index, term: int | str, asked: np.ndarray, rng: n
                 found["minicoil_shuffled"] = theirs[rng.integers(0, len(theirs), len(mine))] @ theirs.T
     return found
 
-# %% ../../nbs/25_retrieval.ipynb #618e0f22
+# %% ../../nbs/25_retrieval.ipynb #cfb35bb8
 class Asker(NamedTuple):
     "A query that has a term, and the rows of the queries' `Forms` that are forms of it"
     query: int
@@ -156,7 +156,7 @@ def add_scores(row: np.ndarray, weights: Weights, factor: Any) -> None:
     before = row[weights.documents]
     row[weights.documents] = np.where(np.isinf(before), 0, before) + weights.values * factor
 
-# %% ../../nbs/25_retrieval.ipynb #b3aa2098
+# %% ../../nbs/25_retrieval.ipynb #a6e1979b
 def score_all(model: Any, index: Index, asked: Forms, rules: Sequence[str] = LEXICAL,
               avg_len: float | None = None, seed: int = 0, more: dict | None = None,
               of_rules: Callable = factors) -> dict[str, np.ndarray]:
@@ -204,7 +204,7 @@ def ranking(scores: np.ndarray, names: list[str], rng: np.random.Generator,
     "{document: falling rank score} of `best_of`: ties stay broken for whoever sorts it again"
     return {name: float(limit - rank) for rank, name in enumerate(best_of(scores, names, rng, limit))}
 
-# %% ../../nbs/25_retrieval.ipynb #36868d8e
+# %% ../../nbs/25_retrieval.ipynb #62d4c1d0
 def fuse(lists: Iterable[dict], k: int = RRF_K) -> dict:
     "{document: score} of rankings {document: score}, by reciprocal rank fusion (Cormack et al. 2009)"
     found: dict = defaultdict(float)
@@ -239,7 +239,7 @@ def gain_over(collections: Iterable[dict], system: str, base: str = "bm25", roun
     draws = np.mean([g[rng.integers(0, len(g), (rounds, len(g)))].mean(1) for g in gains], axis=0)
     return [float(np.mean([g.mean() for g in gains])), *(float(v) for v in np.percentile(draws, [2.5, 97.5]))]
 
-# %% ../../nbs/25_retrieval.ipynb #03fa21e5
+# %% ../../nbs/25_retrieval.ipynb #07f3c30e
 def per_query_scores(runs: dict, judged: dict, kinds: dict) -> dict:
     "{system: {measure: {query: value}}} of {system: {query: {document: score}}}; 0 where nothing was found"
     import ir_measures

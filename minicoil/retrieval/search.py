@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'MOST_HITS', 'EXAMPLE_QUERIES', 'Hit', 'check_search', 'query_vectors', 'hits_of', 'mixed', 'search', 'Part',
-           'word_indexes', 'parts_of', 'product', 'engine_idf', 'Explained', 'explain_hits', 'describe',
-           'inverse_document_frequencies', 'search_documents', 'example_hit', 'steady', 'try_search', 'draw_row',
-           'draw_explanation']
+           'parts_of', 'product', 'engine_idf', 'Explained', 'explain_hits', 'describe', 'inverse_document_frequencies',
+           'search_documents', 'example_hit', 'steady', 'try_search', 'draw_row', 'draw_explanation']
 
 # %% ../../nbs/32_search.ipynb #abd89091
 import tempfile
@@ -33,9 +32,9 @@ from ..runs.files import load_json, one_of, save_json
 from ..runs.plots import PALETTE, plot_style
 from ..runs.run import Run, open_run
 from ..serving.blocks import number_between, whole_number
-from ..serving.explanations import MatchedWord, explain_vectors, read_query
+from ..serving.explanations import MatchedWord, ReadQuery, explain_vectors, read_query
 from ..serving.serving import MiniCOIL
-from ..serving.sparse import Reading, SparseEmbedding, idf, unknown_index
+from ..serving.sparse import SparseEmbedding, idf, unknown_index
 
 # %% ../../nbs/32_search.ipynb #6e571434
 WAYS = ("minicoil", "dense", "hybrid", "mix")
@@ -112,48 +111,40 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
 
 # %% ../../nbs/32_search.ipynb #adacfad8
 class Part(NamedTuple):
-    "A word of a query and the document's numbers for it, as a query for this word alone"
+    "One word of a query, as a query of its own"
     word: str
     probe: SparseEmbedding
 
 
-def word_indexes(model: Any, read: Reading) -> dict[str, list[int]]:
-    "{word or stem: its indexes} of a query"
-    known = {model.words[w - 1]: [w * model.dim + j for j in range(model.dim)] for w in read.counts}
-    return known | {stem: [unknown_index(stem, model.shift)] for stem in read.stems}
+def parts_of(model: Any, asked: ReadQuery) -> list[Part]:
+    "A `Part` for each word of a query"
+    values, dim = asked.vector.as_dict(), model.dim
+    known = {model.words[w - 1]: range(w * dim, (w + 1) * dim) for w in asked.reading.counts}
+    parts = {word: {i: values.get(i, 0.0) for i in indexes} for word, indexes in known.items()}
+    parts |= {stem: {unknown_index(stem, model.shift): 1.0} for stem in asked.reading.stems}
+    return [Part(word, SparseEmbedding(np.array(list(part), np.int32), np.array(list(part.values()))))
+            for word, part in parts.items()]
 
 
-def parts_of(model: Any, read: Reading, documents: Iterable[SparseEmbedding]) -> list[Part]:
-    "A `Part` for each word of a query that one of the documents has"
-    found: dict[str, Part] = {}
-    for numbers in (document.as_dict() for document in documents):
-        for word, indexes in word_indexes(model, read).items():
-            values = [numbers.get(i, 0.0) for i in indexes]
-            if any(values) and word not in found:
-                probe = SparseEmbedding(np.array(indexes, np.int32), np.array(values, np.float32))
-                found[word] = Part(word, probe)
-    return list(found.values())
-
-# %% ../../nbs/32_search.ipynb #9c6bfef4
 def product(a: SparseEmbedding, b: SparseEmbedding) -> float:
     "The scalar product of two sparse vectors"
     other = b.as_dict()
     return sum(value * other.get(index, 0.0) for index, value in a.as_dict().items())
 
-
-def engine_idf(home: Home, parts: list[Part]) -> dict[str, float]:
-    "{word: the IDF that the engine gives it}: the best document's score for the word, by the product"
-    best = [home.nearest(part.probe, "minicoil", 1) for part in parts]
-    stored = {p.number: p.sparse for p in home.look_up(list({top.id for some in best for top in some}))}
-    found = {}
-    for part, some in zip(parts, best):
-        vector = stored.get(some[0].id) if some else None
-        alone = product(part.probe, vector) if vector is not None else 0.0
-        if alone > 0:
-            found[part.word] = some[0].score / alone
+# %% ../../nbs/32_search.ipynb #f99f46c5
+def engine_idf(home: Home, parts: list[Part],
+               stored: dict[int, SparseEmbedding]) -> dict[int, dict[str, float]]:
+    "{number: {word: IDF}} of stored points: what the engine scores for a word alone, by the product"
+    found: dict[int, dict[str, float]] = {number: {} for number in stored}
+    for part in parts:
+        products = {number: product(part.probe, vector) for number, vector in stored.items()}
+        having = [number for number, value in products.items() if abs(value) > 1e-9]
+        alone = home.nearest(part.probe, "minicoil", len(having), having) if having else []
+        for point in alone:
+            found[point.id][part.word] = point.score / products[point.id]
     return found
 
-# %% ../../nbs/32_search.ipynb #718fd277
+# %% ../../nbs/32_search.ipynb #3776f999
 class Explained(NamedTuple):
     "A hit, and a row for each word that it shares with the query, see `MatchedWord`"
     hit: Hit
@@ -176,9 +167,9 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit]) -> lis
     asked = read_query(model, query, **OURS)
     numbers = [point_number(hit.id) for hit in hits]
     stored = {p.number: p.sparse for p in home.look_up(numbers) if p.sparse is not None} if hits else {}
-    weights = engine_idf(home, parts_of(model, asked.reading, stored.values()))
-    return [Explained(hit, explain_vectors(model, asked, stored[number], weights) if number in stored else [])
-            for hit, number in zip(hits, numbers)]
+    weights = engine_idf(home, parts_of(model, asked), stored)
+    words = {number: explain_vectors(model, asked, stored[number], weights[number]) for number in stored}
+    return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]
 
 
 def describe(row: MatchedWord) -> str:

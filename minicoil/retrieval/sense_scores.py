@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'area_under_curve', 'mean_of_senses', 'sense_scores', 'Labelled', 'rows_of_texts', 'shortest_first',
            'embed_labelled', 'reductions', 'Split', 'word_scores', 'splits', 'summarise', 'benchmark_senses']
 
-# %% ../../nbs/27_sense_scores.ipynb #51781f51
+# %% ../../nbs/27_sense_scores.ipynb #d6d88425
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..serving.blocks import plain_texts
 from ..serving.sparse import unit_rows
 from ..text.readers import read_senses
 
-# %% ../../nbs/27_sense_scores.ipynb #991c1571
+# %% ../../nbs/27_sense_scores.ipynb #2b333e3d
 MEASURES = ("nn1", "nn5", "auc", "mauc")
 
 
@@ -33,7 +33,7 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
         return float("nan")
     return float((rankdata(scores)[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
 
-# %% ../../nbs/27_sense_scores.ipynb #5dd29f0c
+# %% ../../nbs/27_sense_scores.ipynb #c1a5ba5c
 def mean_of_senses(values: np.ndarray, senses: np.ndarray) -> float:
     "Mean over senses of the mean within each; nan counts nothing"
     each = [values[senses == sense] for sense in np.unique(senses)]
@@ -54,7 +54,7 @@ def sense_scores(train: np.ndarray, train_senses: np.ndarray, test: np.ndarray,
     auc = area_under_curve(similar.ravel(), same.ravel())
     return {"nn1": nn1, "nn5": nn5, "auc": auc, "mauc": mean_of_senses(each, test_senses)}
 
-# %% ../../nbs/27_sense_scores.ipynb #efeed4a3
+# %% ../../nbs/27_sense_scores.ipynb #60d9b1ef
 class Labelled(NamedTuple):
     "Of n labelled words the token embeddings (n, h), the sentences' (n, d), and whether it was found (n,)"
     full: np.ndarray
@@ -79,7 +79,9 @@ def shortest_first(ids: list[list[int]], batch_size: int) -> list[list[int]]:
 def embed_labelled(model: Any, rows: list[dict], batch_size: int = 32) -> Labelled:
     "The `Labelled` of sense rows, read as the model reads"
     wanted = rows_of_texts(rows)
-    texts, full, whole = list(wanted), [None] * len(rows), [None] * len(rows)
+    texts = list(wanted)
+    full: list = [None] * len(rows)
+    whole: list = [None] * len(rows)
     ids, found = token_ids(model.tokenizer, plain_texts(texts, normalize=True)), np.zeros(len(rows), bool)
     for batch in progress(shortest_first(ids, batch_size), "labelled sentences"):
         tokens, sentences = forward(model, [ids[i] for i in batch])
@@ -91,7 +93,7 @@ def embed_labelled(model: Any, rows: list[dict], batch_size: int = 32) -> Labell
                 whole[r], found[r] = sentence, bool(at)
     return Labelled(np.array(full), np.array(whole), found)
 
-# %% ../../nbs/27_sense_scores.ipynb #6fb9155e
+# %% ../../nbs/27_sense_scores.ipynb #0b1c2040
 def reductions(train: np.ndarray, senses: np.ndarray, dim: int, seed: int = 0) -> dict[str, Callable]:
     "{name: function on rows (n, h)} of rivals with `dim` numbers, fitted on the training rows of a word"
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -106,7 +108,7 @@ def reductions(train: np.ndarray, senses: np.ndarray, dim: int, seed: int = 0) -
 
     return {"pca": lambda x: (x - mean) @ axes, "random": lambda x: x @ chance, "lda_labels": with_labels}
 
-# %% ../../nbs/27_sense_scores.ipynb #9603d845
+# %% ../../nbs/27_sense_scores.ipynb #8ff77c02
 class Split(NamedTuple):
     "The rows of a word that are trained on and that are tested, and the sense (n,) of every row of the data"
     train: np.ndarray
@@ -128,7 +130,7 @@ def word_scores(views: dict[str, np.ndarray], split: Split, dim: int) -> dict[st
     scores["majority"] = {"nn1": float((split.senses[split.test] == usual).mean())}
     return scores
 
-# %% ../../nbs/27_sense_scores.ipynb #aa9b1fdf
+# %% ../../nbs/27_sense_scores.ipynb #5ea59e19
 def splits(rows: list[dict], found: np.ndarray) -> Iterator[tuple[str, Split]]:
     "Yields (word, `Split`) of the words that can be scored; rows where the word was not found are left out"
     word, sense = np.array([row["word"] for row in rows]), np.array([row["sense"] for row in rows])
@@ -148,7 +150,7 @@ def summarise(per_word: dict[str, dict]) -> dict[str, dict]:
         intervals[name] = {m: bootstrap(v) for m, v in values.items()}
     return {"results": results, "intervals": intervals}
 
-# %% ../../nbs/27_sense_scores.ipynb #3731834b
+# %% ../../nbs/27_sense_scores.ipynb #0948fff6
 def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None = None) -> dict[str, Any]:
     """
     The sense benchmark of a model.
@@ -176,5 +178,5 @@ def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None
         per_word[word] = {**facts, "scores": word_scores(views, split, model.dim)}
     if not per_word:
         raise UserError(f"{data} has no word with two senses in its train split and a sentence to test")
-    facts = {"data": str(data), "model": str(model.folder), "words": len(per_word)}
-    return {**facts, "unresolved": int((~found).sum()), **summarise(per_word), "per_word": per_word}
+    about = {"data": str(data), "model": str(model.folder), "words": len(per_word)}
+    return {**about, "unresolved": int((~found).sum()), **summarise(per_word), "per_word": per_word}

@@ -46,7 +46,7 @@ def sync_folder(folder: Path) -> None:
     finally:
         os.close(handle)
 
-
+# %% ../../nbs/34_swap.ipynb #e811ebc6
 def put_in_place(new: Path, target: Path, aside: Path) -> None:
     """Make the finished folder `new` be `target`; an old `target` goes to `aside`, or to `new` by a swap"""
     if target.exists() and not swap(new, target):
@@ -63,13 +63,13 @@ def work_folder(target: Path) -> Path:
 
 def sweep_work(work: Path) -> None:
     """Remove everything in a work folder but its lock"""
-    for litter in work.iterdir():
-        if litter.is_dir():
-            shutil.rmtree(litter)
-        elif litter.name != "lock":
-            litter.unlink()
+    for left in work.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != "lock":
+            left.unlink()
 
-
+# %% ../../nbs/34_swap.ipynb #bc6a4d39
 @contextlib.contextmanager
 def workshop(target: Path) -> Iterator[Path]:
     """A folder beside `target` to build in, held by one process, swept before and after"""

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'PassOptions', 'Passed', 'Opened', 'token_batches', 'feed', 'Embedded', 'forward', 'forwards',
-           'lane_session', 'tokenize', 'token_ids', 'batch_pass', 'cut_pass', 'cut_windows', 'Cutter', 'make_cutter',
-           'window_rows', 'WindowPass', 'window_passes', 'LongText', 'encode_means', 'long_pass']
+           'lane_session', 'tokenize', 'token_ids', 'batch_pass', 'Row', 'cut_pass', 'cut_windows', 'Cutter',
+           'make_cutter', 'window_rows', 'WindowPass', 'window_passes', 'LongText', 'encode_means', 'long_pass']
 
-# %% ../../nbs/04_batches.ipynb #ce8c1825
+# %% ../../nbs/04_batches.ipynb #25bcb769
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +28,7 @@ from minicoil.serving.sparse import (
 )
 from ..text.vocabulary import Vocabulary
 
-# %% ../../nbs/04_batches.ipynb #149fa75b
+# %% ../../nbs/04_batches.ipynb #2a82f7e7
 @dataclass(frozen=True)
 class PassOptions:
     """How texts are read, and what is made of them.
@@ -46,14 +46,14 @@ class PassOptions:
     normalize: bool = False
     windows: bool = False
 
-# %% ../../nbs/04_batches.ipynb #f725236e
+# %% ../../nbs/04_batches.ipynb #a0aaf672
 class Passed(NamedTuple):
     "A text after the pass: its sentence embedding (d,), what was made of it, whether it was too long"
     sentence: np.ndarray
     made: Any
     long: bool
 
-# %% ../../nbs/04_batches.ipynb #abec671d
+# %% ../../nbs/04_batches.ipynb #b0b933a6
 class Opened(Scale, Protocol):
     "An opened model: its tokenizer, its transformer as an ONNX session, its words and their encoders"
     tokenizer: Any
@@ -76,7 +76,7 @@ class Opened(Scale, Protocol):
     def reopen(self) -> Callable[[], "Opened"]:
         "How another process opens the model"
 
-# %% ../../nbs/04_batches.ipynb #87bb9b4f
+# %% ../../nbs/04_batches.ipynb #c396387a
 CPU_TOKENS = 1024  # in a batch, padding included
 
 
@@ -93,7 +93,7 @@ def token_batches(lengths: Sequence[int], batch_size: int,
     if batch:
         yield batch
 
-# %% ../../nbs/04_batches.ipynb #41df4568
+# %% ../../nbs/04_batches.ipynb #209ab5f1
 def feed(model: Opened, rows: Sequence[Sequence[int]], all_inputs: bool = False) -> dict[str, np.ndarray]:
     "The inputs that the graph has (or all there can be) for rows of token ids, padded to the longest"
     ids = np.full((len(rows), max(map(len, rows))), model.pad_id, np.int64)
@@ -104,7 +104,7 @@ def feed(model: Opened, rows: Sequence[Sequence[int]], all_inputs: bool = False)
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     return inputs if all_inputs else {name: inputs[name] for name in model.inputs}
 
-# %% ../../nbs/04_batches.ipynb #846677fe
+# %% ../../nbs/04_batches.ipynb #2e114539
 class Embedded(NamedTuple):
     "Token embeddings (b, longest, hidden_size) and sentence embeddings (b, d) of a batch"
     tokens: np.ndarray
@@ -115,7 +115,7 @@ def forward(model: Opened, rows: Sequence[Sequence[int]], session: Any = None) -
     "What the transformer makes of rows of token ids"
     return Embedded(*(session or model.session).run(None, feed(model, rows))[:2])
 
-# %% ../../nbs/04_batches.ipynb #2c3412ec
+# %% ../../nbs/04_batches.ipynb #255c46d0
 def forwards(model: Opened, batches: Sequence[Sequence[Sequence[int]]]) -> Iterator[Embedded]:
     "`forward` of each batch of rows, in order"
     if model.lanes == 1 or len(batches) < 2 * model.lanes:
@@ -130,14 +130,14 @@ def forwards(model: Opened, batches: Sequence[Sequence[Sequence[int]]]) -> Itera
         while waiting:
             yield waiting.popleft().result()
 
-# %% ../../nbs/04_batches.ipynb #901ddb37
+# %% ../../nbs/04_batches.ipynb #7eac48a5
 def lane_session(model: Opened) -> Any:
     "The session of one thread that all lanes use; opened when first needed"
     if model.lane is None:
         model.lane = model.open_lane()
     return model.lane
 
-# %% ../../nbs/04_batches.ipynb #784d5dc8
+# %% ../../nbs/04_batches.ipynb #73f98ca2
 def tokenize(tokenizer: Any, texts: Sequence[str], **given: Any) -> list[Any]:
     "The encodings of texts (`given` to `encode_batch`); a `UserError` about the first that UTF-8 cannot hold"
     try:
@@ -146,33 +146,39 @@ def tokenize(tokenizer: Any, texts: Sequence[str], **given: Any) -> list[Any]:
         wrong = next(text for text in texts if text != text.encode("utf-8", "replace").decode())
         raise UserError(f"{ascii(wrong)[:60]} is not a text in UTF-8 and cannot be embedded") from None
 
-# %% ../../nbs/04_batches.ipynb #fa7ac6be
+# %% ../../nbs/04_batches.ipynb #77e5ce38
 def token_ids(tokenizer: Any, texts: Sequence[str], **given: Any) -> list[list[int]]:
     "Ids of each text's tokens, see `tokenize`"
     return [e.ids for e in tokenize(tokenizer, texts, **given)]
 
-# %% ../../nbs/04_batches.ipynb #0633752e
+# %% ../../nbs/04_batches.ipynb #d92dec25
 def batch_pass(model: Opened, rows: Sequence[Sequence[int]], embedded: Embedded,
                make: Callable[..., list]) -> list:
     "What `make(model, readings, vectors)` makes of a batch of rows of token ids and their `forward`"
     readings = [model.read(row) for row in rows]
     return make(model, readings, encode_words(embedded.tokens, readings, model.weights))
 
-# %% ../../nbs/04_batches.ipynb #6337d531
+# %% ../../nbs/04_batches.ipynb #6bd7de27
+class Row(NamedTuple):
+    "A text's token ids, cut where the transformer ends, and whether it was longer"
+    ids: list[int]
+    long: bool
+
+
 def cut_pass(model: Opened, texts: list[str], options: PassOptions) -> list[Passed]:
     "A block of texts, each cut where the transformer ends, in order"
-    found = tokenize(model.tokenizer, texts)
-    batches = list(token_batches([len(e) for e in found], options.batch_size, model.most_tokens))
+    found = [Row(e.ids, bool(e.overflowing)) for e in tokenize(model.tokenizer, texts)]
+    batches = list(token_batches([len(row.ids) for row in found], options.batch_size, model.most_tokens))
     rows = [[found[i].ids for i in batch] for batch in batches]
     results: dict[int, Passed] = {}
     for batch, some, embedded in zip(batches, rows, forwards(model, rows)):
         made = batch_pass(model, some, embedded, options.make)
         for i, sentence, one in zip(batch, embedded.sentences, made):
             # a view would keep the whole batch in memory
-            results[i] = Passed(sentence.copy(), one, bool(found[i].overflowing))
+            results[i] = Passed(sentence.copy(), one, found[i].long)
     return [results[i] for i in range(len(texts))]
 
-# %% ../../nbs/04_batches.ipynb #d3bd0b6f
+# %% ../../nbs/04_batches.ipynb #e50a53a6
 def cut_windows(ids: list[int], starts: np.ndarray, room: int) -> list[list[int]]:
     "Slices of `ids`, at most `room` tokens and about equal, cut at one of the word `starts` if there is one"
     if not len(ids):
@@ -188,7 +194,7 @@ def cut_windows(ids: list[int], starts: np.ndarray, room: int) -> list[list[int]
         a = b
     return found
 
-# %% ../../nbs/04_batches.ipynb #ba6c6d88
+# %% ../../nbs/04_batches.ipynb #2eeee71a
 class Cutter(NamedTuple):
     "A tokenizer that truncates nothing, the special tokens around a row, and the room between them in tokens"
     tokenizer: Any
@@ -196,7 +202,7 @@ class Cutter(NamedTuple):
     after: list[int]
     room: int
 
-# %% ../../nbs/04_batches.ipynb #0df4053c
+# %% ../../nbs/04_batches.ipynb #34a89225
 def make_cutter(tokenizer: Any) -> Cutter:
     "The `Cutter` of a tokenizer that truncates"
     whole = type(tokenizer).from_str(tokenizer.to_str())
@@ -207,7 +213,7 @@ def make_cutter(tokenizer: Any) -> Cutter:
     before, after = letter.ids[:first], letter.ids[last + 1 :]
     return Cutter(whole, before, after, tokenizer.truncation["max_length"] - len(before) - len(after))
 
-# %% ../../nbs/04_batches.ipynb #b2f0ee0a
+# %% ../../nbs/04_batches.ipynb #054dd9d9
 def window_rows(model: Opened, texts: Iterable[str]) -> list[list[list[int]]]:
     "For each text its windows as rows of token ids, special tokens included; a text that fits has one row"
     cutter, rows = model.cutter, []
@@ -218,7 +224,7 @@ def window_rows(model: Opened, texts: Iterable[str]) -> list[list[list[int]]]:
         rows.append([[*cutter.before, *window, *cutter.after] for window in windows])
     return rows
 
-# %% ../../nbs/04_batches.ipynb #a89d2f27
+# %% ../../nbs/04_batches.ipynb #9264321c
 class WindowPass(NamedTuple):
     "A window after the pass: its text's number, token ids, token embeddings (n, h), sentence embedding"
     text: int
@@ -237,7 +243,7 @@ def window_passes(model: Opened, rows: Sequence[Sequence[list[int]]], batch_size
         for k, token, sentence in zip(batch, tokens, sentences):
             yield WindowPass(flat[k][0], flat[k][1], token, sentence)
 
-# %% ../../nbs/04_batches.ipynb #37bce3b6
+# %% ../../nbs/04_batches.ipynb #26180be4
 @dataclass
 class LongText:
     "What is gathered of a text: readings, sums of token embeddings by word id, the dense vector"
@@ -254,7 +260,7 @@ class LongText:
             self.sums[w] = self.sums.get(w, 0.0) + window.tokens[at].sum(0)
             self.sizes[w] = self.sizes.get(w, 0) + len(at)
 
-# %% ../../nbs/04_batches.ipynb #3df36b06
+# %% ../../nbs/04_batches.ipynb #b0ed11d6
 def encode_means(means: Any, ids: Iterable[int], weights: Encoders) -> np.ndarray:
     "Unit vectors (n, dim) of words by their ids (n,) and mean token embeddings (n, h)"
     readings = [Reading(positions={int(w): [0]}) for w in ids]
@@ -262,7 +268,7 @@ def encode_means(means: Any, ids: Iterable[int], weights: Encoders) -> np.ndarra
         return np.empty((0, weights.shape[2]), np.float32)
     return encode_words(np.asarray(means, np.float32)[:, None], readings, weights)
 
-# %% ../../nbs/04_batches.ipynb #ccace3f2
+# %% ../../nbs/04_batches.ipynb #ff3d89f0
 def long_pass(model: Opened, texts: list[str], options: PassOptions) -> list[Passed]:
     "A block of texts, each read in windows, in order"
     found = [LongText() for _ in texts]

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Found', 'ReadQuery', 'read_query', 'MatchedWord', 'matched_word', 'known_matches', 'unknown_matches',
-           'explain_vectors', 'explain_match']
+           'explain_vectors', 'check_idf', 'explain_match']
 
-# %% ../../nbs/04_explanations.ipynb #d4704b58
+# %% ../../nbs/04_explanations.ipynb #04ece0c2
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from numbers import Real
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -99,7 +100,15 @@ def explain_vectors(model: Opened, query: ReadQuery, document: SparseEmbedding,
              for stem, bm25 in unknown_matches(model, query, found)]
     return sorted(rows, key=lambda row: -row["contribution"])
 
-# %% ../../nbs/04_explanations.ipynb #9995cd7c
+# %% ../../nbs/04_explanations.ipynb #8220fcec
+def check_idf(idf: Any) -> None:
+    "A `UserError` unless `idf` is None or a mapping of words to finite numbers"
+    weights = {} if idf is None else idf
+    values = weights.values() if isinstance(weights, Mapping) else [None]
+    if not all(isinstance(x, Real) and isfinite(x) for x in values):
+        raise UserError(f"idf is {ascii(idf)[:60]}: give a mapping of words to numbers")
+
+# %% ../../nbs/04_explanations.ipynb #ea7ceb20
 def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float] | None = None,
                   normalize: bool = False, windows: bool = False) -> list[MatchedWord]:
     """`explain_vectors` for a text that no index holds: it is embedded first.
@@ -118,8 +127,7 @@ def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float]
     Raises:
         UserError: if query or text is not a str, or `idf` is not a mapping of words to numbers.
     """
-    if not isinstance(idf or {}, Mapping) or not all(isinstance(x, Real) for x in (idf or {}).values()):
-        raise UserError(f"idf is {ascii(idf)[:60]}: give a mapping of words to numbers")
+    check_idf(idf)
     asked = read_query(model, query, normalize, windows)
     options = PassOptions(document_vectors, normalize=normalize, windows=windows)
     document = next(passes(model, plain_texts([text]), options)).made

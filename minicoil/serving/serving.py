@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..runs.files import one_of
-from .batches import CPU_TOKENS, PassOptions, make_cutter
-from .blocks import cores, number_between, passes, text_readings, whole_number
+from .batches import CPU_TOKENS, PassOptions, make_cutter, tokenize
+from minicoil.serving.blocks import (
+    cores,
+    number_between,
+    passes,
+    plain_texts,
+    text_readings,
+    whole_number,
+)
 from .directory import MODEL_FILES, check_graph, find_directory, load_parts, open_session
 from .explanations import explain_match
 from minicoil.serving.sparse import (
@@ -221,11 +228,12 @@ def readings(self: "MiniCOIL", texts: str | Iterable[str], normalize: bool = Fal
     """
     return text_readings(self, texts, PassOptions(word_vectors, normalize=normalize, windows=windows))
 
-# %% ../../nbs/04_serving.ipynb #8c9c593a
+# %% ../../nbs/04_serving.ipynb #5ba35396
 def word_spans(self: "MiniCOIL", text: str, normalize: bool = False) -> dict[str, list[tuple[int, int]]]:
     "{vocabulary word: [(first, end)]}, the characters of the user's text that its tokens stand for"
-    plain = normalize_with_offsets(text) if normalize else None
-    found = self.tokenizer.encode(plain.text if plain else text)
+    user_text, = plain_texts([text])
+    plain = normalize_with_offsets(user_text) if normalize else None
+    found, = tokenize(self.tokenizer, [plain.text if plain else user_text])
     spans: dict[str, list[tuple[int, int]]] = {}
     for w, positions in self.read(found.ids).positions.items():
         ends = [found.offsets[p] for p in positions]

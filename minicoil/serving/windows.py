@@ -17,7 +17,7 @@ import numpy as np
 
 from ..runs.files import load_json, load_npy, save_json, save_npy
 from .batches import PassOptions, window_passes, window_rows
-from .blocks import passes, plain_texts
+from .blocks import each_text, passes, plain_texts
 from .directory import MODEL_FILES
 from .serving import MiniCOIL
 from .sparse import SparseEmbedding, document_vectors, unit_rows
@@ -64,7 +64,7 @@ class Forms:
     vectors: np.ndarray
     dense: np.ndarray
 
-# %% ../../nbs/08_windows.ipynb #315e0160
+# %% ../../nbs/08_windows.ipynb #c8917369
 @dataclass
 class FormSum:
     "What is gathered of a form in a text: occurrences, sum of token embeddings (hidden_size,), tokens"
@@ -96,7 +96,7 @@ def pack_forms(found: list[dict[str, FormSum]], dense: np.ndarray, hidden_size: 
     columns = [np.ascontiguousarray(column) for column in table.T]
     return Forms(list(numbers), columns[0], columns[1], columns[2], columns[3], vectors, dense)
 
-# %% ../../nbs/08_windows.ipynb #783edcc6
+# %% ../../nbs/08_windows.ipynb #3696eb61
 def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
     "The `Forms` of texts, by one pass"
     pieces, look_up = model.read.pieces, model.vocabulary.look_up
@@ -111,7 +111,7 @@ def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
         dense[window.text] = dense[window.text] + len(window.ids) * window.sentence
     return pack_forms(found, unit_rows(np.array(dense, np.float32)), model.weights.shape[1])
 
-# %% ../../nbs/08_windows.ipynb #e1391532
+# %% ../../nbs/08_windows.ipynb #e234afdf
 def forms_key(model: MiniCOIL, texts: Sequence[str]) -> str:
     "A name for what `read_forms` would find: a hash of the transformer, the stop words and the texts"
     key = hashlib.sha256((model.folder / MODEL_FILES[model.loaded_with["precision"]]).read_bytes())
@@ -120,7 +120,7 @@ def forms_key(model: MiniCOIL, texts: Sequence[str]) -> str:
     return key.hexdigest()[:20]
 
 
-def read_forms(model: MiniCOIL, texts: Iterable[str], cache: str | Path | None = None,
+def read_forms(model: MiniCOIL, texts: str | Iterable[str], cache: str | Path | None = None,
                title: str = "documents", normalize: bool = False) -> Forms:
     """The forms of texts of any length and their mean token embeddings, by one pass.
 
@@ -133,8 +133,11 @@ def read_forms(model: MiniCOIL, texts: Iterable[str], cache: str | Path | None =
 
     Returns:
         The `Forms`.
+
+    Raises:
+        UserError: for something that is not a text.
     """
-    some = plain_texts(texts, normalize)
+    some = plain_texts(each_text(texts), normalize)
     arrays = [f.name for f in fields(Forms)][1:]
     if cache is None:
         return sum_forms(model, some, title)

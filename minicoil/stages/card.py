@@ -117,7 +117,7 @@ def without_folder(model: str) -> str:
     """The last part of a folder's path; any other model name as it is"""
     return Path(model).name if Path(model).is_dir() else model
 
-
+# %% ../../nbs/23_card.ipynb #93bb2010
 def card_training(info: dict, facts: TrainingFacts) -> str:
     """The card's section about parameters and corpus"""
     named = {key: without_folder(info[key]) for key in ("target_model", "input_model")}
@@ -187,7 +187,7 @@ def senses_table(scores: dict) -> str:
             for name, found in scores["senses"]["results"].items() if name in COMPARED and "mauc" in found]
     return SENSES.format(rows="\n".join(rows))
 
-
+# %% ../../nbs/23_card.ipynb #aaa06753
 def measured_tables(run: Run) -> str:
     """The tables that stages `export` and `benchmark` have left so far"""
     report = run.stage("export").path / "report.json"

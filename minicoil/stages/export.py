@@ -85,7 +85,7 @@ def fastembed_pairs(folder: Path, texts: list[str]) -> Iterator[Pair]:
     yield from map(Pair, ours.embed(texts), theirs.embed(texts, batch_size=16))
     yield from map(Pair, ours.query_embed(texts), asked)
 
-
+# %% ../../nbs/31_export.ipynb #e29ae490
 def fastembed_parity(folder: Path, texts: list[str]) -> dict[str, Any] | None:
     """{'index_mismatches', 'largest_difference'}; None where FastEmbed is absent or cannot serve the model"""
     if load_json(folder / "minicoil.json").get("beyond_fastembed"):
@@ -123,7 +123,7 @@ class Timed(NamedTuple):
     seconds: dict[str, float]
     vectors: dict[str, list[dict[str, np.ndarray]]]
 
-
+# %% ../../nbs/31_export.ipynb #d4a2a9e9
 def timed_vectors(models: dict[str, MiniCOIL], texts: list[str]) -> Timed:
     """Three rounds of embedding in which the models take turns"""
     seconds: dict[str, list[float]] = {form: [] for form in models}
@@ -184,7 +184,7 @@ def parity_report(run: Run, folder: Path, texts: list[str]) -> dict[str, Any]:
             "head": heads,
             "forms": compare_forms(folder, plain)}
 
-
+# %% ../../nbs/31_export.ipynb #a09899b3
 def export_model(run: Run) -> dict[str, Any]:
     """Stage `export`: the head's graph, int8 forms, and a report of parity, sizes and speeds"""
     if run.stage("export").done:

@@ -46,7 +46,7 @@ def origin(hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
         "samples": params.samples,
         "seed": params.seed}
 
-
+# %% ../../nbs/34_growth.ipynb #22825e5e
 def grown_info(info: dict[str, Any], hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
     """What minicoil.json says after the words of a trained run were added"""
     quality = load_json(hidden.stage("training").path / "quality.json")

@@ -107,7 +107,7 @@ def head_constants(folder: Path, int8: bool) -> list[Any]:
                  one_float("unit", 1.0), one_float("tiny", 1e-8), encoders]
     return constants + ([npy_tensor("scales", folder / SCALES_FILE)] if int8 else [])
 
-
+# %% ../../nbs/30_head.ipynb #6f166aab
 def head_inputs(hidden: int) -> list[Any]:
     """What the head takes: token embeddings, and for n words with p tokens in all three flat arrays"""
     from onnx import TensorProto, helper
@@ -140,7 +140,7 @@ def head_difference(model: MiniCOIL, session: Any, tokens: np.ndarray, readings:
     assert found.shape == expected.shape
     return float(np.abs(found - expected).max(initial=0))
 
-
+# %% ../../nbs/30_head.ipynb #f9610ff5
 def head_parity(model: MiniCOIL, session: Any, texts: list[str], batch_size: int = 32) -> float:
     """Largest difference between the head's graph and `encode_words` over batches of texts, and empty ones"""
     worst = 0.0

@@ -53,7 +53,7 @@ def quiet_exporter() -> Iterator[None]:
         warnings.simplefilter("ignore")
         yield
 
-
+# %% ../../nbs/23_model.ipynb #ec4a6033
 def traced(transformer: "Transformer") -> Any:
     """The transformer as an ONNX model (a protobuf message) for batches of any size"""
     import torch
@@ -82,7 +82,7 @@ def strip_traces(model: Any) -> None:
             if hasattr(part, name):
                 part.ClearField(name)
 
-
+# %% ../../nbs/23_model.ipynb #5854f3f7
 def export_onnx(transformer: "Transformer", path: Path) -> None:
     """Write a transformer as an ONNX graph.
 
@@ -104,7 +104,7 @@ def special_tokens(transformer: "Transformer") -> dict[str, str]:
     special.setdefault("pad_token", transformer.tokenizer.id_to_token(transformer.pad_id))
     return special
 
-
+# %% ../../nbs/23_model.ipynb #d6400143
 def write_tokenizer(folder: Path, transformer: "Transformer") -> None:
     """Write the four files of a tokenizer, as FastEmbed reads them"""
     from tokenizers import Tokenizer
@@ -129,7 +129,7 @@ class ModelParts:
     quality: dict[str, dict[str, Any]]  # {word: {"sentences", "senses", "separation"}}
     origin: dict[str, Any] = field(default_factory=dict)  # the model that it started from
 
-
+# %% ../../nbs/23_model.ipynb #d0f009f5
 def trained_parts(run: Run) -> ModelParts:
     """The parts of a model from what a run has trained"""
     from safetensors.numpy import load_file

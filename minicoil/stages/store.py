@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SHARD_POINTS', 'Rows', 'Point', 'payload', 'point_batches', 'draw_of', 'merge', 'create_shard', 'index_shard',
            'open_shard', 'upload_to_shard', 'draw_from_shard', 'draw_from_shards', 'EdgeStore', 'new_collection',
-           'index_collection', 'make_collection', 'some_at_once', 'ServerStore', 'collection_name', 'open_store',
-           'upload_part', 'upload_all', 'upload_to_qdrant', 'DrawnWord', 'drawn_sentences']
+           'index_collection', 'make_collection', 'some_at_once', 'as_structs', 'draw_request', 'ServerStore',
+           'collection_name', 'open_store', 'upload_part', 'upload_all', 'upload_to_qdrant', 'DrawnWord',
+           'drawn_sentences']
 
 # %% ../../nbs/13_store.ipynb #202707af
 import contextlib
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..runs.files import UserError, load_npy, progress, save_json
+from ..runs.machine import need_room
 from ..runs.ownership import discard
 from ..runs.run import FIRST_USE, Run, open_run, stages_from
 from ..runs.server import connect_server, patiently, server_name
@@ -39,7 +41,7 @@ class Rows(NamedTuple):
     forms: Sequence[list[str]]
     keys: np.ndarray            # (n,) uniform in [0, 1)
 
-
+# %% ../../nbs/13_store.ipynb #2a35c5fd
 class Point(NamedTuple):
     """One sentence, as both engines take it"""
     id: int
@@ -68,7 +70,7 @@ def draw_of(points: Iterable[Any]) -> Draw:
     keys = np.array([p.payload["draw"] / 2**53 for p in points])
     return smallest_keys(ids, keys, len(points))
 
-
+# %% ../../nbs/13_store.ipynb #053dc33b
 def merge(drawn: Sequence[Draw], samples: int) -> Draw:
     """The `samples` smallest keys of several draws"""
     ids = np.concatenate([draw.ids for draw in drawn])
@@ -86,7 +88,7 @@ def create_shard(folder: Path, dim: int) -> Any:
     config = q.EdgeConfig(vectors=vectors, on_disk_payload=True, wal_enabled=True)
     return q.EdgeShard.create(str(folder), config)
 
-
+# %% ../../nbs/13_store.ipynb #89af6580
 def index_shard(shard: Any) -> None:
     """Make the payload indexes that drawing needs, as far as they are missing"""
     import qdrant_edge as q
@@ -127,7 +129,7 @@ def upload_to_shard(shard: Any, rows: Rows) -> None:
         shard.update(q.UpdateOperation.upsert_points(points))
     shard.flush()
 
-
+# %% ../../nbs/13_store.ipynb #6c337e86
 def draw_from_shard(shard: Any, any_of: Iterable[str], samples: int) -> Draw:
     """The `samples` smallest keys among a shard's points with any of some forms"""
     import qdrant_edge as q
@@ -178,6 +180,7 @@ class EdgeStore:
 
     def upload(self, first: int, *rows: Any) -> None:
         """Put the columns of `Rows` into the shard of row number `first`; doing it again changes nothing"""
+        need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
         upload_to_shard(self.open(first // self.shard_points), Rows(*rows))
 
     def draw(self, forms: Sequence[Iterable[str]], samples: int) -> list[Draw]:
@@ -197,7 +200,7 @@ def new_collection(client: Any, name: str, dim: int, rows: int) -> None:
         name, vectors_config=vectors, hnsw_config=m.HnswConfigDiff(m=0), on_disk_payload=True,
         shard_number=max(1, -(-rows // 1_000_000)))
 
-
+# %% ../../nbs/13_store.ipynb #44d61fdc
 def index_collection(client: Any, name: str, known: Iterable[str]) -> None:
     """Make the payload indexes that drawing needs, all but the `known` ones"""
     from qdrant_client import models as m
@@ -231,6 +234,21 @@ def some_at_once(action: Callable[[Any], Any], items: Iterable, n: int = 4) -> N
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+# %% ../../nbs/13_store.ipynb #96329a81
+def as_structs(batch: list[Point]) -> list[Any]:
+    """Points as the client library takes them"""
+    from qdrant_client import models as m
+    return [m.PointStruct(**point._asdict()) for point in batch]
+
+# %% ../../nbs/13_store.ipynb #d750c70b
+def draw_request(any_of: Iterable[str], samples: int) -> dict[str, Any]:
+    """What `scroll` is given to find the `samples` smallest keys among points with any of some forms"""
+    from qdrant_client import models as m
+    match = m.MatchTextAny(text_any=" ".join(any_of))
+    condition = m.Filter(must=[m.FieldCondition(key="forms", match=match)])
+    return dict(scroll_filter=condition, limit=samples, order_by=m.OrderBy(key="draw"),
+                with_payload=["draw"], with_vectors=False)
+
 # %% ../../nbs/13_store.ipynb #43e61156
 class ServerStore:
     """Sentences in a collection of a Qdrant server; the same methods as `EdgeStore`"""
@@ -253,27 +271,15 @@ class ServerStore:
 
     def upload(self, first: int, *rows: Any) -> None:
         """Put the columns of `Rows` into the collection; doing it again changes nothing"""
-        some_at_once(self.put, point_batches(Rows(*rows), 500))
+        def put(batch: list[Point]) -> None:
+            self.ask(self.client.upsert, self.collection, as_structs(batch), wait=True)
 
-    def put(self, batch: list[Point]) -> None:
-        """Put one batch into the collection"""
-        from qdrant_client import models as m
-        points = [m.PointStruct(**point._asdict()) for point in batch]
-        self.ask(self.client.upsert, self.collection, points, wait=True)
+        some_at_once(put, point_batches(Rows(*rows), 500))
 
     def draw(self, forms: Sequence[Iterable[str]], samples: int) -> list[Draw]:
         """For each list of forms the `samples` smallest keys among points with any of them"""
-        return [self.draw_word(any_of, samples) for any_of in forms]
-
-    def draw_word(self, any_of: Iterable[str], samples: int) -> Draw:
-        """The `samples` smallest keys among points with any of some forms"""
-        from qdrant_client import models as m
-        match = m.MatchTextAny(text_any=" ".join(any_of))
-        condition = m.Filter(must=[m.FieldCondition(key="forms", match=match)])
-        points, _ = self.ask(
-            self.client.scroll, self.collection, condition, limit=samples,
-            order_by=m.OrderBy(key="draw"), with_payload=["draw"], with_vectors=False)
-        return draw_of(points)
+        asked = [draw_request(any_of, samples) for any_of in forms]
+        return [draw_of(self.ask(self.client.scroll, self.collection, **request)[0]) for request in asked]
 
     def count(self) -> int:
         """How many points there are"""
@@ -288,7 +294,7 @@ def collection_name(run: Run) -> str:
     folder = re.sub("[^A-Za-z0-9]+", "-", run.dir.name).strip("-")[:40]
     return f"minicoil-{folder}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
-
+# %% ../../nbs/13_store.ipynb #8ab0d4a9
 def open_store(run: Run) -> EdgeStore | ServerStore:
     """The store of a run: on a server where the driver names one (`MINICOIL_QDRANT`), else embedded"""
     facts, url = run.stage("targets").manifest, os.environ.get("MINICOIL_QDRANT")
@@ -306,7 +312,7 @@ def upload_part(run: Run, store: EdgeStore | ServerStore, first: int, part: dict
     forms = [pieces.words(e.ids) for e in pieces.tokenizer.encode_batch(texts)]
     store.upload(first, *Rows(ids, vectors, texts, forms, random_keys(run.params.seed, ids)))
 
-
+# %% ../../nbs/13_store.ipynb #e50c72fd
 def upload_all(run: Run, store: EdgeStore | ServerStore, folder: Path) -> None:
     """Upload the parts that have no marker in `folder`; a part gets its marker when the engine has it"""
     pieces, first = WordPieces(load_tokenizer(run.params.input_model)), 0
@@ -331,7 +337,7 @@ def upload_to_qdrant(run: Run) -> dict[str, Any]:
         if points != expected:
             where = getattr(store, "collection", stage.path / "qdrant")
             raise UserError(f"{where} holds {points} points instead of {expected}: "
-                            "make it anew with --from store")
+                            "make it again with --from store")
         save_draw(stage.path / "drawn.parquet", drawn)
         named = {"collection": store.collection} if isinstance(store, ServerStore) else {}
         stage.finish(points=points, engine=store.name, drawn=sum(len(draw.ids) for draw in drawn), **named)
@@ -344,7 +350,7 @@ class DrawnWord(NamedTuple):
     forms: list[str]
     ids: np.ndarray  # (n,) of its sentences, by ascending key
 
-
+# %% ../../nbs/13_store.ipynb #7a3d54c6
 def drawn_sentences(run: Run) -> list[DrawnWord]:
     """The words of a run with their sentences, in the order of the words"""
     rows = read_draw(run.stage("store").path / "drawn.parquet")

@@ -129,13 +129,13 @@ def normalize_with_offsets(text: str) -> NormalizedText:
     for glyph in glyphs(text):
         if before and needs_space(before, glyph):
             found.append(" ")
-            offsets.append((glyph.start, glyph.start))
+            offsets.append((glyph.start, max(before.end, glyph.start)))
         found.append(glyph.text)
         offsets.append((glyph.start, glyph.end))
         before = glyph
     return NormalizedText("".join(found), offsets)
 
-
+# %% ../../nbs/01_normalize.ipynb #87298171
 def normalize_text(text: str) -> str:
     """Spell a text in plain characters (Unicode's NFKC), with a space between words and symbols.
 

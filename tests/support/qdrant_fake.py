@@ -112,7 +112,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Count(self, request, context):
         self.called("count", context)
         points = self.kept(request, context)
-        found = [i for i, payload in points.items() if matches(request.filter, payload)]
+        found = [i for i, payload in points.items() if matches(request.filter, payload, i)]
         return q.CountResponse(result=q.CountResult(count=len(found)))
 
     def retrieve(self, request, context):
@@ -125,7 +125,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Scroll(self, request, context):
         self.called("scroll", context)
         points, key = self.kept(request, context), request.order_by.key
-        found = [i for i, payload in points.items() if matches(request.filter, payload)]
+        found = [i for i, payload in points.items() if matches(request.filter, payload, i)]
         found.sort(key=lambda i: (points[i][key].integer_value if key else 0, i))
         found = [i for i in found if i >= request.offset.num]
         fields = set(request.with_payload.include.fields)
@@ -188,8 +188,10 @@ def vectors_out(vectors):
     return q.VectorsOutput(vectors=q.NamedVectorsOutput(vectors=some))
 
 
-def condition_holds(condition, payload):
-    """Whether a point meets a condition: a keyword, any of some words, or a field that is empty."""
+def condition_holds(condition, payload, number):
+    """Whether a point meets a condition: its number, a keyword, any of some words, or an empty field."""
+    if condition.HasField("has_id"):
+        return number in {i.num for i in condition.has_id.has_id}
     field = condition.field
     value = payload.get(field.key)
     if field.HasField("is_empty"):
@@ -199,17 +201,17 @@ def condition_holds(condition, payload):
     return value is not None and value.string_value == field.match.keyword
 
 
-def matches(wanted, payload):
-    """Whether a point's payload passes a filter."""
-    return (all(condition_holds(c, payload) for c in wanted.must)
-            and not any(condition_holds(c, payload) for c in wanted.must_not)
-            and (not wanted.should or any(condition_holds(c, payload) for c in wanted.should)))
+def matches(wanted, payload, number):
+    """Whether a point passes a filter."""
+    return (all(condition_holds(c, payload, number) for c in wanted.must)
+            and not any(condition_holds(c, payload, number) for c in wanted.must_not)
+            and (not wanted.should or any(condition_holds(c, payload, number) for c in wanted.should)))
 
 
 def selected(selector, points):
     """The ids that a selector means."""
     if selector.WhichOneof("points_selector_one_of") == "filter":
-        return [i for i, payload in points.items() if matches(selector.filter, payload)]
+        return [i for i, payload in points.items() if matches(selector.filter, payload, i)]
     return [i.num for i in selector.points.ids]
 
 
@@ -227,7 +229,7 @@ def nearest(request, points, vectors):
     else:
         mine, length = np.array(asked.dense.data), np.linalg.norm
         scores = {i: float(v @ mine / max(length(v) * length(mine), 1e-9)) for i, v in having.items()}
-    kept = [(i, score) for i, score in scores.items() if matches(request.filter, points[i])]
+    kept = [(i, score) for i, score in scores.items() if matches(request.filter, points[i], i)]
     return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: request.limit]
 
 
