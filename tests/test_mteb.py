@@ -1,6 +1,6 @@
-"""MTEB evaluates the model through sentence-transformers, where MTEB is installed (`pip install mteb`.
+"""MTEB evaluates the model through sentence-transformers, where MTEB is installed.
 
-It is no dependency).
+It is not a dependency: `pip install mteb`.
 """
 
 import pytest

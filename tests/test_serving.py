@@ -343,8 +343,10 @@ def test_head_graph(model_folder, texts, precision, file):
 
 @pytest.mark.parametrize("file", ["minicoil_head.onnx", "minicoil_head_int8.onnx"])
 def test_head_graph_on_several_threads(model_folder, file):
-    """A word with hundreds of tokens gets the same vector every time, however many threads add them up (ONNX
-    Runtime's ScatterND loses some)."""
+    """A word with hundreds of tokens gets the same vector every time, however many threads add them up.
+
+    ONNX Runtime's ScatterND would lose some.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -6,7 +6,7 @@
 __all__ = ['beir_file', 'is_beir', 'beir_row', 'read_beir_rows', 'read_collection', 'read_judgements', 'missing',
            'check_judgements', 'Judged', 'read_judged']
 
-# %% ../../nbs/25_judged.ipynb #3ec1dda7
+# %% ../../nbs/25_judged.ipynb #9a852407
 import json
 import os
 import sys
@@ -19,7 +19,7 @@ from ..runs.files import UserError
 from ..text.formats import numbered_lines, writable
 from ..text.readers import DATA, named_documents
 
-# %% ../../nbs/25_judged.ipynb #add59da9
+# %% ../../nbs/25_judged.ipynb #c7c5b10f
 def beir_file(folder: str | Path, name: str) -> Path:
     "`name` in a BEIR folder, or the same with .gz; a `UserError` if neither is there"
     for path in (Path(folder) / name, Path(folder) / f"{name}.gz"):
@@ -32,7 +32,7 @@ def is_beir(folder: str | Path) -> bool:
     "Whether a folder has the documents of a BEIR collection"
     return any(os.path.isfile(Path(folder) / f"corpus.jsonl{end}") for end in ("", ".gz"))
 
-# %% ../../nbs/25_judged.ipynb #633639c9
+# %% ../../nbs/25_judged.ipynb #0f0e00c1
 def beir_row(line: str, fields: tuple[str, ...]) -> dict[str, str]:
     "The `fields` of a row as texts; a `ValueError` or another error if the line is not a row"
     row = json.loads(line)
@@ -41,7 +41,7 @@ def beir_row(line: str, fields: tuple[str, ...]) -> dict[str, str]:
     values = {field: str(row.get(field) or "") for field in fields if field != "_id"}
     return {"_id": writable(str(row["_id"])), **{field: writable(value) for field, value in values.items()}}
 
-# %% ../../nbs/25_judged.ipynb #3d3f24b0
+# %% ../../nbs/25_judged.ipynb #ff33705b
 def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
     "Dicts of `_id` and these fields from a BEIR JSON lines file; a `UserError` names the line that is wrong"
     rows: dict[str, dict[str, str]] = {}
@@ -57,7 +57,7 @@ def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, 
         raise UserError(f"{path} has no rows")
     return list(rows.values())
 
-# %% ../../nbs/25_judged.ipynb #bda9557d
+# %% ../../nbs/25_judged.ipynb #8d4699d1
 def read_collection(source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
                     skipped: list | None = None,
                     tell: Callable[[str], object] | None = None) -> list[tuple[str, str]]:
@@ -87,7 +87,7 @@ def read_collection(source: str | Path, text_field: str = "text", on_bad_input: 
         raise UserError(f"{source} has no documents")
     return found
 
-# %% ../../nbs/25_judged.ipynb #09d05d44
+# %% ../../nbs/25_judged.ipynb #6ff60a20
 def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
     "{query: {document: grade}} from a BEIR folder's qrels/test.tsv"
     judged: dict[str, dict[str, int]] = defaultdict(dict)
@@ -102,7 +102,7 @@ def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
             raise UserError(f"{path} line {number} is not query, document, grade") from None
     return judged
 
-# %% ../../nbs/25_judged.ipynb #84fc5f89
+# %% ../../nbs/25_judged.ipynb #d74ececc
 def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
     "`3 of 10 judged documents are not in corpus.jsonl ('a', 'b', …)`, or nothing if all are there"
     lost = [name for name in wanted if name not in there]
@@ -126,7 +126,7 @@ def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], docu
     if any(lost):
         print(f"warning: {folder}: {'; '.join(filter(None, lost))}", file=sys.stderr)
 
-# %% ../../nbs/25_judged.ipynb #73a82e46
+# %% ../../nbs/25_judged.ipynb #9c6b0627
 class Judged(NamedTuple):
     "A collection: (id, text) of documents and of queries that have judgements; {query: {document: grade}}"
     documents: list[tuple[str, str]]

@@ -110,7 +110,7 @@ def list_folder(folder: str | Path) -> Listing:
             files.append(entry)
     return Listing(sorted(files), left_out)
 
-
+# %% ../../nbs/02_folders.ipynb #17e59270
 def why_met(entry: Path, met: set[str]) -> str:
     "Why an entry was met before; empty, and written down in `met`, if it was not"
     real = os.path.realpath(entry)

@@ -1,6 +1,7 @@
 """Measured figures and what they were measured on: every file in results/ has this one form.
 
-    {"command", "commit", "date", "machine", "results", and where known "load", "python", "versions"}"""
+{"command", "commit", "date", "machine", "results", and where known "load", "python", "versions"}"""
+
 import datetime
 import os
 import platform
@@ -11,11 +12,20 @@ from pathlib import Path
 
 from minicoil.runs.files import save_json
 
-PACKAGES = ("numpy", "torch", "onnxruntime", "fastembed", "umap-learn", "sentence-transformers",
-            "scikit-learn", "tokenizers", "qdrant-edge-py")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "fastembed",
+    "umap-learn",
+    "sentence-transformers",
+    "scikit-learn",
+    "tokenizers",
+    "qdrant-edge-py",
+)
 ENVELOPE = {"command", "commit", "date", "machine", "results"}  # what every record has
-CIRCUMSTANCES = ENVELOPE | {"load", "python", "versions"}       # and all that it may have
-OURS = ("tests/", "results/", "outputs/")                       # paths that mean the same on every machine
+CIRCUMSTANCES = ENVELOPE | {"load", "python", "versions"}  # and all that it may have
+OURS = ("tests/", "results/", "outputs/")  # paths that mean the same on every machine
 
 
 def machine():

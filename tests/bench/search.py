@@ -1,12 +1,16 @@
-"""Does it help a search? Every figure of the research chapter on search, on judged collections and on one made of labelled senses.
+"""Does it help a search? Every figure of the research chapters on search.
 
-    python tests/bench/search.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --beir ir/cacm \\
-                                 --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz --cache outputs/cache --out results/search.json
+They come from judged collections, and from one that is made of labelled senses.
 
-RUN is a finished run with a broad vocabulary (`make model-en CORPUS=…`). Other objectives and numbers of dimensions are trained from its
-stored token embeddings, for the words that queries ask. What the transformer says of a collection is kept in CACHE. A part can be
-left out with --skip; its old figures in OUT stay.
+    python tests/bench/search.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact \\
+                                 --beir ir/cacm --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz \\
+                                 --cache outputs/cache --out results/search.json
+
+RUN is a finished run with a broad vocabulary (`make model-en`). Other objectives and numbers of dimensions are
+trained from its stored token embeddings, for the words that queries ask. What the transformer says of a
+collection is kept in CACHE. A part can be left out with --skip; its old figures in OUT stay.
 """
+
 import argparse
 import tempfile
 import time
@@ -31,7 +35,11 @@ from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
 from minicoil.stages.training import group_words, word_samples
 
-ORDINARY = ("cranfield", "medline", "scifact")  # cacm's gain is inflated by unique query terms: it is reported, not averaged
+ORDINARY = (
+    "cranfield",
+    "medline",
+    "scifact",
+)  # cacm's gain is inflated by unique query terms: it is reported, not averaged
 WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
 FITTED = ("fit, 4", "fit, 8")  # of `WAYS`: those that are trained again on a collection's documents
 SYSTEMS = (*LEXICAL, "dense", *MIXES, "fastembed_bm25", "bm25s")
@@ -56,9 +64,11 @@ def shards_of(run, needed):
 
 
 def train_ways(run, needed, ways=WAYS, bases=None):
-    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token embeddings.
+    """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token
+    embeddings.
 
-    The token embeddings are of the layers that the run reads. With `bases` {way: {word: encoder}} the words are trained again.
+    The token embeddings are of the layers that the run reads. With `bases` {way: {word: encoder}} the words
+    are trained again.
     """
     tokens = run.stage("tokens")
     pooled, size = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"]
@@ -81,27 +91,46 @@ def every_way(model, ways, collection, outside=True):
     scores = score_all(model, index, asked, (*LEXICAL, *ways), more=ways)
     scores["dense"] = asked.dense @ forms.dense.T
     if outside:
-        more, _ = outside_scores(model, [t for _, t in documents], [t for _, t in queries], SYSTEMS, float(index.lengths.mean()))
+        more, _ = outside_scores(
+            model, [t for _, t in documents], [t for _, t in queries], SYSTEMS, float(index.lengths.mean())
+        )
         scores |= more
     names, ids = [n for n, _ in documents], [q for q, _ in queries]
-    runs = rankings(scores, [s for s in (*SYSTEMS, *ways) if s in scores or s.startswith(("hybrid", "mix"))], names, ids)
+    runs = rankings(
+        scores, [s for s in (*SYSTEMS, *ways) if s in scores or s.startswith(("hybrid", "mix"))], names, ids
+    )
     for way in ways:
-        mixed = rankings({"dense": scores["dense"], "minicoil": scores[way]}, ("hybrid_minicoil", "mix_minicoil"), names, ids)
+        mixed = rankings(
+            {"dense": scores["dense"], "minicoil": scores[way]},
+            ("hybrid_minicoil", "mix_minicoil"),
+            names,
+            ids,
+        )
         runs |= {f"{kind.split('_')[0]}, {way}": r for kind, r in mixed.items()}
     known = np.mean([isinstance(t, int) for terms in terms_of(asked, model.vocabulary) for t in terms])
-    return {"queries": len(queries), "documents": len(documents), "known": float(known), "avg_len": float(index.lengths.mean()), **measure(runs, judged)}
+    return {
+        "queries": len(queries),
+        "documents": len(documents),
+        "known": float(known),
+        "avg_len": float(index.lengths.mean()),
+        **measure(runs, judged),
+    }
 
 
 def halved(per_query, keep, systems):
     """Every second query of {system: {query: value}}, for some systems."""
-    return {s: {q: v for k, (q, v) in enumerate(sorted(per_query[s].items())) if k % 2 == keep} for s in systems}
+    return {
+        s: {q: v for k, (q, v) in enumerate(sorted(per_query[s].items())) if k % 2 == keep} for s in systems
+    }
 
 
 def halves(found, ways):
     """The best way by macro gain on one half of the queries, and its gain on the other, both ways round."""
     parts = []
     for h in (0, 1):
-        chosen_on, scored_on = [[halved(f, keep, ("bm25", *ways)) for f in of_ordinary(found)] for keep in (h, 1 - h)]
+        chosen_on, scored_on = [
+            [halved(f, keep, ("bm25", *ways)) for f in of_ordinary(found)] for keep in (h, 1 - h)
+        ]
         gains = {w: gain_over(chosen_on, w)[0] for w in ways}
         best = max(gains, key=gains.get)
         parts.append({"chosen": best, "gain": gain_over(scored_on, best)})
@@ -110,15 +139,24 @@ def halves(found, ways):
 
 def by_kind(found, judged_kind):
     """Gains of the sense collection's queries of one kind (sentence or window)."""
-    per_query = {s: {q: v for q, v in scores.items() if q.startswith(judged_kind)} for s, scores in found["per_query"].items()}
-    return {s: {"ndcg@10": float(np.mean(list(v.values()))), "gain": gain_over([per_query], s)} for s, v in per_query.items()}
+    per_query = {
+        s: {q: v for q, v in scores.items() if q.startswith(judged_kind)}
+        for s, scores in found["per_query"].items()
+    }
+    return {
+        s: {"ndcg@10": float(np.mean(list(v.values()))), "gain": gain_over([per_query], s)}
+        for s, v in per_query.items()
+    }
 
 
 def qdrant_parity(model, documents, queries, forms, asked, depth=10):
     """Do Qdrant's embedded engine and the benchmark's numpy rank alike? Ties are compared as sets."""
     from minicoil.retrieval.search import build_collection, dense_width, open_collection, search
+
     index = build_index(forms, model.vocabulary)
-    expected = score_all(model, index, asked, ("minicoil",), avg_len=round(float(index.lengths.mean()), 2))["minicoil"]
+    expected = score_all(model, index, asked, ("minicoil",), avg_len=round(float(index.lengths.mean()), 2))[
+        "minicoil"
+    ]
     names, same = {n: i for i, (n, _) in enumerate(documents)}, 0
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
@@ -128,70 +166,141 @@ def qdrant_parity(model, documents, queries, forms, asked, depth=10):
             for q, (_, text) in enumerate(queries):
                 hits = search(home, model, text, depth)
                 same += agrees([(names[h.id], h.score) for h in hits], expected[q], depth)
-    return {"queries": len(queries), "same": int(same), "documents": len(documents), "seconds_to_build": round(seconds, 1)}
+    return {
+        "queries": len(queries),
+        "same": int(same),
+        "documents": len(documents),
+        "seconds_to_build": round(seconds, 1),
+    }
 
 
 def agrees(hits, scores, depth, close=2e-3):
-    """Whether [(document, score)] are a best `depth` of `scores`: each score is right, and nothing left out is clearly better.
+    """Whether [(document, score)] are a best `depth` of `scores`: each score is right, and nothing left out
+    is clearly better.
 
-    To two thousandths of the best score: in a collection with documents without a word, as cranfield's two, Qdrant does not count these in its IDF."""
+    To two thousandths of the best score: in a collection with documents without a word, as cranfield's two,
+    Qdrant does not count these in its IDF."""
     close *= max((s for _, s in hits), default=1.0)
     finite = np.flatnonzero(np.isfinite(scores))
     if len(hits) != min(depth, len(finite)):
         return False
     right = all(abs(scores[i] - s) < close for i, s in hits)
     rest = np.setdiff1d(finite, [i for i, _ in hits])
-    ordered = all(a >= b - close for a, b in zip([scores[i] for i, _ in hits], [scores[i] for i, _ in hits][1:]))
-    return right and ordered and (not len(rest) or scores[rest].max() <= min(scores[i] for i, _ in hits) + close)
+    ordered = all(
+        a >= b - close for a, b in zip([scores[i] for i, _ in hits], [scores[i] for i, _ in hits][1:])
+    )
+    return (
+        right and ordered and (not len(rest) or scores[rest].max() <= min(scores[i] for i, _ in hits) + close)
+    )
 
 
 def index_costs(run, model, n=100_000, n_queries=300, dims=(4, 8)):
-    """Bytes on disk and milliseconds a query in Qdrant Edge: BM25 sparse, sparse with 4 and 8 numbers, dense with HNSW.
+    """Bytes on disk and milliseconds a query in Qdrant Edge: BM25 sparse, sparse with 4 and 8 numbers, dense
+    with HNSW.
 
-    Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random unit vectors, which cost the same."""
+    Sentences of the run, their real words and stored sentence embeddings; the numbers of meaning are random
+    unit vectors, which cost the same."""
     import pyarrow.parquet as pq
 
     from minicoil.serving.sparse import Reading, SparseEmbedding, bm25_weight, unknown_index, unknown_shift
+
     targets, texts = run.stage("targets"), {}
     for part in run.stage("sentences").parts("parquet"):
         table = pq.read_table(part, columns=["sentence_id", "text"])
         texts |= dict(zip(table["sentence_id"].to_pylist(), table["text"].to_pylist()))
     ids = np.concatenate([load_npy(targets.path / s["ids"]) for s in targets.manifest["shards"]])[:n]
-    dense = np.concatenate([load_npy(targets.path / s["file"]) for s in targets.manifest["shards"]])[:n].astype(np.float32)
-    readings = [model.read(e.ids) for a in range(0, len(ids), 5000) for e in model.tokenizer.encode_batch([texts[i] for i in ids[a : a + 5000].tolist()])]
+    dense = np.concatenate([load_npy(targets.path / s["file"]) for s in targets.manifest["shards"]])[
+        :n
+    ].astype(np.float32)
+    readings = [
+        model.read(e.ids)
+        for a in range(0, len(ids), 5000)
+        for e in model.tokenizer.encode_batch([texts[i] for i in ids[a : a + 5000].tolist()])
+    ]
     rng, lengths = np.random.default_rng(0), [read.length for read in readings]
     average = float(np.mean(lengths))
+
     def vectors(dim, some, query=False):
         shift, made = unknown_shift(len(model.words), max(dim, 1)), []
         for read, length in some:
-            weigh = lambda c: 1.0 if query else bm25_weight(c, length, avg_len=average)
+
+            def weigh(c, length=length):
+                return 1.0 if query else bm25_weight(c, length, avg_len=average)
+
             meaning = rng.normal(size=(len(read.counts), max(dim, 1))) + np.eye(max(dim, 1))[0] * 3
-            meaning = meaning / np.linalg.norm(meaning, axis=1, keepdims=True) if dim else np.ones((len(read.counts), 1))
-            at = [w * max(dim, 1) + j for w in read.counts for j in range(max(dim, 1))] + [unknown_index(s, shift) for s in read.stems]
-            values = np.concatenate([(meaning * np.array([weigh(c) for c in read.counts.values()]).reshape(-1, 1)).ravel(), [weigh(c) for c in read.stems.values()]])
+            meaning = (
+                meaning / np.linalg.norm(meaning, axis=1, keepdims=True)
+                if dim
+                else np.ones((len(read.counts), 1))
+            )
+            at = [w * max(dim, 1) + j for w in read.counts for j in range(max(dim, 1))] + [
+                unknown_index(s, shift) for s in read.stems
+            ]
+            values = np.concatenate(
+                [
+                    (meaning * np.array([weigh(c) for c in read.counts.values()]).reshape(-1, 1)).ravel(),
+                    [weigh(c) for c in read.stems.values()],
+                ]
+            )
             made.append(SparseEmbedding(np.array(at, np.int32), values.astype(np.float32)))
         return made
+
     some = list(zip(readings, lengths))
-    queries = [Reading(dict(list(read.counts.items())[:3]), dict(list(read.stems.items())[:2])) for read in readings[:n_queries]]
-    found = {f"sparse {dim}" if dim else "BM25 sparse": engine_costs(vectors(dim, some), vectors(dim, [(q, 5) for q in queries], query=True)) for dim in (0, *dims)}
+    queries = [
+        Reading(dict(list(read.counts.items())[:3]), dict(list(read.stems.items())[:2]))
+        for read in readings[:n_queries]
+    ]
+    found = {
+        f"sparse {dim}" if dim else "BM25 sparse": engine_costs(
+            vectors(dim, some), vectors(dim, [(q, 5) for q in queries], query=True)
+        )
+        for dim in (0, *dims)
+    }
     noise = dense[:n_queries] + 0.03 * rng.normal(size=dense[:n_queries].shape).astype(np.float32)
-    return {"points": len(ids), "words_a_query": 5, "numbers_a_point": {k: v.pop("numbers") for k, v in found.items()}, **found, "dense HNSW": engine_costs(list(dense), list(noise), dense=True)}
+    return {
+        "points": len(ids),
+        "words_a_query": 5,
+        "numbers_a_point": {k: v.pop("numbers") for k, v in found.items()},
+        **found,
+        "dense HNSW": engine_costs(list(dense), list(noise), dense=True),
+    }
 
 
 def engine_costs(vectors, queries, dense=False, rounds=5):
-    """MB on disk, seconds to build, median and 95 % milliseconds a query of one index in the embedded engine."""
+    """MB on disk, seconds to build, median and 95 % milliseconds a query of one embedded index."""
     import qdrant_edge as q
+
     with tempfile.TemporaryDirectory() as folder:
-        config = dict(vectors={"v": q.EdgeVectorParams(size=len(vectors[0]), distance=q.Distance.Cosine)} if dense else {},
-                      sparse_vectors={} if dense else {"v": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)})
-        shard = q.EdgeShard.create(folder, q.EdgeConfig(**config, wal_enabled=False, optimizers=q.EdgeOptimizersConfig(indexing_threshold=1000, default_segment_number=1)))
+        config = dict(
+            vectors={"v": q.EdgeVectorParams(size=len(vectors[0]), distance=q.Distance.Cosine)}
+            if dense
+            else {},
+            sparse_vectors={} if dense else {"v": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)},
+        )
+        shard = q.EdgeShard.create(
+            folder,
+            q.EdgeConfig(
+                **config,
+                wal_enabled=False,
+                optimizers=q.EdgeOptimizersConfig(indexing_threshold=1000, default_segment_number=1),
+            ),
+        )
         begin = time.perf_counter()
         for a in range(0, len(vectors), 5000):
-            shard.update(q.UpdateOperation.upsert_points([q.Point(id=a + i, payload={}, vector={"v": engine_vector(q, v)}) for i, v in enumerate(vectors[a : a + 5000])]))
+            shard.update(
+                q.UpdateOperation.upsert_points(
+                    [
+                        q.Point(id=a + i, payload={}, vector={"v": engine_vector(q, v)})
+                        for i, v in enumerate(vectors[a : a + 5000])
+                    ]
+                )
+            )
         shard.flush()
         shard.optimize()
         built, took = time.perf_counter() - begin, []
-        asked = [q.QueryRequest(limit=10, query=q.Query.Nearest(engine_vector(q, v), using="v")) for v in queries]
+        asked = [
+            q.QueryRequest(limit=10, query=q.Query.Nearest(engine_vector(q, v), using="v")) for v in queries
+        ]
         for _ in range(rounds):
             for request in asked:
                 begin = time.perf_counter()
@@ -200,31 +309,64 @@ def engine_costs(vectors, queries, dense=False, rounds=5):
         shard.flush()
         shard.close()
         size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file() and "wal" not in f.parts)
-        kept = sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*") if f.is_file() and "wal" not in f.parts)
+        kept = sum(
+            f.stat().st_blocks * 512 for f in Path(folder).rglob("*") if f.is_file() and "wal" not in f.parts
+        )
     numbers = {} if dense else {"numbers": round(float(np.mean([len(v.indices) for v in vectors])), 1)}
-    return {"MB": round(size / 1e6, 1), "MB_on_disk": round(kept / 1e6, 1), "seconds_to_build": round(built, 1), "ms": round(float(np.median(took)), 3), "ms_95": round(float(np.percentile(took, 95)), 3), **numbers}
+    return {
+        "MB": round(size / 1e6, 1),
+        "MB_on_disk": round(kept / 1e6, 1),
+        "seconds_to_build": round(built, 1),
+        "ms": round(float(np.median(took)), 3),
+        "ms_95": round(float(np.percentile(took, 95)), 3),
+        **numbers,
+    }
 
 
 def own_words(model, ways, documents, folder):
-    """(A run on the collection's own sentences as `--start-from` makes it, {its word: the model's} of words with enough of them, and of these the ones that `ways` have)."""
+    """A run on the collection's own sentences, as `--start-from` makes it, and two dicts of words.
+
+    The first maps the run's words with enough sentences to the model's, the second has those of `ways`.
+    """
     import dataclasses
 
     from minicoil.commands.chain import from_model
     from minicoil.stages.model import ADAPT_LEAST
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "documents.txt").write_text("\n".join(" ".join(t.split()) for _, t in documents), encoding="utf-8")
-    given = from_model({"start_from": str(model.folder), "corpus": [str(folder / "documents.txt")], "pictures": 0})
+    (folder / "documents.txt").write_text(
+        "\n".join(" ".join(t.split()) for _, t in documents), encoding="utf-8"
+    )
+    given = from_model(
+        {"start_from": str(model.folder), "corpus": [str(folder / "documents.txt")], "pictures": 0}
+    )
     own = dataclasses.replace(open_run(folder / "run", jobs=2, **given), throw_away=True)
     own.need("senses", "tokens")
     vocabulary = load_json(own.stage("sentences").path / "vocabulary.json")
-    enough = {i: model.vocabulary.ids[w] for i, w in enumerate(vocabulary["words"], 1) if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST}
-    return own, enough, {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())}
+    enough = {
+        i: model.vocabulary.ids[w]
+        for i, w in enumerate(vocabulary["words"], 1)
+        if vocabulary["vocabulary"][w]["sentences"] >= ADAPT_LEAST
+    }
+    return (
+        own,
+        enough,
+        {i: old for i, old in enough.items() if all(base[old].any() for base in ways.values())},
+    )
 
 
 def adapted_ways(own, words, ways):
-    """The ways trained again on the sentences of the run `own`, for `words` {its word: the model's}; the others stay."""
-    trained = train_ways(own, set(words), {w: WAYS[w] for w in ways}, {way: {i: base[old] for i, old in words.items()} for way, base in ways.items()})
+    """The ways trained again on the sentences of the run `own`, for `words` {its word: the model's}.
+
+    The others stay.
+    """
+    trained = train_ways(
+        own,
+        set(words),
+        {w: WAYS[w] for w in ways},
+        {way: {i: base[old] for i, old in words.items()} for way, base in ways.items()},
+    )
     found = {f"{way}, adapted": base.copy() for way, base in ways.items()}
     for way in ways:
         found[f"{way}, adapted"][list(words.values())] = trained[way][list(words)]
@@ -232,17 +374,26 @@ def adapted_ways(own, words, ways):
 
 
 def adapted_gain(model, ways, collection, folder):
-    """One collection with its words trained again on its own documents: {words, gain over BM25, per_query}."""
+    """One collection, its words trained again on its own documents: {words, gain over BM25, per_query}."""
     documents, queries, judged, forms, asked = collection
     own, enough, words = own_words(model, ways, documents, folder)
     both = {**ways, **adapted_ways(own, words, ways)}
     scores = score_all(model, build_index(forms, model.vocabulary), asked, ("bm25", *both), more=both)
-    found = measure(rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged)
-    return {"words": len(enough), "gain": {w: found["gain"][w] for w in both}, "per_query": found["per_query"]}
+    found = measure(
+        rankings(scores, ["bm25", *both], [d for d, _ in documents], [q for q, _ in queries]), judged
+    )
+    return {
+        "words": len(enough),
+        "gain": {w: found["gain"][w] for w in both},
+        "per_query": found["per_query"],
+    }
 
 
 def asked_senses(model, index, collection):
-    """Yields (number of a query, its rows of forms by term, the word whose sense it asks for, the documents with that sense) of the sense collection, for words with an encoder."""
+    """The queries of the sense collection about words with an encoder.
+
+    Yields (number of the query, its rows of forms by term, the word asked for, the documents with its sense).
+    """
     documents, queries, judged, _, asked = collection
     names = {n: i for i, (n, _) in enumerate(documents)}
     for number, ((q, _), terms) in enumerate(zip(queries, terms_of(asked, model.vocabulary))):
@@ -257,7 +408,8 @@ def asked_senses(model, index, collection):
 def labels_goal(group, labels):
     """The goal of a word that is trained again and given the labels (n,) of its sentences, -1 where unknown.
 
-    Pairs of one label should be alike and pairs of two should not; mean and deviation stay those of the usual goal.
+    Pairs of one label should be alike and pairs of two should not; mean and deviation stay those of the usual
+    goal.
     """
     usual, n, labels = adapted_goal(group), len(labels), torch.as_tensor(labels)
     of_pairs, known = ~torch.eye(n, dtype=torch.bool), labels >= 0
@@ -270,18 +422,22 @@ def labels_goal(group, labels):
 
 
 def with_labels(sample, base, labels, pooled):
-    """A word's encoder, trained again from `base` and given the labels: the most that adapting could reach."""
+    """A word's encoder, trained again from `base` and given the labels: a bound for adapting."""
     objective = replace(FIT, train=partial(train_fit, goal=partial(labels_goal, labels=labels)))
     return train_group(objective, [replace(sample, base=base)], base.shape[1], pooled)[0]
 
 
 def labelled_ways(model, own, words, ways, adapted, collection):
-    """The adapted ways, with those of `words` that queries ask for given the labels of their sentences, and how many these are.
+    """The adapted ways, with those of `words` that queries ask for given the labels of their sentences, and
+    how many these are.
 
     It is a bound for adapting. A record calls these rows `told`.
     """
     import pyarrow.parquet as pq
-    parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in own.stage("sentences").parts("parquet")]
+
+    parts = [
+        pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in own.stage("sentences").parts("parquet")
+    ]
     document = {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
     senses, pooled = {}, load_npy(own.stage("tokens").path / "pooled.npy")
     for *_, term, wanted in asked_senses(model, build_index(collection[3], model.vocabulary), collection):
@@ -299,22 +455,35 @@ def labelled_ways(model, own, words, ways, adapted, collection):
 
 
 def within_word(model, ways, collection):
-    """AUC within a word on the sense collection: are documents of a query's sense nearer than the word's other documents? Mean over queries."""
+    """AUC within a word on the sense collection.
+
+    Are documents of a query's sense nearer than the word's other documents? Mean over queries.
+    """
     from minicoil.retrieval.retrieval import term_vectors
     from minicoil.retrieval.sense_scores import area_under_curve
     from minicoil.serving.batches import encode_means
     from minicoil.serving.sparse import unit_rows
+
     forms, asked = collection[3:]
     index, scores = build_index(forms, model.vocabulary), {}
     for number, terms, term, wanted in asked_senses(model, index, collection):
         at, _, rows = zip(*index.postings[term])
         positive, full = np.array([i in wanted for i in at]), term_vectors(forms, rows)
         mine = term_vectors(asked, [terms[term].rows])
-        views = {"token_full": (unit_rows(mine) @ unit_rows(full).T)[0], "dense": forms.dense[list(at)] @ asked.dense[number]}
-        views |= {way: (encode_means(mine, [term], w) @ encode_means(full, [term] * len(full), w).T)[0] for way, w in ways.items()}
+        views = {
+            "token_full": (unit_rows(mine) @ unit_rows(full).T)[0],
+            "dense": forms.dense[list(at)] @ asked.dense[number],
+        }
+        views |= {
+            way: (encode_means(mine, [term], w) @ encode_means(full, [term] * len(full), w).T)[0]
+            for way, w in ways.items()
+        }
         for name, s in views.items():
             scores.setdefault(name, []).append(area_under_curve(s, positive))
-    return {"queries": len(next(iter(scores.values()), [])), "auc": {n: float(np.nanmean(v)) for n, v in scores.items()}}
+    return {
+        "queries": len(next(iter(scores.values()), [])),
+        "auc": {n: float(np.nanmean(v)) for n, v in scores.items()},
+    }
 
 
 def read_layers(model, texts, forms, layers, cache):
@@ -324,13 +493,18 @@ def read_layers(model, texts, forms, layers, cache):
     from minicoil.serving.windows import forms_key
     from minicoil.text.normalize import normalize_text
     from minicoil.text.transformer import encode, load_transformer
+
     path = Path(cache) / forms_key(model, texts) / f"layers-{layers}.npy"
     if not path.exists():
         windows = window_rows(model, [normalize_text(text) for text in texts])
         flat = [(i, row) for i, rows in enumerate(windows) for row in rows]
-        at = {(t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))}
+        at = {
+            (t, forms.names[f]): k for k, (t, f) in enumerate(zip(forms.text.tolist(), forms.form.tolist()))
+        }
         total, pieces = np.zeros(forms.vectors.shape, np.float32), model.read.pieces
-        for batch, _, tokens in encode(load_transformer(model.info["input_model"], layers), [row for _, row in flat], precision="auto"):
+        for batch, _, tokens in encode(
+            load_transformer(model.info["input_model"], layers), [row for _, row in flat], precision="auto"
+        ):
             for k, token in zip(batch, tokens):
                 i, row = flat[k]
                 ends = pieces.spans(row).tolist()
@@ -346,14 +520,27 @@ def layers(model, collection, cache):
     import dataclasses
 
     from minicoil.text.transformer import LAYERS
+
     documents, queries, judged, forms, asked = collection
     own, names, runs = model.info["layers"], {1: "last layer", LAYERS: "mean of layers"}, {}
     other = LAYERS if own == 1 else 1
-    views = {own: (forms.vectors, asked.vectors), other: [read_layers(model, [t for _, t in some], f, other, cache) for some, f in ((documents, forms), (queries, asked))]}
+    views = {
+        own: (forms.vectors, asked.vectors),
+        other: [
+            read_layers(model, [t for _, t in some], f, other, cache)
+            for some, f in ((documents, forms), (queries, asked))
+        ],
+    }
     for which, name in names.items():
         a, b = (dataclasses.replace(f, vectors=v) for f, v in zip((forms, asked), views[which]))
-        scores = score_all(model, build_index(a, model.vocabulary), b, ("bm25", "token_full", "token_full_sharp"))
-        runs |= {"bm25": scores["bm25"], f"{name}, cosine": scores["token_full"], f"{name}, cosine²": scores["token_full_sharp"]}
+        scores = score_all(
+            model, build_index(a, model.vocabulary), b, ("bm25", "token_full", "token_full_sharp")
+        )
+        runs |= {
+            "bm25": scores["bm25"],
+            f"{name}, cosine": scores["token_full"],
+            f"{name}, cosine²": scores["token_full_sharp"],
+        }
     return measure(rankings(runs, list(runs), [n for n, _ in documents], [q for q, _ in queries]), judged)
 
 
@@ -406,10 +593,15 @@ def measured_layers(model, collections, cache):
 
 def measured_adapted(model, fitted, collections, cache):
     """What is recorded of training again on each collection's own documents."""
-    found = {name: adapted_gain(model, fitted, c, Path(cache) / f"adapted-{name}") for name, c in collections.items()}
+    found = {
+        name: adapted_gain(model, fitted, c, Path(cache) / f"adapted-{name}")
+        for name, c in collections.items()
+    }
     ordinary = of_ordinary(found)
-    record = {name: {**brief(f), "over_unadapted": over_base([f["per_query"]], fitted, "adapted")}
-              for name, f in found.items()}
+    record = {
+        name: {**brief(f), "over_unadapted": over_base([f["per_query"]], fitted, "adapted")}
+        for name, f in found.items()
+    }
     systems = next(f["gain"] for name, f in found.items() if name in ORDINARY)
     gains = {w: gain_over(ordinary, w) for w in systems}
     return {**record, "macro": {"gain": gains, "over_unadapted": over_base(ordinary, fitted, "adapted")}}
@@ -426,7 +618,8 @@ def measured_senses(model, ways, fitted, senses, folder):
     found = every_way(model, every, senses, outside=False)
     return {
         **{key: found[key] for key in ("queries", "documents", "known")},
-        "adapted_words": len(enough), "told_words": n_labelled,
+        "adapted_words": len(enough),
+        "told_words": n_labelled,
         "kinds": {kind: by_kind(found, kind) for kind in ("sentence", "window")},
         "all": {s: {"ndcg@10": v["ndcg@10"], "gain": found["gain"][s]} for s, v in found["results"].items()},
         "over_unadapted": over_base([found["per_query"]], fitted if adapted else (), "adapted"),
@@ -451,6 +644,7 @@ def read_all(model, args):
     folder = Path(args.cache) / "senses"
     if not folder.exists():
         from minicoil.retrieval.sense_collection import make_collection
+
         make_collection(args.senses, folder)
     return collections, read(model, folder, args.cache)
 
@@ -486,7 +680,9 @@ def measurements(args, run, model):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", required=True)
     parser.add_argument("--beir", action="append", default=[])
     parser.add_argument("--senses", action="append", default=[])

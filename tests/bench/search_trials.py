@@ -1,10 +1,15 @@
-"""Ways to train for a search and to score it that were tried and not taken, a row each, on judged collections.
+"""Ways to train for a search and to score it that were tried and not taken, a row each, on judged
+collections.
 
-    python tests/bench/search_trials.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact --cache outputs/cache
+    python tests/bench/search_trials.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir
+    ir/scifact --cache outputs/cache
 
-RUN is a finished run of the objective `fit`. Encoders are trained from its stored token embeddings for the words that queries ask,
-everything else is measured as in bench/search.py. Gains are given on both halves of the queries too: choose on one, believe the other.
+RUN is a finished run of the objective `fit`. Encoders are trained from its stored token embeddings for the
+words that queries ask,
+everything else is measured as in bench/search.py. Gains are given on both halves of the queries too: choose
+on one, believe the other.
 """
+
 import argparse
 from collections import defaultdict
 from dataclasses import replace
@@ -37,21 +42,37 @@ from minicoil.serving.sparse import unit_rows
 from minicoil.stages.training import group_words
 
 SHARED = 64  # directions of the projection that all words share in one trial
-OTHER = ("fit, 8, nearest occurrence", "fit, 8, words beyond the first window at factor 1", "fit, 8, divided by the word's mean cosine", "fit, 8, unknown words at the mean factor", "fit, 8, in int8", "fit, 32, in int8")
+OTHER = (
+    "fit, 8, nearest occurrence",
+    "fit, 8, words beyond the first window at factor 1",
+    "fit, 8, divided by the word's mean cosine",
+    "fit, 8, unknown words at the mean factor",
+    "fit, 8, in int8",
+    "fit, 32, in int8",
+)
 NEAREST, BEYOND, DIVIDED, UNKNOWN, INT8, INT8_32 = OTHER  # ways to score encoders that are there
-FAMILY, FAMILY_WEIGHT = 6, 0.2  # words with the same first letters count as forms of a query's word, each so much
+FAMILY, FAMILY_WEIGHT = (
+    6,
+    0.2,
+)  # words with the same first letters count as forms of a query's word, each so much
 EXPANDED = {"bm25, query expanded to other forms": "bm25", "fit, 8, query expanded to other forms": "fit, 8"}
 
 
 def groups_of(run, needed, dim):
     """(word numbers, samples) of the words needed, in the groups that training would make."""
     for numbers, samples in shards_of(run, needed):
-        for group in group_words([len(s.tokens) for s in samples], run.stage("tokens").manifest["hidden_size"], dim, "fit"):
+        for group in group_words(
+            [len(s.tokens) for s in samples], run.stage("tokens").manifest["hidden_size"], dim, "fit"
+        ):
             yield [numbers[i] for i in group], [samples[i] for i in group]
 
 
 def shared_projection(run, needed, dim, words):
-    """Encoders (words + 1, h, dim): one projection for all words, the `SHARED` main directions of all their rows, and a fit of each word below it."""
+    """Encoders (words + 1, h, dim).
+
+    One projection for all words, the `SHARED` main directions of all their rows, and a fit of each word below
+    it.
+    """
     groups, moment = list(groups_of(run, needed, dim)), 0
     for _, samples in groups:
         for sample in samples:
@@ -67,7 +88,10 @@ def shared_projection(run, needed, dim, words):
 def documents_of(run):
     """{sentence id: document id} of a run."""
     import pyarrow.parquet as pq
-    parts = [pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in run.stage("sentences").parts("parquet")]
+
+    parts = [
+        pq.read_table(p, columns=["sentence_id", "doc_id"]) for p in run.stage("sentences").parts("parquet")
+    ]
     return {s: d for p in parts for s, d in zip(p["sentence_id"].to_pylist(), p["doc_id"].to_pylist())}
 
 
@@ -102,7 +126,12 @@ def trained(run, needed, words):
     """({row: encoders (words + 1, h, k)}, mean cosines (words + 1,) of `fit, 8`, facts)."""
     ways = train_ways(run, needed, {f"fit, {k}": ("fit", k) for k in (4, 8, 16, 32)})
     both = {w: ways[w] for w in ("fit, 4", "fit, 8")}
-    one = train_ways(run, needed, {w: ("fit", int(w[-1])) for w in both}, {w: {i: v[i] for i in needed} for w, v in both.items()})
+    one = train_ways(
+        run,
+        needed,
+        {w: ("fit", int(w[-1])) for w in both},
+        {w: {i: v[i] for i in needed} for w, v in both.items()},
+    )
     ways |= {f"{w}, fit and graph in one loss": v for w, v in one.items()}
     ways["fit, 8, below one projection of 64"] = shared_projection(run, needed, 8, words)
     ways["fit, 8, contrast: same document"], share = same_document(run, needed, 8, words)
@@ -114,9 +143,15 @@ def trained(run, needed, words):
 
 
 def occurrences(model, texts, wanted):
-    """{(text, term): token embeddings (h,) float16 of its occurrences} for the terms wanted, and {(text, term): how many of them lie in the first window}."""
+    """Where and how the terms wanted occur in texts.
+
+    Two dicts by (text, term): token embeddings (h,) float16 of the occurrences, and how many of these lie in
+    the first window.
+    """
     pieces, vectors, first, seen = model.read.pieces, {}, {}, {}
-    for i, ids, token, _ in window_passes(model, window_rows(model, plain_texts(texts, normalize=True)), title="occurrences"):
+    for i, ids, token, _ in window_passes(
+        model, window_rows(model, plain_texts(texts, normalize=True)), title="occurrences"
+    ):
         window = seen[i] = seen.get(i, -1) + 1
         ends = pieces.spans(ids).tolist()
         for a, b in zip(ends[:-1], ends[1:]):
@@ -128,34 +163,62 @@ def occurrences(model, texts, wanted):
 
 
 def of_other_forms(model, index, queries):
-    """BM25 scores (queries, documents) of the collection's words that begin with the first `FAMILY` letters of a query's word, but are not in the query themselves; `queries` as `terms_of` gives them."""
+    """BM25 scores (queries, documents) of the collection's words that begin with the first `FAMILY` letters
+    of a query's word, but are not in the query themselves; `queries` as `terms_of` gives them."""
     family, average = defaultdict(list), float(index.lengths.mean())
-    start = lambda term: (model.words[term - 1] if isinstance(term, int) else term)[:FAMILY]
+
+    def start(term):
+        return (model.words[term - 1] if isinstance(term, int) else term)[:FAMILY]
+
     for term in index.postings:
         family[start(term)].append(term)
     scores = np.zeros((len(queries), len(index.lengths)), np.float32)
     for q, terms in enumerate(queries):
-        for other in dict.fromkeys(o for t in terms if len(start(t)) == FAMILY for o in family[start(t)] if o not in terms):
+        for other in dict.fromkeys(
+            o for t in terms if len(start(t)) == FAMILY for o in family[start(t)] if o not in terms
+        ):
             at, weight = postings_weights(model, index, other, average)
             scores[q, at] += weight
     return scores
 
 
 def more_factors(ways, level, mean_level, texts):
-    """What `score_all` asks for a term's factors: those of `ways`, of `fit, 8` scored in other ways, and of vectors in int8."""
+    """What `score_all` asks for a term's factors.
+
+    Those of `ways`, of `fit, 8` scored in other ways, and of vectors in int8.
+    """
     vectors, first = texts
-    small = lambda y: np.round(127 * y) / 127
+
+    def small(y):
+        return np.round(127 * y) / 127
+
     def of_term(model, index, term, mine, rng, more):
         if not isinstance(term, int):
             return {UNKNOWN: np.full((len(mine), len(index.postings[term])), mean_level)}
-        found, w, at = factors(model, index, term, mine, rng, more), ways["fit, 8"][term], [d for d, *_ in index.postings[term]]
+        found, w, at = (
+            factors(model, index, term, mine, rng, more),
+            ways["fit, 8"][term],
+            [d for d, *_ in index.postings[term]],
+        )
         usual, y = found["fit, 8"], apply(mine, w)
-        nearest = lambda j, d: (y @ apply(np.stack(vectors[d, term]).astype(np.float32), w).T).max(1) if (d, term) in vectors else usual[:, j]
+
+        def nearest(j, d):
+            return (
+                (y @ apply(np.stack(vectors[d, term]).astype(np.float32), w).T).max(1)
+                if (d, term) in vectors
+                else usual[:, j]
+            )
+
         full = term_vectors(index.forms, [rows for *_, rows in index.postings[term]])
         for row, way in ((INT8, "fit, 8"), (INT8_32, "fit, 32")):
             found[row] = small(apply(mine, ways[way][term])) @ small(apply(full, ways[way][term])).T
-        return found | {NEAREST: np.stack([nearest(j, d) for j, d in enumerate(at)], 1), DIVIDED: usual / max(level[term], 0.1), UNKNOWN: usual,
-                        BEYOND: np.where([first.get((d, term), 1) > 0 for d in at], usual, 1.0)}
+        return found | {
+            NEAREST: np.stack([nearest(j, d) for j, d in enumerate(at)], 1),
+            DIVIDED: usual / max(level[term], 0.1),
+            UNKNOWN: usual,
+            BEYOND: np.where([first.get((d, term), 1) > 0 for d in at], usual, 1.0),
+        }
+
     return of_term
 
 
@@ -183,12 +246,17 @@ def row_gains(found, row):
     """A row's gain over BM25: of each collection, the macro, and of both halves of the queries."""
     ordinary = [f for name, f in found.items() if name in ORDINARY] or list(found.values())
     half = [[halved(f, keep, ("bm25", row)) for f in ordinary] for keep in (0, 1)]
-    return {"collections": {name: gain_over([f], row) for name, f in found.items()},
-            "macro": gain_over(ordinary, row), "halves": [gain_over(some, row) for some in half]}
+    return {
+        "collections": {name: gain_over([f], row) for name, f in found.items()},
+        "macro": gain_over(ordinary, row),
+        "halves": [gain_over(some, row) for some in half],
+    }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", required=True)
     parser.add_argument("--beir", action="append", default=[])
     parser.add_argument("--cache", required=True)
@@ -200,8 +268,10 @@ def main():
     known = {name: asked_words(model, [c]) for name, c in collections.items()}
     needed = set().union(*known.values())
     ways, level, facts = trained(run, needed, len(model.words))
-    found = {name: per_query(scores_of(model, ways, level, facts, c, known[name]), c)
-             for name, c in collections.items()}
+    found = {
+        name: per_query(scores_of(model, ways, level, facts, c, known[name]), c)
+        for name, c in collections.items()
+    }
     rows = {row: row_gains(found, row) for row in (*ways, *OTHER, *EXPANDED)}
     save_record(args.out, {"words": len(needed), **facts, "rows": rows})
 

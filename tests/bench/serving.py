@@ -1,9 +1,12 @@
-"""How fast a model serves, beside FastEmbed on the same ONNX file, texts and threads; writes results/serving.json.
+"""How fast a model serves, beside FastEmbed on the same ONNX file, texts and threads; writes
+results/serving.json.
 
     python tests/bench/serving.py --model outputs/demo/23_model [--corpus enwiki.txt.gz --beir scifact/]
 
-Everything that is compared is timed by turns in one process, and medians are reported: a busy machine slows all alike.
+Everything that is compared is timed by turns in one process, and medians are reported: a busy machine slows
+all alike.
 Without a corpus the texts are bundled sentences, every fifth of them twelve at once."""
+
 import argparse
 import json
 import os
@@ -43,6 +46,7 @@ def plain_sentences(corpus):
     """Sentences of a text file with a document a line, or of the bundle; shuffled."""
     from minicoil.text.formats import read_documents
     from minicoil.text.readers import bundled_sentences
+
     if corpus:
         documents = [text for text, _ in zip(read_documents(corpus), range(2000))]
         found = [s for text in documents for s in re.split(r"(?<=[.!?]) +", text) if 15 < len(s) < 400]
@@ -53,10 +57,18 @@ def plain_sentences(corpus):
 
 
 def mixed_texts(corpus, beir, n):
-    """`n` texts of mixed length: four fifths sentences, one fifth abstracts (or twelve sentences at once), shuffled."""
+    """`n` texts of mixed length.
+
+    Four fifths sentences, one fifth abstracts (or twelve sentences at once), shuffled.
+    """
     from minicoil.retrieval.judged import read_collection
+
     sentences, few = plain_sentences(corpus), n // 5
-    long = [text for _, text in read_collection(beir)[:few]] if beir else [" ".join(sentences[i * 12 : i * 12 + 12]) for i in range(few)]
+    long = (
+        [text for _, text in read_collection(beir)[:few]]
+        if beir
+        else [" ".join(sentences[i * 12 : i * 12 + 12]) for i in range(few)]
+    )
     texts = sentences[: n - few] + long
     random.Random(1).shuffle(texts)
     return texts
@@ -65,8 +77,12 @@ def mixed_texts(corpus, beir, n):
 def prepared_batches(model, texts):
     """The inputs of the sorted batches that `embed` would run, ready for the graph."""
     from minicoil.serving.batches import feed, token_batches
+
     rows = [e.ids for e in model.tokenizer.encode_batch(texts)]
-    return [feed(model, [rows[i] for i in batch]) for batch in token_batches([len(r) for r in rows], 32, model.most_tokens)]
+    return [
+        feed(model, [rows[i] for i in batch])
+        for batch in token_batches([len(r) for r in rows], 32, model.most_tokens)
+    ]
 
 
 def largest_difference(ours, theirs):
@@ -80,31 +96,70 @@ def largest_difference(ours, theirs):
 
 
 def documents(model, rival, texts, rounds):
-    """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether the values agree."""
+    """Documents a second of both, what the bare forward leaves to save, both embeddings at once, and whether
+    the values agree."""
     from minicoil.serving.batches import lane_session
+
     bare, pool, lane = prepared_batches(model, texts), ThreadPoolExecutor(model.lanes), lane_session(model)
-    run = lambda outputs: list(pool.map(lambda inputs: lane.run(outputs, inputs), bare))  # as `embed` does: a batch a thread
+
+    def run(outputs):
+        return list(
+            pool.map(lambda inputs: lane.run(outputs, inputs), bare)
+        )  # as `embed` does: a batch a thread
+
     run(None)  # opens and warms what the first call would have to
     trial = by_turns({b: (lambda b=b: list(rival.embed(texts, batch_size=b))) for b in BATCHES}, 1)
     best = min(trial, key=lambda b: trial[b][0])
-    seconds = by_turns({
-        "minicoil": lambda: list(model.embed(texts)), "fastembed_default": lambda: list(rival.embed(texts)), "fastembed_best": lambda: list(rival.embed(texts, batch_size=best)),
-        "bare_forward": lambda: run(None), "bare_forward_in_turn": lambda: [model.session.run(None, inputs) for inputs in bare], "tokenizer": lambda: model.tokenizer.encode_batch(texts), "both": lambda: model.embed_both(texts),
-        "dense_alone": lambda: (model.tokenizer.encode_batch(texts), run(["sentence_embedding"]))}, rounds)
-    pair = lambda name: np.array(seconds["dense_alone"]) + np.array(seconds[name])
-    separately = {name: round(float(np.median(pair(name) / np.array(seconds["both"]))), 3) for name in ("fastembed_default", "fastembed_best")}
+    seconds = by_turns(
+        {
+            "minicoil": lambda: list(model.embed(texts)),
+            "fastembed_default": lambda: list(rival.embed(texts)),
+            "fastembed_best": lambda: list(rival.embed(texts, batch_size=best)),
+            "bare_forward": lambda: run(None),
+            "bare_forward_in_turn": lambda: [model.session.run(None, inputs) for inputs in bare],
+            "tokenizer": lambda: model.tokenizer.encode_batch(texts),
+            "both": lambda: model.embed_both(texts),
+            "dense_alone": lambda: (model.tokenizer.encode_batch(texts), run(["sentence_embedding"])),
+        },
+        rounds,
+    )
+
+    def pair(name):
+        return np.array(seconds["dense_alone"]) + np.array(seconds[name])
+
+    separately = {
+        name: round(float(np.median(pair(name) / np.array(seconds["both"]))), 3)
+        for name in ("fastembed_default", "fastembed_best")
+    }
     lengths = [len(e.ids) for e in model.tokenizer.encode_batch(texts)]
-    return {"texts": len(texts), "tokens": {"mean": round(float(np.mean(lengths)), 1), "median": float(np.median(lengths)), "longest": max(lengths)},
-            "documents_per_second": {name: round(len(texts) / float(np.median(s)), 1) for name, s in seconds.items()},
-            "fastembed_trial": {str(b): round(len(texts) / s[0], 1) for b, s in trial.items()}, "fastembed_best_batch": best,
-            "times_faster_than_default": ratio(seconds, "fastembed_default", "minicoil"), "times_faster_than_best": ratio(seconds, "fastembed_best", "minicoil"),
-            "over_bare_forward": ratio(seconds, "minicoil", "bare_forward"), "both_over_dense_alone": ratio(seconds, "both", "dense_alone"),
-            "dense_and_fastembed_over_both": separately, "largest_difference": largest_difference(model.embed(texts), rival.embed(texts, batch_size=best))}
+    return {
+        "texts": len(texts),
+        "tokens": {
+            "mean": round(float(np.mean(lengths)), 1),
+            "median": float(np.median(lengths)),
+            "longest": max(lengths),
+        },
+        "documents_per_second": {
+            name: round(len(texts) / float(np.median(s)), 1) for name, s in seconds.items()
+        },
+        "fastembed_trial": {str(b): round(len(texts) / s[0], 1) for b, s in trial.items()},
+        "fastembed_best_batch": best,
+        "times_faster_than_default": ratio(seconds, "fastembed_default", "minicoil"),
+        "times_faster_than_best": ratio(seconds, "fastembed_best", "minicoil"),
+        "over_bare_forward": ratio(seconds, "minicoil", "bare_forward"),
+        "both_over_dense_alone": ratio(seconds, "both", "dense_alone"),
+        "dense_and_fastembed_over_both": separately,
+        "largest_difference": largest_difference(model.embed(texts), rival.embed(texts, batch_size=best)),
+    }
 
 
 def query_latency(model, rival, queries):
-    """Median milliseconds of a single query in both, one after the other query by query, and whether the values agree."""
-    functions = {"minicoil": lambda q: next(iter(model.query_embed(q))), "fastembed": lambda q: next(iter(rival.query_embed(q)))}
+    """Median milliseconds of a single query in both, one after the other query by query, and whether the
+    values agree."""
+    functions = {
+        "minicoil": lambda q: next(iter(model.query_embed(q))),
+        "fastembed": lambda q: next(iter(rival.query_embed(q))),
+    }
     seconds = {name: [] for name in functions}
     for i, query in enumerate(queries):
         for name in list(functions)[:: 1 if i % 2 else -1]:
@@ -112,8 +167,12 @@ def query_latency(model, rival, queries):
             functions[name](query)
             seconds[name].append(time.perf_counter() - begin)
     pairs = np.array(seconds["fastembed"]) / np.array(seconds["minicoil"])
-    return {"queries": len(queries), "milliseconds": {name: round(1000 * float(np.median(s)), 2) for name, s in seconds.items()},
-            "fastembed_over_minicoil": round(float(np.median(pairs)), 3), "largest_difference": largest_difference(model.query_embed(queries), rival.query_embed(queries))}
+    return {
+        "queries": len(queries),
+        "milliseconds": {name: round(1000 * float(np.median(s)), 2) for name, s in seconds.items()},
+        "fastembed_over_minicoil": round(float(np.median(pairs)), 3),
+        "largest_difference": largest_difference(model.query_embed(queries), rival.query_embed(queries)),
+    }
 
 
 EMBED_LINES = """
@@ -121,13 +180,15 @@ import sys
 from minicoil import MiniCOIL
 model = MiniCOIL.load(sys.argv[1], threads=2)
 n = sum(1 for _ in model.embed(line for line in open(sys.argv[2], encoding="utf-8")))
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))  # getrusage would tell the parent's
+# getrusage would give the parent's
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(n, int(peak.split()[1]) // 1024)
 """
 
 
 def peak_memory(model_folder, sentences, few, many):
-    """Peak resident megabytes of a fresh process that embeds `few` and one that embeds `many` short lines (one or two words)."""
+    """Peak resident megabytes of a fresh process that embeds `few` and one that embeds `many` short lines
+    (one or two words)."""
     words, rng, peaks = " ".join(sentences).split(), random.Random(2), {}
     with tempfile.TemporaryDirectory() as folder:
         for n in (few, many):
@@ -136,15 +197,26 @@ def peak_memory(model_folder, sentences, few, many):
                 for _ in range(n):
                     at = rng.randrange(len(words) - 5)
                     print(*words[at : at + rng.randint(1, 2)], file=f)
-            done = subprocess.run([sys.executable, "-c", EMBED_LINES, str(model_folder), str(file)], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", EMBED_LINES, str(model_folder), str(file)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             lines, peak = map(int, done.stdout.split())
             assert lines == n
             peaks[str(n)] = peak
-    return {"lines": "one or two words each", "megabytes": peaks, "many_over_few": round(peaks[str(many)] / peaks[str(few)], 3)}
+    return {
+        "lines": "one or two words each",
+        "megabytes": peaks,
+        "many_over_few": round(peaks[str(many)] / peaks[str(few)], 3),
+    }
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--corpus")
     parser.add_argument("--beir")
@@ -156,13 +228,20 @@ def main():
     from fastembed import SparseTextEmbedding
 
     from minicoil import MiniCOIL
+
     sentences = plain_sentences(given.corpus)
     model = MiniCOIL.load(given.model, threads=2)
-    rival = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True)
+    rival = SparseTextEmbedding(
+        "Qdrant/minicoil-v1", specific_model_path=str(given.model), threads=2, local_files_only=True
+    )
     mixed = given.corpus and given.beir
-    source = "enwiki sentences and abstracts" if mixed else "bundled sentences, every fifth text twelve of them"
+    source = (
+        "enwiki sentences and abstracts" if mixed else "bundled sentences, every fifth text twelve of them"
+    )
     results = {"threads": 2, "rounds": given.rounds, "source": source}
-    results["documents"] = documents(model, rival, mixed_texts(given.corpus, given.beir, given.texts), given.rounds)
+    results["documents"] = documents(
+        model, rival, mixed_texts(given.corpus, given.beir, given.texts), given.rounds
+    )
     results["queries"] = query_latency(model, rival, [" ".join(s.split()[:6]) for s in sentences[-200:]])
     results["memory"] = peak_memory(given.model, sentences, *given.lines)
     results["load_at_end"] = round(os.getloadavg()[0], 1)

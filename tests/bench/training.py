@@ -1,10 +1,13 @@
-"""What training costs: our objectives, and the original's procedure, side by side on one thread; then 5,000 words at once.
+"""What training costs: our objectives, and the original's procedure, side by side on one thread; then 5,000
+words at once.
 
     python tests/bench/training.py --data coarsewsd10.jsonl.gz --out results/training.json
 
 Without `--data` the words are made of random numbers: the costs are the same, only their content is not.
 """
+
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -41,14 +44,25 @@ def real(data, words, n):
     from senses import encode
 
     from minicoil.stages.senses import sense_targets
-    parts = [d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n][:words]
+
+    parts = [
+        d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n
+    ][:words]
     targets = [sense_targets(p["contexts"][:n], p["mean"][:n]) for p in parts]
-    return [(p["mean"][:n], (t / np.linalg.norm(t, axis=1, keepdims=True)).astype(np.float32)) for p, t in zip(parts, targets)]
+    return [
+        (p["mean"][:n], (t / np.linalg.norm(t, axis=1, keepdims=True)).astype(np.float32))
+        for p, t in zip(parts, targets)
+    ]
 
 
 def as_the_original(x, targets, dim=4, epochs=60, per_epoch=64_000, batch=256, margin=0.2, seed=0):
-    """One word, plainly: a linear layer and tanh, Adam, triplets whose target similarities differ by the margin. Not slowed, not helped."""
+    """One word, plainly.
+
+    A linear layer and tanh, Adam, triplets whose target similarities differ by the margin. Not slowed, not
+    helped.
+    """
     import torch
+
     torch.manual_seed(seed)
     x, similar = torch.from_numpy(x), torch.from_numpy(targets @ targets.T)
     layer = torch.nn.Linear(x.shape[1], dim, bias=False)
@@ -97,10 +111,16 @@ def costs(words):
     ways["graph"]()  # warm
     found = {name: {"cpu_seconds_a_word": cpu_seconds(f, 3) / len(words)} for name, f in ways.items()}
     found["umap"] = {"cpu_seconds_a_word": cpu_seconds(lambda: train_group("umap", laid_out(), 4), 1)}
-    found["the original's procedure"] = {"cpu_seconds_a_word": cpu_seconds(lambda: as_the_original(*words[0]), 1)}
+    found["the original's procedure"] = {
+        "cpu_seconds_a_word": cpu_seconds(lambda: as_the_original(*words[0]), 1)
+    }
     for name, row in found.items():
         row["ratio_to_graph"] = round(row["cpu_seconds_a_word"] / found["graph"]["cpu_seconds_a_word"], 1)
-        print(f"{name:28}{row['cpu_seconds_a_word']:9.3f} CPU-s a word, {row['ratio_to_graph']:8.1f} × graph", file=sys.stderr, flush=True)
+        print(
+            f"{name:28}{row['cpu_seconds_a_word']:9.3f} CPU-s a word, {row['ratio_to_graph']:8.1f} × graph",
+            file=sys.stderr,
+            flush=True,
+        )
     return found
 
 
@@ -113,9 +133,20 @@ def stored_run(folder, words, each):
     for name in facts:
         with run.working(name) as stage:
             if name == "sentences":
-                save_json(stage.path / "vocabulary.json", {"language": "english", "words": names, "vocabulary": {n: {"forms": {n: each}, "sentences": each} for n in names}, "left_out": {}})
+                save_json(
+                    stage.path / "vocabulary.json",
+                    {
+                        "language": "english",
+                        "words": names,
+                        "vocabulary": {n: {"forms": {n: each}, "sentences": each} for n in names},
+                        "left_out": {},
+                    },
+                )
             if name in ("sentences", "store"):
-                save_draw(stage.path / "drawn.parquet", [(np.arange(each, dtype=np.int64), np.arange(each) / each)] * words)
+                save_draw(
+                    stage.path / "drawn.parquet",
+                    [(np.arange(each, dtype=np.int64), np.arange(each) / each)] * words,
+                )
             stage.finish()
     shards = [names[a : a + WORDS_PER_SHARD] for a in range(0, words, WORDS_PER_SHARD)]
     x, t = made_up(each, HIDDEN, 0)
@@ -132,7 +163,14 @@ def stored_run(folder, words, each):
         for i, shard in enumerate(shards):
             rows = np.concatenate([x + rng.normal(size=(1, HIDDEN)).astype(np.float32) for _ in shard])
             save_npy(stage.path / f"part-{i:05d}.npy", rows.astype(np.float16))
-            listed.append({"file": f"part-{i:05d}.npy", "first_word": i * WORDS_PER_SHARD + 1, "words": len(shard), "rows": len(rows)})
+            listed.append(
+                {
+                    "file": f"part-{i:05d}.npy",
+                    "first_word": i * WORDS_PER_SHARD + 1,
+                    "words": len(shard),
+                    "rows": len(rows),
+                }
+            )
         stage.finish(hidden_size=HIDDEN, shards=listed)
     return run
 
@@ -140,18 +178,19 @@ def stored_run(folder, words, each):
 def all_at_once(words, each):
     """Wall seconds and peak memory (this process and its workers) of stage 22 on a stored run."""
     from minicoil.stages.training import train_words
+
     with tempfile.TemporaryDirectory() as folder:
         run, peak, stop = stored_run(Path(folder) / "run", words, each), [0], threading.Event()
+
         def watch():
             me = psutil.Process()
             while not stop.wait(0.2):
                 total = 0
                 for p in [me, *me.children(recursive=True)]:
-                    try:
+                    with contextlib.suppress(psutil.Error):
                         total += p.memory_full_info().pss
-                    except psutil.Error:
-                        pass
                 peak[0] = max(peak[0], total)
+
         watcher = threading.Thread(target=watch)
         watcher.start()
         begin = time.perf_counter()
@@ -160,7 +199,13 @@ def all_at_once(words, each):
         stop.set()
         watcher.join()
         assert len(load_json(run.stage("training").path / "quality.json")) == words
-    found = {"words": words, "sentences_each": each, "jobs": run.jobs, "wall_seconds": round(wall, 1), "peak_gigabytes": round(peak[0] / 1e9, 2)}
+    found = {
+        "words": words,
+        "sentences_each": each,
+        "jobs": run.jobs,
+        "wall_seconds": round(wall, 1),
+        "peak_gigabytes": round(peak[0] / 1e9, 2),
+    }
     print(found, file=sys.stderr, flush=True)
     return found
 
@@ -173,7 +218,10 @@ def main():
     args = parser.parse_args()
     one_thread()
     words = real(args.data, 4, SENTENCES) if args.data else [made_up(SENTENCES, HIDDEN, i) for i in range(4)]
-    save_record(args.out, {"sentences": SENTENCES, "one_word": costs(words), "all_at_once": all_at_once(args.words, EACH)})
+    save_record(
+        args.out,
+        {"sentences": SENTENCES, "one_word": costs(words), "all_at_once": all_at_once(args.words, EACH)},
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""docs/versions.md: what is pinned in constraints.txt, dated, beside the newest known on that day. `--write
-NEWEST.tsv` writes it: lines of name, version, month.
+"""docs/versions.md: what is pinned in constraints.txt, dated, beside the newest known on that day.
+
+`--write NEWEST.tsv` writes it, from lines of name, version, month.
 
 No tool that looks for known weaknesses works offline: they all ask a database. Where one may be asked,
 `pip-audit -r constraints.txt` does it; this table is for when not."""
