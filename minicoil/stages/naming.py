@@ -25,7 +25,7 @@ def words_in(text: str) -> set[str]:
     words = {w.strip(".,;:!?\"'()[]").lower() for w in text.split()}
     return {w for w in words if w.isalpha() and len(w) > 2}
 
-
+# %% ../../nbs/20_naming.ipynb #5b0f8076
 def count_stems(
     texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str,
 ) -> StemCounts:
@@ -72,7 +72,7 @@ def telling_words(
         names.append([most_frequent(counts.spelled[stem]) for *_, stem in best])
     return names
 
-
+# %% ../../nbs/20_naming.ipynb #81d5370e
 def most_frequent(spelled: collections.Counter) -> str:
     """The most frequent spelling; of several the last in the alphabet."""
     return max(spelled, key=lambda form: (spelled[form], form))

@@ -36,7 +36,7 @@ def centred_units(targets: np.ndarray) -> np.ndarray:
     x = unit_rows(targets)
     return unit_rows(x - x.mean(0))
 
-
+# %% ../../nbs/20_senses.ipynb #8cc02f73
 def sense_targets(contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Targets (n, 2 h) that sentences are compared by.
 
@@ -91,7 +91,7 @@ class Edges(NamedTuple):
     pairs: np.ndarray     # (edges, 2): the two rows, smaller first, sorted
     weights: np.ndarray   # (edges,) float64: 2 for mutual neighbours, else 1
 
-
+# %% ../../nbs/20_senses.ipynb #046a5aff
 def cluster_neighbours(n: int) -> int:
     """How many neighbours the graph for clusters has, of `n` sentences."""
     return max(10, min(CLUSTER_NEIGHBOURS, n // 4))
@@ -118,7 +118,7 @@ def closeness(clusters: np.ndarray, edges: Edges) -> np.ndarray:
     degree = between.sum(1)
     return np.triu(between * degree.sum() / np.maximum(degree[:, None] * degree, 1e-9), 1)
 
-
+# %% ../../nbs/20_senses.ipynb #8a72546e
 def merge_touching(clusters: np.ndarray, edges: Edges, apart: float = APART) -> np.ndarray:
     """Clusters (n,), the closest merged until each two have under `apart` of the edges by chance."""
     while clusters.max() > 0:
@@ -147,7 +147,7 @@ def find_clusters(near: np.ndarray, seed: int = 0) -> np.ndarray:
     )
     return by_size(merge_touching(np.array(found.membership), edges))
 
-
+# %% ../../nbs/20_senses.ipynb #49837f91
 def by_size(clusters: np.ndarray) -> np.ndarray:
     """Clusters (n,) numbered anew as int16: the largest is 0, of two of one size the one that comes first."""
     _, first, size = np.unique(clusters, return_index=True, return_counts=True)
@@ -178,7 +178,7 @@ class WordSenses(TypedDict):
     picture: np.ndarray | None   # (n, 2) float32: a layout to look at
     layout: np.ndarray | None    # (n, dim) float32: a layout to learn
 
-
+# %% ../../nbs/20_senses.ipynb #3b4f6bd6
 def senses_of(targets: np.ndarray, seed: int = 0, picture: bool = False, layout_dim: int = 0) -> WordSenses:
     """A word's senses by its targets (n, d), with a picture and a layout in `layout_dim` if asked for."""
     distances = cosine_distances(targets)
@@ -204,7 +204,7 @@ def filled(rows: np.ndarray | None, n: int, dim: int) -> np.ndarray:
     """The rows (n, dim) float32 of a layout, NaN where there is none."""
     return np.full((n, dim), np.nan, np.float32) if rows is None else rows
 
-
+# %% ../../nbs/20_senses.ipynb #7ef256b5
 def save_senses(run: Run, number: int, found: Sequence[WordSenses]) -> None:
     """Write one shard's `neighbours-`, `clusters-`, `picture-` and, if one is learned, `layout-*.npy`."""
     near = [word["neighbours"] for word in found]
@@ -284,7 +284,7 @@ def rows_of_word(arrays: dict[str, np.ndarray], mine: slice) -> WordSenses:
         "picture": there.get("picture"), "layout": there.get("layout"),
     }
 
-
+# %% ../../nbs/20_senses.ipynb #dd6142a3
 def word_senses(run: Run, only: int | None = None) -> Iterator[tuple[str, WordSenses]]:
     """Yields each word with its `WordSenses`, in the order of the words; `only` one shard's."""
     sizes = {word: len(ids) for word, _, ids in drawn_sentences(run)}
