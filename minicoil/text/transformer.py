@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
-           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'ForwardPass', 'Transformer',
+           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'ForwardPass', 'own_tokenizer', 'Transformer',
            'load_sentence_transformer', 'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device',
            'layer_mean', 'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
 
@@ -104,20 +104,25 @@ class ForwardPass(NamedTuple):
     last: Any
 
 
+def own_tokenizer(model: Any, max_length: int) -> Any:
+    "A copy of a model's tokenizer without padding: sentence-transformers turns padding on and off on its own"
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+# %% ../../nbs/02_transformer.ipynb #e73b428e
 class Transformer:
     "A sentence transformer with `tokenizer`, `max_length`, `hidden_size`, and `dim` of sentence embeddings"
 
     def __init__(self, name: str, device: str | None = None, layers: int | None = None):
-        from tokenizers import Tokenizer
         self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
         self.device = device or chosen_device()
         self.model = load_sentence_transformer(name, self.path, self.device)
         self.model[0].auto_model.config.output_hidden_states = True
         self.max_length = int(self.model.max_seq_length or 512)
-        # a copy: sentence-transformers turns padding on and off on its own
-        self.tokenizer = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.max_length)
+        self.tokenizer = own_tokenizer(self.model, self.max_length)
         self.pad_id = self.model.tokenizer.pad_token_id or 0
         self.with_types = "token_type_ids" in self.model.tokenizer.model_input_names
         sentence, tokens = self.forward([[self.pad_id]])
