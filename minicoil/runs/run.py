@@ -72,7 +72,7 @@ MOST = 2**31 - 1
 def check_text(name: str, value: Any) -> str:
     """`value` as a text that files and paths can hold, or a `UserError`."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{name} holds {value!r}, which is not a text: quote it (YAML reads on and 1 as others)")
+        raise UserError(f"{name} holds {value!r}, not a text: quote it (YAML reads on as a boolean)")
     try:
         if b"\0" in str(value).encode():
             raise UserError(f"{name} holds {str(value)!r}, which has a NUL in it")
@@ -193,14 +193,7 @@ class Run:
         return Stage(name, self.dir / STAGES[name][0])
 
     def need(self, *names: str) -> None:
-        """Make sure that earlier stages are done.
-
-        Args:
-            names: Short names of stages. A throw-away run does those that are missing now.
-
-        Raises:
-            UserError: A stage of a kept run has not run.
-        """
+        """Make sure that earlier stages are done: a throw-away run does them now, any other refuses."""
         for name in names:
             if self.stage(name).done:
                 continue
@@ -223,7 +216,7 @@ class Run:
                 yield stage
             note(log, name, "done", f"peak={peak_memory()}MB")
 
-
+# %% ../../nbs/00_run.ipynb #4df5ebc2
 def note(log: TextIO, stage: str, *what: str) -> None:
     """Write a line into the run's log: when, which stage, which process, what."""
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), stage, f"pid={os.getpid()}", *what, file=log, flush=True)
