@@ -72,7 +72,7 @@ MOST = 2**31 - 1
 def check_text(name: str, value: Any) -> str:
     """`value` as a text that files and paths can hold, or a `UserError`."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{name} holds {value!r}, which is not a text: quote it (YAML reads on as true)")
+        raise UserError(f"{name} holds {value!r}, not a text: quote it (YAML reads on as a boolean)")
     try:
         if b"\0" in str(value).encode():
             raise UserError(f"{name} holds {str(value)!r}, which has a NUL in it")
@@ -128,7 +128,7 @@ CHOICES = dict(encode=("cover", "all"), precision=("auto", "float32", "bf16"), o
 
 
 def objective_names() -> tuple[str, ...]:
-    """Names of the objectives. Their registry is a floor above, so it is found by name."""
+    """Names of the objectives; their registry is on a floor above, so it is found by name, as stages are."""
     return tuple(importlib.import_module("minicoil.learning.objectives").OBJECTIVES)
 
 
