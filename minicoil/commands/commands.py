@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT',
            'COLLECTION_NAME', 'benchmarks', 'COMMANDS', 'named', 'opened', 'read_blocks', 'command_embed',
-           'command_add_words', 'check_home', 'print_hits', 'command_search', 'command_senses', 'command_retrieval',
-           'command_make_collection']
+           'command_add_words', 'check_home', 'print_hits', 'documents_of', 'command_search', 'command_senses',
+           'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import contextlib
@@ -113,8 +113,10 @@ def command_embed(
     with opened(file) as stream:
         texts = read_blocks(loaded, decoded(stream, oddities), 32 * batch_size, oddities, cut)
         vectors = (embed(block, batch_size, **reading) for block in texts)
-        write = write_npz if kind == "npz" else write_jsonl
-        write(vectors, out)
+        if out and kind == "npz":
+            write_npz(vectors, out)
+        else:
+            write_jsonl(vectors, out)
     report(oddities)
 
 # %% ../../nbs/35_commands.ipynb #831faea8
@@ -177,6 +179,17 @@ def print_hits(hits: list, n_documents: int, explain: bool) -> None:
     if not hits:
         print(f"none of the {n_documents:,} documents has a word of the query")
 
+# %% ../../nbs/35_commands.ipynb #3b5fa5e3
+def documents_of(source: str, text_field: str, on_bad_input: str) -> list[tuple[str, str]]:
+    """(id, text) of the documents to search; with `skip`, what cannot be read is counted on stderr."""
+    from minicoil.retrieval.judged import read_collection
+    from minicoil.text.readers import to_stderr
+    skipped: list[str] = []
+    found = read_collection(source, text_field, on_bad_input, skipped, to_stderr)
+    if skipped:
+        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    return found
+
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
@@ -200,22 +213,17 @@ def command_search(
     on_bad_input: str = BAD_INPUT,
 ) -> None:
     """Search documents, and say why each one was found."""
-    from minicoil.retrieval.judged import read_collection
     from minicoil.retrieval.search import WAYS, search_documents
-    from minicoil.text.readers import to_stderr
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
     average = length_option(avg_len)
     check_home(collection, documents, model)
     bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
-    skipped: list[str] = []
-    found = read_collection(documents, text_field, bad, skipped, to_stderr)
-    if skipped:
-        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    found = documents_of(documents, text_field, bad)
     loaded = MiniCOIL.load(model)
     asked = " ".join(query)
-    name = collection_name or None
-    hits = search_documents(loaded, found, [asked], limit, way, collection, average, explain, name)[0]
+    kept = (collection, average, explain, collection_name or None)
+    hits = search_documents(loaded, found, [asked], limit, way, *kept)[0]
     print_hits(hits, len(found), explain)
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
@@ -255,7 +263,7 @@ def command_retrieval(
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
     keep_apart(out, [model])
     keep_apart(cache, [model], "--cache")
-    print(json.dumps(benchmark_collections(MiniCOIL.load(model), data, out, **given)))
+    print(json.dumps(benchmark_collections(MiniCOIL.load(model), [*data], out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51
 @benchmarks.command("make-collection")
@@ -270,7 +278,7 @@ def command_make_collection(
     in_range("most", most, 1, MOST_TEXTS)
     in_range("seed", seed, 0, 2**31 - 1)
     keep_apart(out, data, replaced=("corpus.jsonl", "queries.jsonl", "qrels"))
-    print(json.dumps(make_collection(data, out, most=most, seed=seed)))
+    print(json.dumps(make_collection([*data], out, most=most, seed=seed)))
 
 # %% ../../nbs/35_commands.ipynb #b23a43f8
 COMMANDS: dict[str, Callable] = {

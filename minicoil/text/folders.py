@@ -83,7 +83,7 @@ def entries_of(folder: Path, left_out: dict[Path, str]) -> list[Path]:
         left_out[folder] = f"cannot be opened: {e.strerror}"
         return []
 
-
+# %% ../../nbs/02_folders.ipynb #abbb463d
 def list_folder(folder: str | Path) -> Listing:
     """Find the files of a folder that are read, in its sub-folders and behind its links too.
 
