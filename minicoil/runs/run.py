@@ -72,7 +72,7 @@ MOST = 2**31 - 1
 def check_text(name: str, value: Any) -> str:
     """`value` as a text that files and paths can hold, or a `UserError`."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{name} holds {value!r}, which is not a text: quote it (YAML reads on and 1 as others)")
+        raise UserError(f"{name} holds {value!r}, not a text: quote it (YAML reads on as a boolean)")
     try:
         if b"\0" in str(value).encode():
             raise UserError(f"{name} holds {str(value)!r}, which has a NUL in it")
