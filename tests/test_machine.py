@@ -1,4 +1,5 @@
-"""Machines that lack something: a home, a user's name, a short path, room on a disk. Each runs, or one line says what to do."""
+"""Machines that lack a home, a user's name, a short path or room: each runs, or one line says what to do."""
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from chains import copy_before
 from conftest import minicoil
 
-# Another user who may read everything, as in a container started with a foreign user id, but write nothing of ours.
+# Another user, as in a container with a foreign user id: may read everything, and write nothing of ours.
 STRANGER = [
     "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups",
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
@@ -51,7 +52,9 @@ def small_disk(tmp_path):
 
 def as_stranger(folder, home, *arguments):
     """A command of a user id that the machine does not know, with this HOME (None: unset)."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "USER", "LOGNAME")}
+    environment = dict(os.environ)
+    for name in ("HOME", "USER", "LOGNAME"):
+        environment.pop(name, None)
     environment |= {"HOME": home} if home is not None else {}
     command = [*STRANGER, *COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
@@ -66,8 +69,9 @@ def to_corpus(folder, **environment):
 @needs_root
 @pytest.mark.parametrize("home", [None, "/", "/nowhere", "/etc", "relative", ""])
 def test_a_home_that_cannot_be_used(open_folder, home):
-    """A stranger with a HOME that is unset, not there or not writable can run a stage, and nothing lands beside the run."""
-    done = as_stranger(open_folder, home, "run", "--words", "bat", "--until", "corpus", "--out", open_folder / "run")
+    """A stranger whose HOME is unset, missing or not writable can run a stage, and leaves no litter."""
+    options = ("--words", "bat", "--until", "corpus", "--out", open_folder / "run")
+    done = as_stranger(open_folder, home, "run", *options)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(open_folder) == ["run"]
@@ -98,7 +102,8 @@ def test_another_python_on_jupyters_path(tmp_path):
     """A kernel python3 that somebody else has installed first on Jupyter's path is not used."""
     spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text('{"argv": ["false", "{connection_file}"], "display_name": "another", "language": "python"}')
+    facts = {"argv": ["false", "{connection_file}"], "display_name": "another", "language": "python"}
+    spec.write_text(json.dumps(facts))
     done = to_corpus(tmp_path, JUPYTER_PATH=str(tmp_path / "jupyter"))
     assert done.returncode == 0, done.stderr
 
@@ -131,9 +136,12 @@ def test_a_kernel_that_is_killed_is_one_line(tmp_path, monkeypatch):
     check_machine("stage store", RuntimeError("Kernel died"), -signal.SIGSEGV, tmp_path)
 
 
-@pytest.mark.parametrize("stage", ["store", *(pytest.param(s, marks=pytest.mark.slow) for s in ("targets", "tokens"))])
+LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("targets", "tokens")]
+
+
+@pytest.mark.parametrize("stage", ["store", *LATER])
 def test_a_disk_that_fills_up(tiny_run, small_disk, stage):
-    """A stage whose disk is full, also one whose kernel the system ends for it, is one line with exit code 2."""
+    """A stage whose disk is full, also one that maps files into memory, is one line with exit code 2."""
     disk = small_disk("60m")
     folder = copy_before(tiny_run, stage, disk / "run")
     shutil.rmtree(folder / "13_store" / "qdrant", ignore_errors=True)
@@ -147,7 +155,7 @@ def test_a_disk_that_fills_up(tiny_run, small_disk, stage):
 
 
 def test_a_small_folder_for_temporary_files(tiny_run, small_disk, tmp_path):
-    """A search whose temporary collection finds no room ends in one line that names TMPDIR, not by a signal."""
+    """A search whose temporary collection finds no room ends in one line about TMPDIR, not by a signal."""
     (tmp_path / "texts.txt").write_text("a bat in a cave\nthe bank of the river\n")
     search = ("search", "--model", tiny_run / "23_model", "--documents", tmp_path / "texts.txt", "bat")
     done = minicoil(*search, env={**os.environ, "TMPDIR": str(small_disk("2m"))})
@@ -170,14 +178,16 @@ time.sleep(2)
 
 
 def recorded(folder, command):
-    """The files below HOME and the addresses that a command and its children ask for: ({paths}, {addresses})."""
+    """({paths below HOME}, {addresses asked for}) of a command and its children."""
     home = folder / "home"
     home.mkdir()
-    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name} | {"HOME": str(home)}
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    environment["HOME"] = str(home)
     environment.pop("DO_NOT_TRACK", None)
     log, addresses = folder / "calls", set()
     if shutil.which("strace"):
-        command = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto", "-o", str(log), *command]
+        recorder = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto", "-o", str(log)]
+        command = [*recorder, *command]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     if log.exists():
@@ -186,7 +196,7 @@ def recorded(folder, command):
 
 
 def test_nothing_is_reported_by_a_process_and_its_workers(tiny_run, tmp_path):
-    """Loading a model, here and in workers, leaves no file of a library's telemetry and asks for no address."""
+    """Loading a model, here and in workers, leaves no file of telemetry and asks for no address."""
     program = tmp_path / "program.py"
     program.write_text("if __name__ == '__main__':" + REPORTS_NOTHING.replace("\n", "\n    "))
     files, addresses = recorded(tmp_path, [sys.executable, str(program), str(tiny_run / "23_model")])
@@ -204,7 +214,7 @@ def test_nothing_is_reported_by_a_run(tiny_run, tmp_path):
 
 
 def test_the_recorder_sees_telemetry(tiny_run, tmp_path):
-    """The proof that the two tests above can fail: without the package's variables the library leaves its file."""
+    """The proof that these tests can fail: without the package's variables the library leaves its file."""
     import onnxruntime
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 30):
         pytest.skip("this ONNX Runtime has no telemetry on Linux")

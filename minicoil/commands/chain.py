@@ -43,7 +43,7 @@ from minicoil.runs.run import (
 def notebook_path(stage: str) -> Path:
     """The notebook of a stage, as shipped."""
     name = f"{STAGES[stage][0]}.ipynb"
-    package = Path(__import__("minicoil").__file__).parent
+    package = Path(str(__import__("minicoil").__file__)).parent
     for folder in (package.parent / "nbs", package / "notebooks"):
         if (folder / name).exists():
             return folder / name
@@ -214,7 +214,8 @@ def run_stage(run: Run, stage: str) -> float:
 
 # %% ../../nbs/39_chain.ipynb #fd04137d
 FIGURES = dict(
-    corpus=("documents", "skipped_lines"), sentences=("sentences", "repeated", "too_short_or_long", "words", "cover"),
+    corpus=("documents", "skipped_lines"),
+    sentences=("sentences", "repeated", "too_short_or_long", "words", "cover"),
     targets=("rows", "dim"), store=("points", "drawn"), senses=("words", "ambiguous"),
     tokens=("rows", "hidden_size"), training=("seconds", "dim"), model=("words", "dim", "adapted"),
     atlas=("words", "pictures"), export=("texts",), search=("documents",), benchmark=("labelled_words",),

@@ -128,11 +128,12 @@ def keep_apart(
     Raises:
         UserError: `out` is an input, lies in one, or an input lies in what will be replaced.
     """
-    for source in inputs if out else ():
-        if isinstance(source, int):
-            if same_file(out, source):
-                raise UserError(f"{option} {out} is the file that standard input comes from: name another")
-        elif source and os.path.exists(source):
+    if out is None:
+        return
+    for source in inputs:
+        if isinstance(source, int) and same_file(out, source):
+            raise UserError(f"{option} {out} is the file that standard input comes from: name another")
+        if isinstance(source, (str, Path)) and str(source) and os.path.exists(source):
             check_apart(Path(out), source, option, replaced)
 
 

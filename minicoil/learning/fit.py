@@ -41,7 +41,7 @@ def cosines(x: torch.Tensor) -> torch.Tensor:
     """Cosines (words, n, n) of rows x (words, n, d)."""
     return unit(x) @ unit(x).mT
 
-
+# %% ../../nbs/06_objectives_fit.ipynb #4fddada2
 def sharpened(x: torch.Tensor, dim: int) -> torch.Tensor:
     """Cosines (words, n, n) of unit rows x, not below 0, squared for up to four numbers, cubed for more."""
     return (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
@@ -62,7 +62,7 @@ class Goal(NamedTuple):
     cosines: torch.Tensor               # (words, rows, rows), of at most the first FIT_ROWS rows of each word
     begin: torch.Tensor | None = None   # (words, hidden_size, dim): where the steps begin
 
-
+# %% ../../nbs/06_objectives_fit.ipynb #0b66c4c3
 def fit_rows(x: torch.Tensor) -> torch.Tensor:
     """The rows of x (words, n, h) that are fitted: the first `FIT_ROWS`, of length 1."""
     return unit(x[:, :FIT_ROWS].double()).float()
@@ -82,7 +82,7 @@ class MainSpace(NamedTuple):
     directions: torch.Tensor    # (words, h, rank) float64
     values: torch.Tensor        # (words, rank) float64: eigenvalues
 
-
+# %% ../../nbs/06_objectives_fit.ipynb #0565a06d
 def main_space(x: torch.Tensor) -> MainSpace:
     """The `RANK` main directions of rows x (words, n, h), uncentred."""
     import torch
@@ -164,7 +164,7 @@ class Standard(NamedTuple):
     mean: torch.Tensor        # (words, 1, 1)
     deviation: torch.Tensor   # (words, 1, 1)
 
-
+# %% ../../nbs/06_objectives_fit.ipynb #c76b2a42
 def average(c: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     """Mean (words, 1, 1) of c (words, n, n) over the pairs that count 1 in `pairs`."""
     return (c * pairs).sum((1, 2), keepdim=True) / pairs.sum((1, 2), keepdim=True).clamp(min=1)
@@ -201,7 +201,7 @@ def choose_goal(group: WordGroup) -> Goal:
     """The goal of a group: `adapted_goal` if its words have encoders already, else `own_goal`."""
     return own_goal(group) if group.samples[0].base is None else adapted_goal(group)
 
-
+# %% ../../nbs/06_objectives_fit.ipynb #955d655a
 def train_fit(group: WordGroup, goal: Callable[[WordGroup], Goal] = choose_goal) -> torch.Tensor:
     """Encoders (words, hidden_size, dim) float32 whose cosines come close to a goal."""
     words = [sample.word for sample in group.samples]

@@ -42,7 +42,7 @@ def same_width(near: Sequence[np.ndarray]) -> list[np.ndarray]:
     width = max(a.shape[1] for a in near)
     return [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=-1) for a in near]
 
-
+# %% ../../nbs/06_objectives_graph.ipynb #27c02a2f
 def neighbour_graph(group: WordGroup) -> torch.Tensor:
     """The graph (words, n, n) of a group's neighbour lists."""
     return adjacency(stack_rows(same_width(group.field("neighbours")), -1).to(group.device))
@@ -57,7 +57,7 @@ class Centred(NamedTuple):
     mean: torch.Tensor     # (words, hidden_size)
     degree: torch.Tensor   # (words, n)
 
-
+# %% ../../nbs/06_objectives_graph.ipynb #c3114bd2
 def centre(x: torch.Tensor, graph: torch.Tensor) -> Centred:
     """Token embeddings x (words, n, h) minus their mean, each weighted by its degree in the graph."""
     degree = graph.sum(2)
@@ -86,7 +86,7 @@ class Directions(NamedTuple):
     values: torch.Tensor    # (words, dim)
     vectors: torch.Tensor   # (words, hidden_size, dim)
 
-
+# %% ../../nbs/06_objectives_graph.ipynb #602b6637
 def top_directions(pulled: torch.Tensor, spread: torch.Tensor, dim: int) -> Directions:
     """The top `dim` solutions of P v = w (S + λ s I) v for P `pulled` and S `spread`, both (words, h, h)."""
     import torch

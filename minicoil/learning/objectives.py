@@ -68,7 +68,7 @@ def padded_length(n: int) -> int:
     """Rows that a word of `n` sentences gets: the next multiple of `ROWS`."""
     return -(-n // ROWS) * ROWS
 
-
+# %% ../../nbs/06_objectives.ipynb #7f370ecf
 def stack_rows(arrays: Sequence[np.ndarray], fill: float = 0.0) -> torch.Tensor:
     """Arrays (n_i, d) of one padded length as one tensor (words, padded length, d), padded with `fill`."""
     import torch
@@ -174,7 +174,7 @@ class Projection(NamedTuple):
     directions: torch.Tensor                # (words, hidden_size, dim)
     constants: torch.Tensor | None = None   # (words, dim); None is 0
 
-
+# %% ../../nbs/06_objectives.ipynb #5ec6aff3
 def fix_signs(directions: torch.Tensor) -> torch.Tensor:
     """Directions (words, hidden_size, dim), each with its largest entry positive."""
     at = directions.abs().argmax(1, keepdim=True)
@@ -243,7 +243,7 @@ def serving_matrices(x: torch.Tensor, projection: Projection) -> torch.Tensor:
     size = mean_length(x.double() @ meaning, real_rows(x).double())
     return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
-
+# %% ../../nbs/06_objectives.ipynb #1eb065f6
 def real_rows(x: torch.Tensor) -> torch.Tensor:
     """(words, n) float32: 1 for the rows of x (words, n, d) that are not padding, else 0."""
     return (x.abs().sum(2) > 0).float()
@@ -258,7 +258,7 @@ def nearly_linear(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """W (words, h, dim) float32 along w, so small that tanh is nearly linear for the rows of x."""
     return (0.1 * w / (x.double() @ w).abs().amax((1, 2))[:, None, None]).float()
 
-
+# %% ../../nbs/06_objectives.ipynb #ea298ff0
 def apply(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """What serving makes of a word's token embeddings.
 
@@ -303,7 +303,7 @@ def keep_level(x: np.ndarray, w: np.ndarray, base: np.ndarray) -> np.ndarray:
     w = w + much * np.outer(one, mean)
     return (w * min(1.0, 0.1 / np.abs(x @ w).max())).astype(np.float32) if much else w.astype(np.float32)
 
-
+# %% ../../nbs/06_objectives.ipynb #6e6bbd5e
 def bisect(enough: Callable[[float], bool], low: float = 0.0, high: float = 20.0, steps: int = 30) -> float:
     """The largest number that is not yet `enough`, by bisection; the test turns true as numbers grow."""
     for _ in range(steps):

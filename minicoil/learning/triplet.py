@@ -36,7 +36,7 @@ class Triplets(NamedTuple):
     rows: torch.Tensor   # (words, TRIPLETS, 3) int64: anchor, nearer, farther
     gaps: torch.Tensor   # (words, TRIPLETS): how much nearer; 0 where the triplet does not count
 
-
+# %% ../../nbs/06_objectives_triplet.ipynb #6f7ae21a
 def draw_triplets(similar: torch.Tensor, n: torch.Tensor, steps: int, seed: int) -> Iterator[Triplets]:
     """Yields each step's `Triplets` among the first n (words,) rows; `similar` are the target's cosines."""
     import torch
@@ -66,7 +66,7 @@ class MainDirections(NamedTuple):
     directions: torch.Tensor     # (words, h, rank) float64, scaled
     views: list[torch.Tensor]    # each (words, n, rank) float32: some rows in these directions
 
-
+# %% ../../nbs/06_objectives_triplet.ipynb #051c0681
 def main_directions(views: Sequence[torch.Tensor], rank: int = TRIPLET_RANK) -> MainDirections:
     """Main directions of the first of some views (words, n, h), centred by the caller; all views in them."""
     import torch

@@ -28,7 +28,7 @@ def centre_real(x: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torc
     mean = (x * real).sum(1) / real.sum(1)
     return (x - mean[:, None]) * real, mean
 
-
+# %% ../../nbs/06_objectives_umap.ipynb #afdb3a89
 def regress(x: torch.Tensor, layout: torch.Tensor, ridge: float = 1.0) -> Projection:
     """The ridge regression of layouts on token embeddings.
 

@@ -10,7 +10,7 @@ __all__ = ['MIXES', 'SYSTEMS', 'check_benchmark', 'ranked', 'rankings', 'Read', 
 
 # %% ../../nbs/33_benchmark.ipynb #7cc7aa10
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[
         runs[system] = {q: ranked(scores, system, i, names, rng) for i, q in enumerate(queries)}
     return runs
 
-# %% ../../nbs/33_benchmark.ipynb #79693b0c
+# %% ../../nbs/33_benchmark.ipynb #ecff7f76
 class Read(NamedTuple):
     "A judged collection, read: its `Index`, the queries' `Forms`, and the mean length of documents for BM25"
     indexed: Index
@@ -105,7 +105,7 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
         scores["dense"] = read.asked.dense @ read.indexed.forms.dense.T
     return scores
 
-# %% ../../nbs/33_benchmark.ipynb #6f8b7f43
+# %% ../../nbs/33_benchmark.ipynb #c88ea11f
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
                         cache: str | Path | None = None) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, ind
         cases.append(case | {"bm25": before[q], "minicoil": after[q]})
     return cases
 
-# %% ../../nbs/33_benchmark.ipynb #435b0ab0
+# %% ../../nbs/33_benchmark.ipynb #845f717c
 def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, list[int]] | None:
     "The judged document of a query that moved most the way of `change`, and its ranks before and after"
     ranks = {system: {d: rank for rank, d in enumerate(runs[system][q], 1)}
@@ -192,7 +192,7 @@ def explain_change(model: Any, q: str, change: float, runs: dict, found: Judged,
     return {"query": q, "text": text, "document": document, "ranks": ranks, "words": words}
 
 # %% ../../nbs/33_benchmark.ipynb #8df78da3
-def collection_names(data: list[str | Path]) -> dict[str, str | Path]:
+def collection_names(data: Sequence[str | Path]) -> dict[str, str | Path]:
     "{name: path} of collections: the folder's name, with as many of the folders above it as tell all apart"
     parts = [("demo",) if str(d) == "demo" else Path(os.path.abspath(d)).parts for d in data]
     if len(set(parts)) < len(parts):
@@ -222,7 +222,7 @@ def save_retrieval(out: Path, model: Any, found: dict[str, dict], macro: dict) -
     draw_gains(both, out / "gain.png")
 
 
-def benchmark_collections(model: Any, data: list[str | Path], out: str | Path | None = None,
+def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Path | None = None,
                           **given: Any) -> dict[str, Any]:
     """
     The benchmark on one or several collections.

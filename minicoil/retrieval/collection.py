@@ -6,7 +6,7 @@
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
            'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'check_name',
            'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection',
-           'server_query', 'Server', 'open_collection']
+           'server_query', 'server_client', 'Server', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +32,7 @@ from ..runs.locks import locked
 from ..runs.server import check_server, connect_server, patiently
 from ..serving.sparse import SparseEmbedding
 
-# %% ../../nbs/28_collection.ipynb #d2056004
+# %% ../../nbs/28_collection.ipynb #a6f09424
 def engine_vector(engine: Any, vector: np.ndarray | SparseEmbedding) -> Any:
     "A dense (d,) or sparse vector as `engine` takes it: `qdrant_edge` or `qdrant_client.models`"
     if isinstance(vector, np.ndarray):
@@ -72,7 +72,7 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
 
-# %% ../../nbs/28_collection.ipynb #8f1aad89
+# %% ../../nbs/28_collection.ipynb #86001166
 class EngineCalls:
     "What differs from engine to engine; `Embedded` and `Server` say how each is called"
 
@@ -105,7 +105,7 @@ class EngineCalls:
         "Let go of the collection"
         raise NotImplementedError
 
-# %% ../../nbs/28_collection.ipynb #6a06a5e5
+# %% ../../nbs/28_collection.ipynb #6cf465df
 class Home(EngineCalls):
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
@@ -139,7 +139,7 @@ class Home(EngineCalls):
         "Our points by reciprocal rank fusion of {using: vector}, best first"
         return self.query(vectors, limit, fuse=True)
 
-# %% ../../nbs/28_collection.ipynb #d361a6f6
+# %% ../../nbs/28_collection.ipynb #d9250f39
 CONFIG, LOCK = "edge_config.json", ".minicoil.lock"
 SHARD_PARTS = {CONFIG, "wal", "segments"}  # what the engine itself writes
 
@@ -159,7 +159,7 @@ def create_shard(folder: Path, width: int | None) -> Any:
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     return shard
 
-# %% ../../nbs/28_collection.ipynb #57470c4f
+# %% ../../nbs/28_collection.ipynb #13ac3b52
 def check_shard(folder: Path, width: int | None) -> None:
     "Raise a `UserError` unless the shard in a folder has our vectors, see `check_vectors`"
     there = load_json(folder / CONFIG)
@@ -180,7 +180,7 @@ def embedded_shard(folder: Path, width: int | None) -> Any:
         why = " ".join(str(e).split())[:150]
         raise UserError(f"{folder} cannot be opened by Qdrant's embedded engine ({why})") from None
 
-# %% ../../nbs/28_collection.ipynb #83c264cc
+# %% ../../nbs/28_collection.ipynb #60d8584a
 WAIT = 60.0  # seconds that a second search waits for the first
 
 
@@ -207,7 +207,7 @@ def named_folder(folder: str | Path, name: str | None) -> Path:
     folder = Path(folder)
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
-# %% ../../nbs/28_collection.ipynb #401c80d1
+# %% ../../nbs/28_collection.ipynb #33ac5330
 def edge_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> Any:
     "The embedded engine's request for the points nearest by {using: vector}, fused or by a single one"
     import qdrant_edge as q
@@ -241,28 +241,28 @@ class Embedded(Home):
             self.shared = claim(self)
             self.opened = opening.pop_all()
 
-    def page(self, which, offset=None, limit=10_000, fields=()):
+    def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         points, offset = self.shard.scroll(edge_scroll(which, offset, limit, fields))
         return [our_point(p) for p in points], offset
 
-    def look_up(self, numbers):
+    def look_up(self, numbers: list[int]) -> list[Point]:
         return [our_point(p) for p in self.shard.retrieve(numbers, True, ["minicoil"])]
 
-    def mark_others(self):
+    def mark_others(self) -> None:
         others = points_that_are(self.engine, "others")
         self.shard.update(self.engine.UpdateOperation.set_payload_by_filter(others, marked({})))
 
-    def drop(self, numbers):
+    def drop(self, numbers: Iterable[int]) -> None:
         self.shard.update(self.engine.UpdateOperation.delete_points(list(numbers)))
 
-    def upsert(self, points):
+    def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
         made = [self.engine.Point(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.shard.update(self.engine.UpdateOperation.upsert_points(made))
 
-    def query(self, vectors, limit, fuse, only=None):
+    def query(self, vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> list:
         return self.shard.query(edge_query(vectors, limit, fuse, only))
 
-    def close(self):
+    def close(self) -> None:
         with self.opened:
             self.shard.flush()
 
@@ -297,7 +297,7 @@ def prepare_collection(home: Any, width: int | None) -> None:
     sparse = {name: modifier.value if modifier else "" for name, modifier in weighted.items()}
     check_vectors(home.place, dense, sparse, width)
 
-# %% ../../nbs/28_collection.ipynb #01768c11
+# %% ../../nbs/28_collection.ipynb #6bbc96e9
 def server_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> dict:
     "The client's arguments for the points nearest by {using: vector}, fused or by a single one"
     from qdrant_client import models as m
@@ -310,16 +310,23 @@ def server_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None =
     return {**given, "prefetch": parts, "query": m.FusionQuery(fusion=m.Fusion.RRF)}
 
 # %% ../../nbs/28_collection.ipynb #f50b4c35
+def server_client(url: str) -> Any:
+    "A client of the server at `url`, which answers; of the imitation for `:memory:`"
+    from qdrant_client import QdrantClient
+    if url == ":memory:":
+        return QdrantClient(url)
+    check_server(url)
+    return connect_server(url)
+
+# %% ../../nbs/28_collection.ipynb #496437a5
 class Server(Home):
     "A collection on a Qdrant server, whose key is in QDRANT_API_KEY; `:memory:` is an imitation of one"
 
     def __init__(self, url: str, width: int | None, name: str | None = None, client: Any = None):
-        from qdrant_client import QdrantClient, models
+        from qdrant_client import models
         self.engine, self.name, self.server, self.named = models, name or MARK, url, bool(name)
         self.place = f"the collection {self.name} at {url}"
-        if not client and url != ":memory:":
-            check_server(url)
-        self.client = client or (QdrantClient(url) if url == ":memory:" else connect_server(url))
+        self.client = client or server_client(url)
         prepare_collection(self, width)
         self.shared = claim(self)
 
@@ -327,30 +334,30 @@ class Server(Home):
         "Call, again where the server does not answer: see `patiently`"
         return patiently(lambda: function(*arguments, **options), self.server)
 
-    def page(self, which, offset=None, limit=10_000, fields=()):
+    def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         wanted = {"scroll_filter": points_that_are(self.engine, which), "with_payload": list(fields) or False}
         points, offset = self.ask(self.client.scroll, self.name, limit=limit, offset=offset, **wanted)
         return [our_point(p) for p in points], offset
 
-    def look_up(self, numbers):
+    def look_up(self, numbers: list[int]) -> list[Point]:
         return [our_point(p) for p in self.ask(self.client.retrieve, self.name, numbers, True, ["minicoil"])]
 
-    def mark_others(self):
+    def mark_others(self) -> None:
         others = points_that_are(self.engine, "others")
         self.ask(self.client.set_payload, self.name, marked({}), points=others, wait=True)
 
-    def drop(self, numbers):
+    def drop(self, numbers: Iterable[int]) -> None:
         self.ask(self.client.delete, self.name, self.engine.PointIdsList(points=list(numbers)), wait=True)
 
-    def upsert(self, points):
+    def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
         made = [self.engine.PointStruct(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.ask(self.client.upsert, self.name, made, wait=True)
 
-    def query(self, vectors, limit, fuse, only=None):
+    def query(self, vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> list:
         given = server_query(vectors, limit, fuse, only)
         return self.ask(self.client.query_points, self.name, **given).points
 
-    def close(self):
+    def close(self) -> None:
         self.client.close()
 
 # %% ../../nbs/28_collection.ipynb #725c8d18

@@ -41,7 +41,7 @@ def beir_row(line: str, fields: tuple[str, ...]) -> dict[str, str]:
     values = {field: str(row.get(field) or "") for field in fields if field != "_id"}
     return {"_id": writable(str(row["_id"])), **{field: writable(value) for field, value in values.items()}}
 
-# %% ../../nbs/25_judged.ipynb #3d3f24b0
+# %% ../../nbs/25_judged.ipynb #66a1da88
 def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, str]]:
     "Dicts of `_id` and these fields from a BEIR JSON lines file; a `UserError` names the line that is wrong"
     rows: dict[str, dict[str, str]] = {}
@@ -57,7 +57,7 @@ def read_beir_rows(path: str | Path, fields: tuple[str, ...]) -> list[dict[str, 
         raise UserError(f"{path} has no rows")
     return list(rows.values())
 
-# %% ../../nbs/25_judged.ipynb #bda9557d
+# %% ../../nbs/25_judged.ipynb #90769bde
 def read_collection(source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
                     skipped: list | None = None,
                     tell: Callable[[str], object] | None = None) -> list[tuple[str, str]]:
@@ -87,7 +87,7 @@ def read_collection(source: str | Path, text_field: str = "text", on_bad_input: 
         raise UserError(f"{source} has no documents")
     return found
 
-# %% ../../nbs/25_judged.ipynb #09d05d44
+# %% ../../nbs/25_judged.ipynb #4dedb5c9
 def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
     "{query: {document: grade}} from a BEIR folder's qrels/test.tsv"
     judged: dict[str, dict[str, int]] = defaultdict(dict)
@@ -102,7 +102,7 @@ def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
             raise UserError(f"{path} line {number} is not query, document, grade") from None
     return judged
 
-# %% ../../nbs/25_judged.ipynb #84fc5f89
+# %% ../../nbs/25_judged.ipynb #9bc0fddb
 def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
     "`3 of 10 judged documents are not in corpus.jsonl ('a', 'b', …)`, or nothing if all are there"
     lost = [name for name in wanted if name not in there]
@@ -112,13 +112,13 @@ def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
 
 def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], documents: list,
                      queries: list) -> None:
-    "Refuse judgements of which nothing relevant is there; name on stderr what is missing"
+    "Refuse judgements of which nothing is there; name on stderr what is missing"
     there, asked = {name for name, _ in documents}, {name for name, _ in queries}
-    relevant = {d for q in asked & judged.keys() for d, grade in judged[q].items() if grade > 0}
+    named = {d for q in asked & judged.keys() for d in judged[q]}
     if not asked & judged.keys():
         raise UserError(f"{folder}: no query has a judged document")
-    if not relevant & there:
-        raise UserError(f"{folder}: no document that qrels/test.tsv calls relevant is in corpus.jsonl: "
+    if not named & there:
+        raise UserError(f"{folder}: no document that qrels/test.tsv names is in corpus.jsonl: "
                         "put the documents and judgements of one collection there")
     names = list(dict.fromkeys(d for of_query in judged.values() for d in of_query))
     lost = [missing("documents", "corpus.jsonl", names, there)]
@@ -126,7 +126,7 @@ def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], docu
     if any(lost):
         print(f"warning: {folder}: {'; '.join(filter(None, lost))}", file=sys.stderr)
 
-# %% ../../nbs/25_judged.ipynb #73a82e46
+# %% ../../nbs/25_judged.ipynb #f76a3ad9
 class Judged(NamedTuple):
     "A collection: (id, text) of documents and of queries that have judgements; {query: {document: grade}}"
     documents: list[tuple[str, str]]

@@ -9,7 +9,7 @@ __all__ = ['WIDTH', 'middle', 'Sense', 'rows_by_sense', 'drawn_by_sense', 'Query
 # %% ../../nbs/26_sense_collection.ipynb #2bb3ec4b
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator,
     senses = Counter(sense.word for sense in drawn)
     return {sense: some for sense, some in drawn.items() if senses[sense.word] > 1}
 
-# %% ../../nbs/26_sense_collection.ipynb #f2b8a020
+# %% ../../nbs/26_sense_collection.ipynb #47c665e1
 class Query(NamedTuple):
     "A query's id and text, and the sense that it asks for"
     id: str
@@ -75,7 +75,7 @@ def queries_of(tests: dict[Sense, list[dict]]) -> Iterator[Query]:
             yield Query(f"window-{number}", middle(row), sense)
             number += 1
 
-# %% ../../nbs/26_sense_collection.ipynb #2421476b
+# %% ../../nbs/26_sense_collection.ipynb #2b07a19c
 def numbered(documents: dict[Sense, list[dict]]) -> dict[str, str]:
     "{sentence: id of the document that it is}; a sentence with two words is one document"
     sentences = dict.fromkeys(row["sentence"] for rows in documents.values() for row in rows)
@@ -98,8 +98,8 @@ def write_judgements(path: Path, queries: list[Query], documents: dict[Sense, li
         lines += [f"{query.id}\t{document}\t1\n" for document in wanted[query.sense]]
     write_bytes(path, "".join(lines).encode())
 
-# %% ../../nbs/26_sense_collection.ipynb #ecb0d774
-def check_draw(data: list, out: str | Path, most: Any, queries: Any, seed: Any) -> None:
+# %% ../../nbs/26_sense_collection.ipynb #b876246e
+def check_draw(data: Sequence, out: str | Path, most: Any, queries: Any, seed: Any) -> None:
     "Raise a `UserError` if the folder is in use, or a number is out of range"
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise UserError(f"{out} exists already: choose a new folder")
@@ -108,8 +108,8 @@ def check_draw(data: list, out: str | Path, most: Any, queries: Any, seed: Any) 
     if not data:
         raise UserError("no sense data is named")
 
-# %% ../../nbs/26_sense_collection.ipynb #12da4077
-def make_collection(data: list[str | Path], out: str | Path, most: int = 40, queries: int = 4,
+# %% ../../nbs/26_sense_collection.ipynb #7f29eec4
+def make_collection(data: Sequence[str | Path], out: str | Path, most: int = 40, queries: int = 4,
                     seed: int = 0) -> dict[str, int]:
     """
     Write a search collection from files of sense data.

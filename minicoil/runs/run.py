@@ -72,7 +72,7 @@ MOST = 2**31 - 1
 def check_text(name: str, value: Any) -> str:
     """`value` as a text that files and paths can hold, or a `UserError`."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UserError(f"{name} holds {value!r}, which is not a text: quote it, or YAML reads on, no and 1 as other things")
+        raise UserError(f"{name} holds {value!r}, not a text: quote it (YAML reads on as a boolean)")
     try:
         if b"\0" in str(value).encode():
             raise UserError(f"{name} holds {str(value)!r}, which has a NUL in it")
@@ -85,7 +85,8 @@ def check_text(name: str, value: Any) -> str:
 def check_list(name: str, value: Any) -> tuple[str, ...]:
     """`value` as a tuple of texts, or a `UserError`."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        raise UserError(f"{name} is the text {value!r}, not a list; with papermill use -y \"{name}: ['bat', 'bank']\"")
+        example = f"{name}: ['bat', 'bank']"
+        raise UserError(f'{name} is the text {value!r}, not a list; with papermill use -y "{example}"')
     if isinstance(value, (str, os.PathLike)):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -127,7 +128,7 @@ CHOICES = dict(encode=("cover", "all"), precision=("auto", "float32", "bf16"), o
 
 
 def objective_names() -> tuple[str, ...]:
-    """Names of the objectives. Their registry stands on a floor above, so it is asked by name, as stages are."""
+    """Names of the objectives; their registry is on a floor above, so it is found by name, as stages are."""
     return tuple(importlib.import_module("minicoil.learning.objectives").OBJECTIVES)
 
 
@@ -145,7 +146,8 @@ def check_parameters(given: dict[str, Any]) -> Parameters:
     for name, least in LEAST.items():
         check_range(name, getattr(params, name), least)
     if params.dim > params.samples:
-        raise UserError(f"dim {params.dim} is larger than the {params.samples} samples a word: lower dim or raise samples")
+        few = f"the {params.samples} samples a word"
+        raise UserError(f"dim {params.dim} is larger than {few}: lower dim or raise samples")
     return params
 
 # %% ../../nbs/00_run.ipynb #dba97b1d
@@ -191,14 +193,7 @@ class Run:
         return Stage(name, self.dir / STAGES[name][0])
 
     def need(self, *names: str) -> None:
-        """Make sure that earlier stages are done.
-
-        Args:
-            names: Short names of stages. A throw-away run does those that are missing now.
-
-        Raises:
-            UserError: A stage of a kept run has not run.
-        """
+        """Make sure that earlier stages are done: a throw-away run does them now, any other refuses."""
         for name in names:
             if self.stage(name).done:
                 continue
@@ -221,7 +216,7 @@ class Run:
                 yield stage
             note(log, name, "done", f"peak={peak_memory()}MB")
 
-
+# %% ../../nbs/00_run.ipynb #4df5ebc2
 def note(log: TextIO, stage: str, *what: str) -> None:
     """Write a line into the run's log: when, which stage, which process, what."""
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), stage, f"pid={os.getpid()}", *what, file=log, flush=True)

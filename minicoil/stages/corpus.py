@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..runs.files import UserError, atomic, load_json, progress, save_json
-from ..runs.run import open_run
+from ..runs.manifest import Stage
+from ..runs.run import Run, open_run
 from ..text.folders import shown
 from ..text.readers import corpus_bytes, documents, find_files
 
@@ -34,7 +35,7 @@ def fingerprints(corpus: Iterable[str]) -> dict[str, list]:
     return {shown(file): fingerprint(file) for file in find_files(corpus) if isinstance(file, Path)}
 
 # %% ../../nbs/10_corpus.ipynb #847a8c71
-def check_inputs(run) -> None:
+def check_inputs(run: Run) -> None:
     "Write down the run's input files, or raise a `UserError` if they are not what they were"
     record, now = run.stage("corpus").path / "inputs.json", fingerprints(run.params.corpus)
     if not record.exists():
@@ -50,7 +51,7 @@ def check_inputs(run) -> None:
 SHARD_BYTES = 16_000_000
 
 
-def write_documents(stage, part: int, first: int, texts: list[str]) -> None:
+def write_documents(stage: Stage, part: int, first: int, texts: list[str]) -> None:
     "Write one shard, unless it exists"
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -61,7 +62,7 @@ def write_documents(stage, part: int, first: int, texts: list[str]) -> None:
             pq.write_table(pa.table({"doc_id": ids, "text": texts}), temporary, compression="zstd")
 
 # %% ../../nbs/10_corpus.ipynb #8f1bee1b
-def write_shards(stage, texts: Iterable[str], shard_bytes: int) -> dict:
+def write_shards(stage: Stage, texts: Iterable[str], shard_bytes: int) -> dict:
     "Write texts as shards; returns the number of `documents`, their `bytes` and the `sha256` of all"
     digest = hashlib.sha256()
     shard: list[str] = []
@@ -79,7 +80,7 @@ def write_shards(stage, texts: Iterable[str], shard_bytes: int) -> dict:
     return {"documents": first + len(shard), "bytes": total, "sha256": digest.hexdigest()}
 
 # %% ../../nbs/10_corpus.ipynb #b04a1792
-def convert_openwebtext(run, shard_bytes: int = SHARD_BYTES) -> dict:
+def convert_openwebtext(run: Run, shard_bytes: int = SHARD_BYTES) -> dict:
     "Stage `corpus`: the run's corpora, whatever they are, as `part-*.parquet` (doc_id int64, text)"
     if run.stage("corpus").done:
         check_inputs(run)

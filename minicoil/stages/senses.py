@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'CLUSTER_NEIGHBOURS', 'FEWEST', 'APART', 'WORDS_PER_SHARD',
            'centred_units', 'sense_targets', 'word_targets', 'cosine_distances', 'nearest', 'Edges',
-           'cluster_neighbours', 'edges_of', 'closeness', 'merge_touching', 'find_clusters', 'by_size', 'StemCounts',
-           'words_in', 'count_stems', 'log_odds', 'telling_words', 'most_frequent', 'umap_layout', 'WordSenses',
-           'senses_of', 'describe_clusters', 'filled', 'save_senses', 'layout_dim', 'compress_shard',
+           'cluster_neighbours', 'edges_of', 'closeness', 'merge_touching', 'find_clusters', 'by_size', 'umap_layout',
+           'WordSenses', 'senses_of', 'describe_clusters', 'filled', 'save_senses', 'layout_dim', 'compress_shard',
            'compress_dimensions', 'load_arrays', 'rows_of_word', 'word_senses']
 
 # %% ../../nbs/20_senses.ipynb #be480e22
 import collections
-import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -24,10 +22,10 @@ from ..runs.engine import map_shards
 from ..runs.files import load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
 from ..serving.sparse import unit_rows
+from .naming import telling_words
 from .sentences import sentence_texts
 from .store import drawn_sentences
 from .targets import gather_pairs
-from ..text.vocabulary import stemmer, stop_words
 
 # %% ../../nbs/20_senses.ipynb #39ab5b09
 TOKEN_WEIGHT = 0.4
@@ -38,7 +36,7 @@ def centred_units(targets: np.ndarray) -> np.ndarray:
     x = unit_rows(targets)
     return unit_rows(x - x.mean(0))
 
-
+# %% ../../nbs/20_senses.ipynb #8cc02f73
 def sense_targets(contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Targets (n, 2 h) that sentences are compared by.
 
@@ -93,7 +91,7 @@ class Edges(NamedTuple):
     pairs: np.ndarray     # (edges, 2): the two rows, smaller first, sorted
     weights: np.ndarray   # (edges,) float64: 2 for mutual neighbours, else 1
 
-
+# %% ../../nbs/20_senses.ipynb #046a5aff
 def cluster_neighbours(n: int) -> int:
     """How many neighbours the graph for clusters has, of `n` sentences."""
     return max(10, min(CLUSTER_NEIGHBOURS, n // 4))
@@ -120,7 +118,7 @@ def closeness(clusters: np.ndarray, edges: Edges) -> np.ndarray:
     degree = between.sum(1)
     return np.triu(between * degree.sum() / np.maximum(degree[:, None] * degree, 1e-9), 1)
 
-
+# %% ../../nbs/20_senses.ipynb #8a72546e
 def merge_touching(clusters: np.ndarray, edges: Edges, apart: float = APART) -> np.ndarray:
     """Clusters (n,), the closest merged until each two have under `apart` of the edges by chance."""
     while clusters.max() > 0:
@@ -149,76 +147,12 @@ def find_clusters(near: np.ndarray, seed: int = 0) -> np.ndarray:
     )
     return by_size(merge_touching(np.array(found.membership), edges))
 
-
+# %% ../../nbs/20_senses.ipynb #49837f91
 def by_size(clusters: np.ndarray) -> np.ndarray:
     """Clusters (n,) numbered anew as int16: the largest is 0, of two of one size the one that comes first."""
     _, first, size = np.unique(clusters, return_index=True, return_counts=True)
     order = np.lexsort((first, -size))
     return np.argsort(order)[np.unique(clusters, return_inverse=True)[1]].astype(np.int16)
-
-# %% ../../nbs/20_senses.ipynb #a972d7d6
-class StemCounts(NamedTuple):
-    """Sentences that have a stem."""
-    by_cluster: dict[int, collections.Counter]   # {cluster: {stem: sentences}}
-    spelled: dict[str, collections.Counter]      # {stem: {word as written: sentences}}
-
-
-def words_in(text: str) -> set[str]:
-    """The words of a text, lower-cased, without punctuation around them, of three letters or more."""
-    words = {w.strip(".,;:!?\"'()[]").lower() for w in text.split()}
-    return {w for w in words if w.isalpha() and len(w) > 2}
-
-
-def count_stems(
-    texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str,
-) -> StemCounts:
-    """How many sentences of each cluster have each stem that is neither a stop word nor the word's own."""
-    stem, stops = stemmer(language).stem_word, stop_words(language)
-    own = {stem(f) for f in own_forms}
-    by_cluster: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-    spelled: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-    for text, c in zip(texts, clusters):
-        for word in words_in(text) - stops:
-            if stem(word) not in own:
-                by_cluster[c][stem(word)] += 1
-                spelled[stem(word)][word] += 1
-    return StemCounts(by_cluster, spelled)
-
-# %% ../../nbs/20_senses.ipynb #09652134
-def log_odds(inside: collections.Counter, rest: collections.Counter) -> dict[str, float]:
-    """{stem: z} of the stems inside a cluster, against the rest (Monroe, Colaresi and Quinn 2008, eq. 16)."""
-    total = inside + rest
-    everything = max(1, sum(total.values()))
-    weight = 0.1 * everything
-    n_in, n_rest = sum(inside.values()) + weight, sum(rest.values()) + weight
-    found = {}
-    for stem in inside:
-        prior = weight * total[stem] / everything
-        a, b = inside[stem] + prior, rest[stem] + prior
-        found[stem] = (math.log(a / (n_in - a)) - math.log(b / (n_rest - b))) / math.sqrt(1 / a + 1 / b)
-    return found
-
-# %% ../../nbs/20_senses.ipynb #ce0f3825
-def telling_words(
-    texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str = "english",
-    top: int = 3,
-) -> list[list[str]]:
-    """For each cluster the `top` words that set it apart from the word's other sentences."""
-    counts = count_stems(texts, clusters, own_forms, language)
-    total = sum(counts.by_cluster.values(), collections.Counter())
-    names = []
-    for c in range(max(clusters) + 1):
-        inside = counts.by_cluster[c]
-        rest = total - inside
-        score = log_odds(inside, rest) if rest else dict.fromkeys(inside, 0.0)
-        best = sorted((-score[stem], -inside[stem], stem) for stem in inside)[:top]
-        names.append([most_frequent(counts.spelled[stem]) for *_, stem in best])
-    return names
-
-
-def most_frequent(spelled: collections.Counter) -> str:
-    """The most frequent spelling; of several the last in the alphabet."""
-    return max(spelled, key=lambda form: (spelled[form], form))
 
 # %% ../../nbs/20_senses.ipynb #ba41de17
 def umap_layout(distances: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:
@@ -244,7 +178,7 @@ class WordSenses(TypedDict):
     picture: np.ndarray | None   # (n, 2) float32: a layout to look at
     layout: np.ndarray | None    # (n, dim) float32: a layout to learn
 
-
+# %% ../../nbs/20_senses.ipynb #3b4f6bd6
 def senses_of(targets: np.ndarray, seed: int = 0, picture: bool = False, layout_dim: int = 0) -> WordSenses:
     """A word's senses by its targets (n, d), with a picture and a layout in `layout_dim` if asked for."""
     distances = cosine_distances(targets)
@@ -270,7 +204,7 @@ def filled(rows: np.ndarray | None, n: int, dim: int) -> np.ndarray:
     """The rows (n, dim) float32 of a layout, NaN where there is none."""
     return np.full((n, dim), np.nan, np.float32) if rows is None else rows
 
-
+# %% ../../nbs/20_senses.ipynb #7ef256b5
 def save_senses(run: Run, number: int, found: Sequence[WordSenses]) -> None:
     """Write one shard's `neighbours-`, `clusters-`, `picture-` and, if one is learned, `layout-*.npy`."""
     near = [word["neighbours"] for word in found]
@@ -350,7 +284,7 @@ def rows_of_word(arrays: dict[str, np.ndarray], mine: slice) -> WordSenses:
         "picture": there.get("picture"), "layout": there.get("layout"),
     }
 
-
+# %% ../../nbs/20_senses.ipynb #dd6142a3
 def word_senses(run: Run, only: int | None = None) -> Iterator[tuple[str, WordSenses]]:
     """Yields each word with its `WordSenses`, in the order of the words; `only` one shard's."""
     sizes = {word: len(ids) for word, _, ids in drawn_sentences(run)}

@@ -9,12 +9,12 @@ __all__ = ['LEAST', 'DEMO_WORDS', 'WantedWords', 'no_word', 'wanted_words', 'tim
 # %% ../../nbs/11_sentences.ipynb #6f7a125d
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..runs.files import UserError, load_json, save_json
-from ..runs.run import open_run
+from ..runs.run import Run, open_run
 from minicoil.stages.draw import (
     ROW_BITS,
     Draw,
@@ -52,7 +52,7 @@ def no_word(unusable: Mapping[str, str], remedy: str) -> UserError:
 
 # %% ../../nbs/11_sentences.ipynb #df446d72
 def wanted_words(
-    params, pieces: WordPieces, groups: Mapping[str, Mapping[str, int]] | None = None
+    params: Any, pieces: WordPieces, groups: Mapping[str, Mapping[str, int]] | None = None
 ) -> WantedWords:
     """The words that a run shall train: those named, or the bundle's.
 
@@ -88,7 +88,8 @@ def too_rare(n: int, unread: int) -> str:
 
 # %% ../../nbs/11_sentences.ipynb #ca46c074
 def rare_words(
-    forms: Iterable[str], drawn: Iterable[Draw], files: Sequence[Path], wanted, language: str
+    forms: Iterable[str], drawn: Iterable[Draw], files: Sequence[Path], wanted: Mapping[str, Sequence[str]],
+    language: str,
 ) -> dict[str, str]:
     "{word: reason} of the words with fewer than `LEAST` sentences"
     rare = {word: len(draw.ids) for word, draw in zip(forms, drawn) if len(draw.ids) < LEAST}
@@ -103,7 +104,7 @@ def keep_trainable(forms: dict, drawn: Sequence[Draw], left_out: dict[str, str])
     return {word: forms[word] for word, _ in kept}, [draw for _, draw in kept]
 
 # %% ../../nbs/11_sentences.ipynb #230fc500
-def split_sentences(run, taken: Iterable[str] = ()) -> dict:
+def split_sentences(run: Run, taken: Iterable[str] = ()) -> dict:
     "Stage `sentences`: sentences, index, vocabulary and the draw; forms in `taken` go to no word"
     if run.stage("sentences").done:
         return run.stage("sentences").manifest
@@ -127,7 +128,10 @@ def split_sentences(run, taken: Iterable[str] = ()) -> dict:
     return run.stage("sentences").manifest
 
 # %% ../../nbs/11_sentences.ipynb #540c1afa
-def save_words(path: Path, language: str, forms, drawn: Sequence[Draw], counts: FormCounts, left_out) -> None:
+def save_words(
+    path: Path, language: str, forms: Mapping[str, Iterable[str]], drawn: Sequence[Draw],
+    counts: FormCounts, left_out: Mapping[str, str],
+) -> None:
     "Write `vocabulary.json`: the words in order, how often each form occurs, and what was left out"
     vocabulary = {
         word: {"forms": {form: counts.occurrences[form] for form in mine}, "sentences": len(draw.ids)}
@@ -137,7 +141,9 @@ def save_words(path: Path, language: str, forms, drawn: Sequence[Draw], counts: 
     save_json(path, {"language": language, "words": words, "vocabulary": vocabulary, "left_out": left_out})
 
 
-def figures(counts: FormCounts, drawn: Sequence[Draw], left_out, dropped: Mapping[str, int]) -> dict:
+def figures(
+    counts: FormCounts, drawn: Sequence[Draw], left_out: Mapping[str, str], dropped: Mapping[str, int]
+) -> dict:
     "The figures of the stage's manifest"
     return {
         "sentences": counts.total,
@@ -151,7 +157,7 @@ def figures(counts: FormCounts, drawn: Sequence[Draw], left_out, dropped: Mappin
     }
 
 # %% ../../nbs/11_sentences.ipynb #36d57079
-def sentence_texts(run, ids: np.ndarray) -> dict[int, str]:
+def sentence_texts(run: Run, ids: np.ndarray) -> dict[int, str]:
     "{sentence id: text} for the given ids (n,)"
     import pyarrow.parquet as pq
     ids = np.unique(ids)
@@ -164,7 +170,7 @@ def sentence_texts(run, ids: np.ndarray) -> dict[int, str]:
     return texts
 
 
-def trained_words(run) -> dict[str, list[str]]:
+def trained_words(run: Run) -> dict[str, list[str]]:
     "{word: its forms} in the order of their ids"
     vocabulary = load_json(run.stage("sentences").path / "vocabulary.json")
     return {word: list(vocabulary["vocabulary"][word]["forms"]) for word in vocabulary["words"]}

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..runs.files import UserError, load_npy, progress, save_json
+from ..runs.machine import need_room
 from ..runs.ownership import discard
 from ..runs.run import FIRST_USE, Run, open_run, stages_from
 from ..runs.server import connect_server, patiently, server_name
@@ -179,6 +180,7 @@ class EdgeStore:
 
     def upload(self, first: int, *rows: Any) -> None:
         """Put the columns of `Rows` into the shard of row number `first`; doing it again changes nothing"""
+        need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
         upload_to_shard(self.open(first // self.shard_points), Rows(*rows))
 
     def draw(self, forms: Sequence[Iterable[str]], samples: int) -> list[Draw]:

@@ -71,7 +71,7 @@ def context_weights(n: int, places: Sequence[int], width: float = CONTEXT_WIDTH)
     weight[[0, -1]] = 0
     return weight
 
-
+# %% ../../nbs/12_targets.ipynb #f5226f31
 def word_contexts(
     tokens: np.ndarray, places: Sequence[Sequence[int]], width: float = CONTEXT_WIDTH,
 ) -> np.ndarray:
@@ -96,7 +96,7 @@ class WordRows(NamedTuple):
     lasts: np.ndarray      # the last layer
     contexts: np.ndarray   # the last layer around the word
 
-
+# %% ../../nbs/12_targets.ipynb #6167a63b
 def word_rows(tokens: np.ndarray, lasts: np.ndarray, places: Sequence[Sequence[int]]) -> WordRows:
     """The `WordRows` of words at `places` in a text, from token embeddings (n, h) of both kinds."""
     found = word_embeddings(tokens, places), word_embeddings(lasts, places), word_contexts(lasts, places)
@@ -170,7 +170,7 @@ def shard_facts(number: int, ids: np.ndarray) -> dict[str, Any]:
     """What the manifest says of a shard."""
     return {"file": f"part-{number:05d}.npy", "ids": f"ids-{number:05d}.npy", "rows": len(ids)}
 
-
+# %% ../../nbs/12_targets.ipynb #9b28d9a8
 def encode_targets(run: Run) -> dict[str, Any]:
     """Stage `targets`: the target model's embeddings of sentences and of the words drawn in them."""
     if run.stage("targets").done:
@@ -213,7 +213,7 @@ def pair_keys(pairs: np.ndarray) -> np.ndarray:
     """One number (n,) for each pair (n, 2) of word id and sentence id."""
     return pairs[:, 0] * np.int64(1 << 44) + pairs[:, 1]
 
-
+# %% ../../nbs/12_targets.ipynb #b6776edf
 def gather_rows(wanted: np.ndarray, sources: Sequence[PairRows]) -> np.ndarray:
     """Rows (n, d) of the `wanted` pairs (n, 2), in their order; a `RuntimeError` if any is in no source."""
     keys, first = pair_keys(wanted), sources[0].rows

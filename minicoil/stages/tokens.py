@@ -41,7 +41,7 @@ def input_transformer(run: Run) -> Transformer:
     """The run's input model, its token embeddings made of the layers that the objective reads."""
     return load_transformer(run.params.input_model, load_objective(run.params.objective).layers)
 
-
+# %% ../../nbs/21_tokens.ipynb #770a3f6d
 def kept_kind(run: Run) -> str:
     """Which of stage 12's token embeddings the objective reads: `lasts` or `tokens`."""
     return "lasts" if load_objective(run.params.objective).layers == 1 else "tokens"
@@ -55,7 +55,7 @@ class Snippet(NamedTuple):
     row: list[int]      # token ids, with the special tokens at both ends
     places: list[int]   # positions of the word in it
 
-
+# %% ../../nbs/21_tokens.ipynb #2919a152
 def snippet(row: Sequence[int], places: Sequence[int], width: int = SNIPPET) -> Snippet:
     """Up to `width` pieces to either side of the word's first run of places; the whole row if it has none."""
     if not places:
@@ -72,7 +72,7 @@ class Requests(NamedTuple):
     places: list[list[int]]   # for each pair, the word's positions in its row
     answers: list[list[int]]  # for each row, the pairs that it answers
 
-
+# %% ../../nbs/21_tokens.ipynb #c359ad25
 def requests_for(run: Run, model: Transformer, pairs: np.ndarray, cut: int | None = None) -> Requests:
     """The `Requests` of pairs (n, 2) of word id and sentence id; of snippets of width `cut` if given."""
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
@@ -132,7 +132,7 @@ def pool_texts(run: Run) -> list[str]:
     drawn = np.sort(np.argsort(keys, kind="stable")[:POOL_SENTENCES])
     return table["text"].take(drawn).to_pylist()
 
-
+# %% ../../nbs/21_tokens.ipynb #9d65ece1
 def form_vectors(run: Run, model: Transformer, texts: Sequence[str]) -> dict[str, list[np.ndarray]]:
     """{form: token embeddings (h,) of its occurrences} in some texts, without stop words and numbers."""
     pieces, stops = WordPieces(model.tokenizer), stop_words(run.params.language)
@@ -157,7 +157,7 @@ def within_groups(groups: Sequence[np.ndarray], size: int) -> np.ndarray:
         freedom += len(rows) - 1
     return (spread / max(1, freedom)).astype(np.float32)
 
-
+# %% ../../nbs/21_tokens.ipynb #b5311549
 def pooled_covariance(run: Run) -> np.ndarray:
     """Covariance (hidden_size, hidden_size) float32 of token embeddings within a form, over the corpus."""
     model = input_transformer(run)
@@ -224,7 +224,7 @@ class WordTokens(NamedTuple):
     ids: np.ndarray      # (n,) int64 sentence ids
     tokens: np.ndarray   # (n, hidden_size) float32
 
-
+# %% ../../nbs/21_tokens.ipynb #9972ae3c
 def word_tokens(run: Run, only: int | None = None, kind: str = "part") -> Iterator[WordTokens]:
     """Yields every word's `WordTokens`; `only` one shard's; of snippets where `kind` is `snippets`."""
     drawn, stage = drawn_sentences(run), run.stage("tokens")

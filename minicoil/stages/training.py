@@ -77,7 +77,7 @@ def unit_targets(run: Run, drawn: Sequence[tuple[int, np.ndarray]]) -> Iterator[
     """What `word_targets` yields, as rows of length 1, so that their products are cosines."""
     return (unit_rows(targets) for targets in word_targets(run, drawn))
 
-
+# %% ../../nbs/22_training.ipynb #676b4c63
 def with_targets(run: Run, samples: Sequence[WordSample]) -> list[WordSample]:
     """The samples of some words with their targets, for which the files are searched once."""
     number = {word: i for i, word in enumerate(trained_words(run))}

@@ -83,7 +83,7 @@ def entries_of(folder: Path, left_out: dict[Path, str]) -> list[Path]:
         left_out[folder] = f"cannot be opened: {e.strerror}"
         return []
 
-
+# %% ../../nbs/02_folders.ipynb #abbb463d
 def list_folder(folder: str | Path) -> Listing:
     """Find the files of a folder that are read, in its sub-folders and behind its links too.
 
@@ -110,7 +110,7 @@ def list_folder(folder: str | Path) -> Listing:
             files.append(entry)
     return Listing(sorted(files), left_out)
 
-
+# %% ../../nbs/02_folders.ipynb #17e59270
 def why_met(entry: Path, met: set[str]) -> str:
     "Why an entry was met before; empty, and written down in `met`, if it was not"
     real = os.path.realpath(entry)

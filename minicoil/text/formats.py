@@ -136,7 +136,9 @@ def writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def json_documents(path, text_field: str, bad: BadInput, meter: Callable | None = None) -> Iterator[str]:
+def json_documents(
+    path: str | Path, text_field: str, bad: BadInput, meter: Callable | None = None
+) -> Iterator[str]:
     "The texts in one field of a file of JSON lines"
     for number, line in numbered_lines(path, bad, meter):
         try:
@@ -151,7 +153,9 @@ def json_documents(path, text_field: str, bad: BadInput, meter: Callable | None 
         yield writable(text)
 
 # %% ../../nbs/02_formats.ipynb #54548c0a
-def parquet_documents(path, text_field: str, bad: BadInput, meter: Callable | None = None) -> Iterator[str]:
+def parquet_documents(
+    path: str | Path, text_field: str, bad: BadInput, meter: Callable | None = None
+) -> Iterator[str]:
     "The text column of a Parquet file"
     import pyarrow as pa
     try:
@@ -164,7 +168,9 @@ def parquet_documents(path, text_field: str, bad: BadInput, meter: Callable | No
         bad.found(f"{shown(path)} is not a readable Parquet file ({' '.join(str(e).split())[:120]})")
 
 
-def parquet_rows(path, column: str, meter: Callable | None = None) -> Iterator[tuple[int, object]]:
+def parquet_rows(
+    path: str | Path, column: str, meter: Callable | None = None
+) -> Iterator[tuple[int, object]]:
     "(row number, value) of one column; a `UserError` if there is no such column"
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -184,7 +190,7 @@ def parquet_rows(path, column: str, meter: Callable | None = None) -> Iterator[t
 BROKEN_TAR = (tarfile.TarError, *READ_ERRORS)
 
 
-def tar_documents(path, bad: BadInput, meter: Callable | None = None) -> Iterator[str]:
+def tar_documents(path: str | Path, bad: BadInput, meter: Callable | None = None) -> Iterator[str]:
     "OpenWebText's own form: a tar, compressed or not, of .xz tars of .txt files, or one of these .xz tars"
     last, file = shown(path), None
     try:

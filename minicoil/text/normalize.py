@@ -135,7 +135,7 @@ def normalize_with_offsets(text: str) -> NormalizedText:
         before = glyph
     return NormalizedText("".join(found), offsets)
 
-
+# %% ../../nbs/01_normalize.ipynb #87298171
 def normalize_text(text: str) -> str:
     """Spell a text in plain characters (Unicode's NFKC), with a space between words and symbols.
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'INVISIBLE', 'CHINESE', 'kind_of', 'byte_letters', 'bytes_of_piece', 'bytes_of', 'characters',
-           'word_pattern', 'character_ends', 'inside_words', 'fold', 'WordPieces', 'beyond_fastembed']
+           'word_pattern', 'character_ends', 'inside_words', 'fold', 'keeps_case', 'WordPieces', 'beyond_fastembed']
 
 # %% ../../nbs/01_pieces.ipynb #07bd9e88
 import functools
@@ -100,18 +100,23 @@ def fold(text: str) -> str:
     return text[found[0][0] : found[-1][1]] if found else ""
 
 # %% ../../nbs/01_pieces.ipynb #913e6927
+def keeps_case(tokenizer: Tokenizer) -> bool:
+    "Whether a tokenizer reads capitals as capitals"
+    normalizer = tokenizer.normalizer
+    return normalizer is None or normalizer.normalize_str("Bat").strip(" ▁") != "bat"
+
+# %% ../../nbs/01_pieces.ipynb #80854ad8
 class WordPieces:
     "How a tokenizer's pieces make words: `spans`, `glue` and `words` of token ids"
 
     def __init__(self, tokenizer: Tokenizer):
         state = json.loads(tokenizer.to_str())
-        self.tokenizer, self.kind = tokenizer, kind_of(state)
-        normalizer = tokenizer.normalizer
-        self.cased = normalizer is None or normalizer.normalize_str("Bat").strip(" ▁") != "bat"
+        self.tokenizer, self.kind, self.cased = tokenizer, kind_of(state), keeps_case(tokenizer)
         pieces = {i: p for p, i in tokenizer.get_vocab(with_added_tokens=True).items()}
         if self.kind == "wordpiece":
-            self.text = [pieces.get(i, "").removeprefix("##") for i in range(max(pieces) + 1)]
-            self.inside = np.array([pieces.get(i, "").startswith("##") for i in range(len(self.text))])
+            named = [pieces.get(i, "") for i in range(max(pieces) + 1)]
+            self.text = [piece.removeprefix("##") for piece in named]
+            self.inside = np.array([piece.startswith("##") for piece in named])
         else:
             special = {token["id"] for token in state["added_tokens"] if token["special"]}
             self.bytes = bytes_of(pieces, self.kind, special)

