@@ -5,6 +5,7 @@ sentences, where one is named."""
 import dataclasses
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ COLOURS = {"commands": "#f4f4f4", "pictures": "#fbeef5", "retrieval": "#fdf5e6",
            "learning": "#eaf6f1", "serving": "#eaf6f1", "text": "#f4f4f4", "runs": "#f4f4f4"}
 HEIGHTS = {"stages": 2.14, "pictures": 1.0, "retrieval": 1.0}   # of the floors that have boxes
 PLAIN, GAP = .6, .1                                # the height of the other floors, and between floors
+ROOM = {"stages": 30, "retrieval": 70}             # characters in a line, where boxes stand on a floor
 WIDE, HIGH, STEP, ROW = 1.62, .78, 1.86, 1.12      # a box, and the distance to the next
 LEFT, RIGHT = 2.6, 15.5                            # where modules begin, and where a floor ends
 
@@ -91,6 +93,11 @@ def other_modules(package):
     return [name for _, name in sorted(found) if name not in drawn]
 
 
+def module_lines(package):
+    """The names of a floor's modules, in lines that end before its boxes."""
+    return "\n".join(textwrap.wrap("   ".join(other_modules(package)), ROOM.get(package, 120)))
+
+
 def corner(stage, rooms):
     """The lower left corner of a stage's box."""
     box, floor = HOUSE[stage], rooms[home_of(stage)[0]]
@@ -103,8 +110,8 @@ def draw_floor(ax, plt, name, floor):
     ax.add_patch(plt.Rectangle((0, floor.bottom), RIGHT, high, facecolor=COLOURS[name], edgecolor="#c8c8c8"))
     ax.text(.1, floor.top - .07, name, va="top", weight="bold", fontsize=12.5, color=INK)
     ax.text(.1, floor.top - .32, SAYS[name], va="top", fontsize=9.5, color=LINE, linespacing=1.2)
-    middle = floor.top - .3 if name == "stages" else (floor.bottom + floor.top) / 2
-    ax.text(LEFT, middle, "   ".join(other_modules(name)), va="center", fontsize=11, color=INK)
+    middle = floor.top - .42 if name == "stages" else (floor.bottom + floor.top) / 2
+    ax.text(LEFT, middle, module_lines(name), va="center", fontsize=11, color=INK, linespacing=1.4)
 
 
 def draw_box(ax, plt, stage, rooms):

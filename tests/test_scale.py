@@ -165,6 +165,12 @@ def test_sentences_go_on_after_a_kill(repeated, tmp_path, monkeypatch, lost):
     assert digests(begun.stage("sentences").path) == digests(run.stage("sentences").path)
 
 
+def unfinish(folder):
+    """Leave a finished stage's folder as a killed one leaves it: with a journal and no manifest."""
+    (folder / "manifest.json").unlink()
+    (folder / "written.txt").touch()
+
+
 def test_finished_target_shards_are_left_alone(tiny_run, tmp_path, monkeypatch):
     """Called again, encoding makes the shards that are missing, only them, and the same."""
     monkeypatch.setattr("minicoil.stages.targets.SHARD_ROWS", 16)
@@ -176,7 +182,7 @@ def test_finished_target_shards_are_left_alone(tiny_run, tmp_path, monkeypatch):
     shutil.copytree(whole.stage("targets").path, again.stage("targets").path)
     parts = again.stage("targets").parts("npy")
     assert len(parts) >= 3
-    (again.stage("targets").path / "manifest.json").unlink()
+    unfinish(again.stage("targets").path)
     parts[1].unlink()
     before = {f.name: f.stat().st_mtime_ns for f in again.stage("targets").path.glob("part-*")}
     encode_targets(again)
@@ -202,7 +208,7 @@ def test_a_mixed_up_folder_is_refused(tiny_run, tmp_path, changed, finished):
         files, checksums = list_files(run.stage("targets").path)
         save_manifest(manifest, {**load_manifest(manifest), "files": files, "checksums": checksums})
     else:
-        manifest.unlink()
+        unfinish(manifest.parent)
     with pytest.raises(
         UserError,
         match=f"another {'draw of sentences' if changed == 'draw' else 'target model'}.*--from targets",

@@ -22,7 +22,7 @@ import numpy as np
 from .. import MiniCOIL
 from ..learning.objectives import load_objective
 from ..runs.engine import batched
-from ..runs.files import UserError, atomic, progress
+from ..runs.files import JOURNAL, UserError, atomic, progress
 from ..runs.locks import locked
 from ..runs.run import Run, open_run
 from ..runs.swap import put_in_place, work_folder, workshop
@@ -142,13 +142,14 @@ def earlier_run(folder: str | Path) -> Run:
 # %% ../../nbs/34_words.ipynb #2896b09f
 def link_documents(source: Run, folder: Path, with_sentences: bool) -> None:
     """Link a run's documents, and its sentences with their index, into a new run's folder"""
-    kept = [f for f in source.stage("corpus").path.iterdir() if f.is_file()]
+    kept = [f for f in source.stage("corpus").path.iterdir() if f.is_file() and f.name != JOURNAL]
     sentences = source.stage("sentences")
     if with_sentences and sentences.done:
         kept += [*sentences.parts("parquet"), *sentences.path.glob("postings-*.parquet")]
     for file in kept:
         target = Path(folder) / file.parent.name / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
+        (target.parent / JOURNAL).touch()  # the folder is the new run's own
         target.symlink_to(file.resolve())
 
 # %% ../../nbs/34_words.ipynb #79e123fb
@@ -156,14 +157,15 @@ def train_new(folder: Path, model: MiniCOIL, words: list[str], corpus: Iterable[
               run: str | Path = "", jobs: int = 1, **given: Any) -> Run:
     """A run in `folder`, trained until the encoders of new `words`, on a corpus or a run's documents"""
     given |= own_parameters(model) | {"words": words, "pictures": 0}
-    if run:
-        source = earlier_run(run)
+    source = earlier_run(run) if run else None
+    if source:
         given |= {name: getattr(source.params, name) for name in ("corpus", "text_field", "on_bad_input")}
-        same = all(getattr(source.params, name) == given[name] for name in ("input_model", "language"))
-        link_documents(source, folder, with_sentences=same)
     else:
         given["corpus"] = corpus
     hidden = dataclasses.replace(open_run(folder, jobs=jobs, **given), throw_away=True)
+    if source:
+        same = all(getattr(source.params, name) == given[name] for name in ("input_model", "language"))
+        link_documents(source, folder, with_sentences=same)
     split_sentences(hidden, taken=set(model.vocabulary.stem_mapping))
     train_words(hidden)
     return hidden

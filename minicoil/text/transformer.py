@@ -134,8 +134,7 @@ class Transformer:
 
     def forward(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         "(sentence embeddings (n, dim), token embeddings (n, longest, hidden_size)) of rows of token ids"
-        found = self.forward_all(rows)
-        return found.sentences, found.tokens
+        return self.forward_all(rows)[:2]
 
     def forward_all(self, rows: Sequence[Sequence[int]], bf16: bool = False) -> ForwardPass:
         "The `ForwardPass` of rows of token ids, float32; with `bf16` matrix products are in bfloat16"

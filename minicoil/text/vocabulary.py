@@ -134,7 +134,6 @@ def check_mapping(stem_mapping: Mapping[str, str], words: Iterable[str]) -> None
 @dataclass
 class Vocabulary:
     "The words of a model with ids 1 to n, {form or stem: word}, and the stop words of one of `LANGUAGES`"
-
     words: list[str]
     stem_mapping: dict[str, str]
     stop_words: frozenset[str]
