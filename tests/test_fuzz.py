@@ -8,7 +8,6 @@ import lzma
 import os
 import shutil
 import tarfile
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from minicoil.runs.files import UserError
 from minicoil.runs.run import Parameters, check_parameters, open_run, stage_function
 from minicoil.serving.directory import ENCODERS_FILE
 from minicoil.text.formats import read_documents
+from minicoil.text.normalize import normalize_text
 from minicoil.text.pieces import WordPieces
 from minicoil.text.readers import read_senses
 from minicoil.text.vocabulary import VOCAB_FILE, read_words
@@ -264,11 +264,6 @@ WORD = st.one_of(
 )
 
 
-def plain(text):
-    """The text with composed and compatible characters, as every text is read."""
-    return unicodedata.normalize("NFKC", text)
-
-
 @generated(st.lists(WORD, max_size=6))
 def test_words(case, folder, request):
     """A word is usable, with forms that the tokenizer reads as one word each, or is named with a reason;
@@ -285,8 +280,8 @@ def test_words(case, folder, request):
             and "/" not in word
             and ".." not in word
         )
-    asked = {plain(word).split("/")[0].strip().lower() for word in case}
-    assert {plain(word) for word in asked} - set(usable) == set() or unusable
+    asked = {normalize_text(word.split("/")[0]).strip().lower() for word in case}
+    assert asked - set(usable) == set() or unusable
     return usable or None
 
 
