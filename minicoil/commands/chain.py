@@ -49,7 +49,7 @@ def notebook_path(stage: str) -> Path:
             return folder / name
     raise RuntimeError(f"the notebook {name} is not installed with the package")
 
-
+# %% ../../nbs/39_chain.ipynb #a0dba2e8
 def declared_parameters(stage: str) -> list[str]:
     """Names in the cell tagged `parameters` of a stage's notebook."""
     from papermill.inspection import inspect_notebook
@@ -117,7 +117,7 @@ def executed_path(run: Run, stage: str) -> Path:
     """Where a stage's notebook stands once it was executed to its end."""
     return run.dir / "notebooks" / f"{STAGES[stage][0]}.ipynb"
 
-
+# %% ../../nbs/39_chain.ipynb #1ed75878
 @contextlib.contextmanager
 def environment(**values: str) -> Iterator[None]:
     """Set environment variables for the kernels started meanwhile, and put the old ones back."""
@@ -150,7 +150,7 @@ AGAIN = "make room or choose another folder, then run the same command again"
 class StageFailed(Exception):
     """A fault that is not the user's: names the stage, the cell, the cause and the notebook."""
 
-
+# %% ../../nbs/39_chain.ipynb #47028e88
 def raised_in(traceback: list[str]) -> str:
     """The package's last function in a kernel's traceback, as ", in name of module.py", or nothing."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
@@ -233,7 +233,7 @@ def warnings_of(facts: dict[str, Any], adapting: bool) -> list[str]:
         found.append("warning: the corpus has no word of the model often enough: it stays as it was")
     return found
 
-
+# %% ../../nbs/39_chain.ipynb #2a9a4396
 def summary(run: Run, stage: str, seconds: float) -> str:
     """One line about a finished stage, and its warnings."""
     facts = run.stage(stage).manifest

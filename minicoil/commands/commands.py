@@ -59,7 +59,7 @@ def named(path: Path | None) -> Path | None:
     """A path, or None where it is `-` or a name of standard input or output."""
     return None if path is None or str(path) in ("-", "/dev/stdin", "/dev/stdout") else path
 
-
+# %% ../../nbs/35_commands.ipynb #9c9f060f
 def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
     """A file's bytes, or standard input's."""
     if file is None:
@@ -168,7 +168,7 @@ def check_home(collection: str, documents: str, model: Path) -> None:
             if same_file(collection, source) or Path(source).exists() and lies_in(source, collection):
                 raise UserError(f"--collection {collection} holds {source}, which is read: name another")
 
-
+# %% ../../nbs/35_commands.ipynb #e8fef29d
 def print_hits(hits: list, n_documents: int, explain: bool) -> None:
     """Print a query's hits, best first, or that there are none."""
     from minicoil.retrieval.search import describe

@@ -51,7 +51,7 @@ def print_version(asked: bool) -> None:
         print(f"minicoil {__version__}")
         raise typer.Exit
 
-
+# %% ../../nbs/40_pipeline.ipynb #3fbf7b1a
 @app.callback(help=SUMMARY)
 def shared_options(
     version: bool = typer.Option(
@@ -163,7 +163,7 @@ def found_files(run: Run) -> list[str]:
     lines[0] += f"  (notebooks as executed: {os.path.relpath(run.dir / 'notebooks')})"
     return lines
 
-
+# %% ../../nbs/40_pipeline.ipynb #28fb1301
 def command_to_try(run: Run) -> str:
     """A search with the run's model, as a line for a shell."""
     words = run.stage("training").manifest["words"] if run.stage("training").done else ["bat"]
@@ -186,7 +186,7 @@ class Ending:
     code: int
     message: str = ""
 
-
+# %% ../../nbs/40_pipeline.ipynb #1931496d
 def usage_message(error: Any) -> str:
     """What is wrong with the options, in one line, and which help to read."""
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -213,7 +213,7 @@ def os_ending(error: OSError) -> Ending | None:
         return Ending(2, printable(f"minicoil: {error.filename}: {reason}"))
     return None
 
-
+# %% ../../nbs/40_pipeline.ipynb #3bd7458a
 def ending(error: BaseException, arguments: list[str]) -> Ending | None:
     """How an error ends the command; None for a fault of ours."""
     if isinstance(error, UserError):
@@ -240,7 +240,7 @@ def prepare_streams() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
-
+# %% ../../nbs/40_pipeline.ipynb #cbc05b92
 def give_up_output() -> None:
     """Send what is still to be written to /dev/null, so that Python's own last flush is quiet."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

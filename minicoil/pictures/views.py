@@ -92,7 +92,7 @@ def by_chance(sizes: list[int]) -> float:
     n = sum(sizes)
     return sum(s * (s - 1) for s in sizes) / max(1, n * (n - 1))
 
-
+# %% ../../nbs/24_views.ipynb #4824c99a
 def in_words(view: WordView) -> str:
     "How well the trained numbers keep the senses, as a sentence"
     if len(view.names) < 2:
@@ -204,7 +204,7 @@ def shape_of(view: WordView) -> dict[Any, str]:
         given = sorted(set(view.labels), key=lambda label: (label == "no label", label))
     return {key: list(SHAPES)[i % len(SHAPES)] for i, key in enumerate(given)}
 
-
+# %% ../../nbs/24_views.ipynb #d2a412fe
 def markers(view: WordView) -> list[str]:
     "The marker of each shown sentence"
     shapes = shape_of(view)

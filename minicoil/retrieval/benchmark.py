@@ -70,7 +70,7 @@ def ranked(scores: dict[str, np.ndarray], system: str, i: int, names: list[str],
     mixed = combine([best_of(scores["dense"][i], names, rng), best_of(scores[rule][i], names, rng)])
     return ranking(np.array(list(mixed.values())), list(mixed), rng)
 
-
+# %% ../../nbs/33_benchmark.ipynb #489c8648
 def rankings(scores: dict[str, np.ndarray], systems: Iterable[str], names: list[str], queries: list[str],
              seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
     "{system: {query: {document: falling rank score}}} from {rule: scores (queries, documents)}"
@@ -157,7 +157,7 @@ def rarity(model: Any, index: Index) -> dict[str, float]:
     names = {term: model.words[term - 1] if isinstance(term, int) else term for term in index.postings}
     return {names[term]: float(idf(len(some), len(index.lengths))) for term, some in index.postings.items()}
 
-
+# %% ../../nbs/33_benchmark.ipynb #7d75bf01
 def explain_extremes(model: Any, per_query: dict, runs: dict, found: Judged, index: Index,
                      most: int = 3) -> list[dict]:
     "The `most` best and worst queries, each {query, text, bm25, minicoil, document, ranks, words}"
@@ -180,7 +180,7 @@ def moved_most(found: Judged, runs: dict, q: str, change: float) -> tuple[str, l
     best = max(moved, key=lambda d: (1 / moved[d][1] - 1 / moved[d][0]) * np.sign(change), default=None)
     return None if best is None else (best, moved[best])
 
-
+# %% ../../nbs/33_benchmark.ipynb #0856732c
 def explain_change(model: Any, q: str, change: float, runs: dict, found: Judged, weights: dict) -> dict:
     "What moved the document of `moved_most`: {query, text, document, ranks, words}"
     text, moved = dict(found.queries)[q], moved_most(found, runs, q, change)
@@ -221,7 +221,7 @@ def save_retrieval(out: Path, model: Any, found: dict[str, dict], macro: dict) -
     both = {n: f["per_query"] for n, f in found.items() if {"bm25", "minicoil"} <= set(f["per_query"])}
     draw_gains(both, out / "gain.png")
 
-
+# %% ../../nbs/33_benchmark.ipynb #1d4fe77a
 def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Path | None = None,
                           **given: Any) -> dict[str, Any]:
     """
@@ -276,7 +276,7 @@ def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
     results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo")}
     return {name: part | {"model": "23_model"} for name, part in results.items()}
 
-
+# %% ../../nbs/33_benchmark.ipynb #6d44c91a
 def benchmark_run(run: Run, most_words: int = 24) -> dict[str, Any]:
     "Stage `benchmark`: both benchmarks on the bundle into `results.json` and `results.md`"
     if run.stage("benchmark").done:

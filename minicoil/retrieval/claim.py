@@ -39,7 +39,7 @@ def one_of_numbers(engine: Any, numbers: list[int]) -> Any:
     embedded = hasattr(engine, "EdgeShard")
     return engine.HasIdCondition(set(numbers)) if embedded else engine.HasIdCondition(has_id=numbers)
 
-
+# %% ../../nbs/28_claim.ipynb #21445796
 def points_that_are(engine: Any, which: str, only: list[int] | None = None) -> Any:
     "A filter for points that are `ours` (`only` these numbers), `others` or `strange`"
     mark = engine.FieldCondition(key=MARK_FIELD, match=engine.MatchValue(value=MARK))
@@ -92,7 +92,7 @@ def our_points(home: Any) -> Iterator[Point]:
         if offset is None:
             return
 
-
+# %% ../../nbs/28_claim.ipynb #8ce5e226
 def read_record(home: Any) -> dict:
     "What the collection was made with: {avg_len, model}, or nothing"
     return next((p.payload for p in home.look_up([RECORD]) if p.payload.get(MARK_FIELD) == MARK), {})

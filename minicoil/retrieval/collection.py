@@ -39,7 +39,7 @@ def engine_vector(engine: Any, vector: np.ndarray | SparseEmbedding) -> Any:
         return vector.tolist()
     return engine.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
 
-
+# %% ../../nbs/28_collection.ipynb #4fbe95dc
 def engine_vectors(engine: Any, point: Point) -> dict:
     "{name: vector} of a point as `engine` takes them; the record has none"
     both = {"dense": point.dense, "minicoil": point.sparse}
@@ -167,7 +167,7 @@ def check_shard(folder: Path, width: int | None) -> None:
     sparse = {name: v.get("modifier") for name, v in there.get("sparse_vectors", {}).items()}
     check_vectors(str(folder), dense, sparse, width)
 
-
+# %% ../../nbs/28_collection.ipynb #da8f9fde
 def embedded_shard(folder: Path, width: int | None) -> Any:
     "The embedded engine's shard in a folder, created for dense vectors of `width` if there is none"
     import qdrant_edge as q
@@ -195,7 +195,7 @@ def held_folder(folder: Path) -> Iterator[None]:
     with locked(folder / LOCK, f"the collection {folder} is in use by another search", WAIT):
         yield
 
-
+# %% ../../nbs/28_collection.ipynb #4653c1ff
 def check_name(name: str | None) -> None:
     "Raise a `UserError` for what cannot be a collection's name; none is a name too"
     if name is not None and (not name or len(name) > 100 or name[0] == "." or set(name) & set("/\\\0")):

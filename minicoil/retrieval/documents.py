@@ -27,7 +27,7 @@ def point_number(name: str) -> int:
     "The number of a document's point: a hash of its id, 56 bits"
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7], "big")
 
-
+# %% ../../nbs/28_documents.ipynb #ad92ce48
 def check_documents(documents: list[tuple[str, str]]) -> None:
     "Raise a `UserError` unless ids and texts are texts in UTF-8, and each document has its own id"
     numbers: set[int] = set()
@@ -48,7 +48,7 @@ def model_key(model: Any) -> str:
     key.update(np.ascontiguousarray(weights).tobytes())
     return key.hexdigest()[:16]
 
-
+# %% ../../nbs/28_documents.ipynb #36a50ae9
 def digests_of(model: Any, documents: list[tuple[str, str]]) -> dict[int, str]:
     "{point number: digest} of documents: it changes with the text, the encoders and BM25's parameters"
     made_with = f"{model_key(model)} {model.k} {model.b} {model.avg_len} {sorted(OURS)}".encode()

@@ -109,7 +109,7 @@ def missing(kind: str, file: str, wanted: list[str], there: set[str]) -> str:
     named = ", ".join(ascii(name)[:40] for name in lost[:3]) + (", …" if len(lost) > 3 else "")
     return f"{len(lost)} of {len(wanted)} judged {kind} are not in {file} ({named})" if lost else ""
 
-
+# %% ../../nbs/25_judged.ipynb #df10cd05
 def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], documents: list,
                      queries: list) -> None:
     "Refuse judgements of which nothing is there; name on stderr what is missing"
@@ -133,7 +133,7 @@ class Judged(NamedTuple):
     queries: list[tuple[str, str]]
     judged: dict[str, dict[str, int]]
 
-
+# %% ../../nbs/25_judged.ipynb #7a2d8875
 def read_judged(source: str | Path) -> Judged:
     "The collection `demo`, or that of a BEIR folder; a `UserError` if its judgements fit nothing in it"
     folder = DATA / "beir" if str(source) == "demo" else Path(source)

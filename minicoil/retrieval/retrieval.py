@@ -69,7 +69,7 @@ class Posting(NamedTuple):
     times: int
     rows: list[int]
 
-
+# %% ../../nbs/25_retrieval.ipynb #9a718967
 @dataclass
 class Index:
     "A collection to rank: `postings` {term: [Posting]}, numbers of words `lengths` (n,), `forms`"
@@ -93,7 +93,7 @@ class Weights(NamedTuple):
     documents: np.ndarray
     values: np.ndarray
 
-
+# %% ../../nbs/25_retrieval.ipynb #b59dc65c
 def postings_weights(model: Any, index: Index, term: int | str, average: float) -> Weights:
     "A term's weights: IDF, as Qdrant's modifier has it, times BM25's; `average` is documents' mean length"
     at = np.array([p.document for p in index.postings[term]])
@@ -198,7 +198,7 @@ def best_of(scores: np.ndarray, names: list[str], rng: np.random.Generator,
     order = np.lexsort((rng.random(len(scores)), -scores))[:limit]
     return {names[i]: float(scores[i]) for i in order if np.isfinite(scores[i])}
 
-
+# %% ../../nbs/25_retrieval.ipynb #9c927d08
 def ranking(scores: np.ndarray, names: list[str], rng: np.random.Generator,
             limit: int = DEPTH) -> dict[str, float]:
     "{document: falling rank score} of `best_of`: ties stay broken for whoever sorts it again"
@@ -213,7 +213,7 @@ def fuse(lists: Iterable[dict], k: int = RRF_K) -> dict:
             found[name] += 1 / (rank + k)
     return dict(found)
 
-
+# %% ../../nbs/25_retrieval.ipynb #32949095
 def mix(lists: Iterable[dict], weights: Sequence[float] = (0.5, 0.5)) -> dict:
     "{document: score}: the weighted sum of lists {document: score}, each stretched to 0…1"
     found: dict = defaultdict(float)

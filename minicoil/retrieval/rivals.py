@@ -26,7 +26,7 @@ def sparse_matrix(rows: list, columns: dict[int, int]) -> Any:
     ends = np.cumsum([0, *(len(row.indices) for row in rows)])
     return csr_matrix((values, at, ends), (len(rows), len(columns)))
 
-
+# %% ../../nbs/27_rivals.ipynb #8c05f5bb
 def none_is_lowest(scores: np.ndarray) -> np.ndarray:
     "Scores float32 with -inf in place of 0, where nothing is shared"
     return np.where(scores == 0, -np.inf, scores).astype(np.float32)
@@ -62,7 +62,7 @@ def bm25s_tokens(model: Any, texts: list[str]) -> list[list[str]]:
     stop_words = sorted(model.vocabulary.stop_words)
     return bm25s.tokenize(texts, stopwords=stop_words, stemmer=stems, return_ids=False, show_progress=False)
 
-
+# %% ../../nbs/27_rivals.ipynb #fbe1db3e
 def bm25s_scores(model: Any, documents: list[str], queries: list[str], average: float) -> np.ndarray:
     "Scores by bm25s, method lucene; `average` is not used: it measures its own"
     import bm25s
@@ -89,7 +89,7 @@ class Outside(NamedTuple):
     scores: dict[str, np.ndarray]
     skipped: dict[str, str]
 
-
+# %% ../../nbs/27_rivals.ipynb #753e430f
 def outside_scores(model: Any, documents: list[str], queries: list[str], systems: Iterable[str],
                    average: float, splade: str = "") -> Outside:
     "The `Outside` scores of those of `systems` that are other people's; `splade` names a SPLADE model"

@@ -83,7 +83,7 @@ def mixed(home: Home, vectors: dict, limit: int, weights: dict[str, float]) -> l
     best = sorted(scores, key=lambda number: (-scores[number], number))[:limit]
     return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
 
-
+# %% ../../nbs/32_search.ipynb #cd5fa853
 def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "minicoil",
            weight: float = 0.5) -> list[Hit]:
     """
@@ -150,7 +150,7 @@ class Explained(NamedTuple):
     hit: Hit
     words: list[MatchedWord]
 
-
+# %% ../../nbs/32_search.ipynb #88daabac
 def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit]) -> list[Explained]:
     """
     Say which words earned each hit its score, from what the collection holds.
@@ -234,7 +234,7 @@ def steady(row: MatchedWord) -> dict[str, Any]:
     "A row whose numbers are rounded"
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
-
+# %% ../../nbs/32_search.ipynb #3e9917b8
 def try_search(run: Run) -> dict[str, Any]:
     "Stage `search`: example searches over the bundle, in `examples.json`"
     if run.stage("search").done:
@@ -259,7 +259,7 @@ def draw_row(ax: Any, i: int, row: MatchedWord, reach: float) -> None:
     note = f"meaning {row['similarity']:+.2f}" if row["known"] else "plain BM25"
     ax.text(1.05 * reach, i, f"{row['contribution']:+.2f}  {note}", va="center")
 
-
+# %% ../../nbs/32_search.ipynb #11d3ec6c
 def draw_explanation(rows: list[MatchedWord], title: str = "") -> Any:
     "A matplotlib figure of an explanation, a bar a shared word"
     fig, ax = plot_style().subplots(figsize=(6.5, 0.9 + 0.45 * max(len(rows), 1)))

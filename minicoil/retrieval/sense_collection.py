@@ -47,7 +47,7 @@ def rows_by_sense(rows: Iterable[dict]) -> dict[Sense, list[dict]]:
             found[Sense(row["word"], row["sense"])][row["sentence"]] = row
     return {sense: list(found[sense].values()) for sense in sorted(found)}
 
-
+# %% ../../nbs/26_sense_collection.ipynb #a946c31c
 def drawn_by_sense(rows: Iterable[dict], most: int, rng: np.random.Generator,
                    least: int) -> dict[Sense, list[dict]]:
     "{sense: up to `most` rows, drawn at random}, for words with two senses of at least `least` rows"

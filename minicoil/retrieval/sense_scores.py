@@ -40,7 +40,7 @@ def mean_of_senses(values: np.ndarray, senses: np.ndarray) -> float:
     means = [np.nanmean(some) for some in each if not np.isnan(some).all()]
     return float(np.mean(means)) if means else float("nan")
 
-
+# %% ../../nbs/27_sense_scores.ipynb #6b882179
 def sense_scores(train: np.ndarray, train_senses: np.ndarray, test: np.ndarray,
                  test_senses: np.ndarray) -> dict[str, float]:
     "The four measures of test rows (m, d) against training rows (n, d); senses are arrays of names"
@@ -69,7 +69,7 @@ def rows_of_texts(rows: list[dict]) -> dict[str, list[int]]:
         wanted[row["sentence"]].append(i)
     return wanted
 
-
+# %% ../../nbs/27_sense_scores.ipynb #f9bfaf19
 def shortest_first(ids: list[list[int]], batch_size: int) -> list[list[int]]:
     "Numbers of texts in batches of like length"
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

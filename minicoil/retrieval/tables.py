@@ -35,7 +35,7 @@ def row_name(system: str) -> str:
     "What a table calls a system"
     return ROW_NAMES.get(system, system)
 
-
+# %% ../../nbs/27_tables.ipynb #9a18b383
 def table_row(cells: Iterable[Any]) -> str:
     "A row of a Markdown table"
     return f"| {' | '.join(map(str, cells))} |"
@@ -51,7 +51,7 @@ def gain_text(gain: list[float] | None) -> str:
     "`+1.2 [+0.3, +2.0]` of [mean, low, high] in points; nothing of no gain"
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * g for g in gain)) if gain else ""
 
-
+# %% ../../nbs/27_tables.ipynb #65859c91
 def word_text(word: dict) -> str:
     "A shared word of an explained query: its contribution, and for a known word the meaning"
     meaning = f" (meaning {word['similarity']:+.2f})" if word["known"] else ""
@@ -77,7 +77,7 @@ def retrieval_table(name: str, found: dict) -> str:
     cases = [case_line(case) for case in found.get("explained", [])]
     return "\n".join([f"## {name}: {size}", "", *lines, "", *skipped, "", *cases]) + "\n"
 
-
+# %% ../../nbs/27_tables.ipynb #a87f473d
 def macro_table(macro: dict[str, list[float]]) -> str:
     "The macro gains over several collections, as Markdown"
     lines = table(["gain over BM25 [95 %]"], ([row_name(s), gain_text(gain)] for s, gain in macro.items()))
@@ -92,7 +92,7 @@ def draw_gain(ax: Any, name: str, scores: dict[str, dict[str, float]]) -> None:
     ax.set_title(f"{name}: {(gain > 0).sum()} of {len(gain)}\ngain, {(gain < 0).sum()} lose", fontsize=10)
     ax.set_xlabel("queries, best gain first")
 
-
+# %% ../../nbs/27_tables.ipynb #bfeb1f85
 def draw_gains(per_query: dict[str, dict], path: str | Path | None = None) -> Any:
     "A figure with a panel a collection {name: {system: {query: nDCG@10}}}, saved to `path` if there is one"
     size = (3 + 3.2 * len(per_query), 3.2)
@@ -112,7 +112,7 @@ def ahead(results: dict[str, dict]) -> list[str]:
     return [f"{row_name(name)} in {m}" for name in rivals for m in ("nn1", "mauc")
             if results[name][m] >= results["minicoil"][m]]
 
-
+# %% ../../nbs/27_tables.ipynb #3a6a8f36
 def senses_table(found: dict) -> str:
     "The sense benchmark's table, as Markdown, in percent"
     rows = [[row_name(name), *(f"{100 * v[m]:.1f}" if m in v else "" for m in MEASURES)]

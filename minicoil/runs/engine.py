@@ -38,7 +38,7 @@ def batched(items: Iterable, size: int) -> Iterator[list]:
     if batch:
         yield batch
 
-
+# %% ../../nbs/07_engine.ipynb #d365c0e4
 def give_back_memory() -> None:
     """Give freed memory back to the system, where the C library can."""
     with contextlib.suppress(OSError, AttributeError):
@@ -69,7 +69,7 @@ def end_without(parent: int) -> None:
         time.sleep(0.5)
     os._exit(1)
 
-
+# %% ../../nbs/07_engine.ipynb #b8f2a601
 def start_worker(parent: int) -> None:
     """In a new worker: one thread for every library, and die with the parent."""
     one_thread()
@@ -109,7 +109,7 @@ def one_round(
             raise
     return True
 
-
+# %% ../../nbs/07_engine.ipynb #14b066ed
 def map_processes(target: str, shards: Sequence, arguments: tuple, jobs: int, title: str = "") -> list:
     """`call` for every shard of a list, in `jobs` processes; a killed worker's shards are done again."""
     results: dict[int, Any] = {}
@@ -138,7 +138,7 @@ def import_ray() -> ModuleType:
         raise UserError(f"the engine ray is not installed: {advice}") from None
     return ray
 
-
+# %% ../../nbs/07_engine.ipynb #4ccf5492
 def connect_ray(address: str = "", jobs: int = 0) -> ModuleType:
     """The ray module, connected to the cluster at `address`, or to a new Ray of `jobs` processes."""
     ray = import_ray()
@@ -165,7 +165,7 @@ def collect_ray(ray: ModuleType, waiting: dict[Any, int], title: str) -> dict[in
                 bar.update()
     return results
 
-
+# %% ../../nbs/07_engine.ipynb #1b296f9f
 def map_ray(target: str, shards: Sequence, arguments: tuple, title: str = "", gpu: bool = False) -> list:
     """`call` for every shard of a list, as Ray tasks; a killed worker's shards are done again by another."""
     ray = connect_ray(os.environ.get("MINICOIL_RAY_ADDRESS", ""))

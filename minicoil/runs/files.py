@@ -32,7 +32,7 @@ T = TypeVar("T")
 class UserError(Exception):
     """Something the user can fix. The message is one line: what was wrong, where, and what to do."""
 
-
+# %% ../../nbs/00_files.ipynb #9cce3f1d
 def one_of(name: str, value: T, allowed: Iterable[T]) -> T:
     """`value`, or a `UserError` that lists what `name` may be."""
     allowed = list(allowed)
@@ -60,7 +60,7 @@ def checksum(path: str | Path) -> int:
             crc = zlib.crc32(block, crc)
     return crc
 
-
+# %% ../../nbs/00_files.ipynb #486320a9
 @functools.lru_cache(100_000)
 def checksum_once(path: str, *stamp: int) -> int:
     """`checksum`, read once a process for each path and stamp."""
@@ -94,7 +94,7 @@ def stage_name(folder: Path) -> str:
     found = re.fullmatch(r"\d\d_(\w+)", folder.name)
     return found[1] if found and (folder.parent / "run.json").exists() else ""
 
-
+# %% ../../nbs/00_files.ipynb #38fe2b29
 def write_down(path: Path, temporary: Path) -> None:
     """Write the checksum of what will stand at `path` into the journal of the stage whose folder that is."""
     for folder in (path.parent, path.parent.parent):
@@ -140,7 +140,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
-
+# %% ../../nbs/00_files.ipynb #a370cac5
 def sync_folder(folder: Path) -> None:
     """Force the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -184,7 +184,7 @@ def save_npy(path: str | Path, array: np.ndarray) -> None:
     with atomic(path) as temporary, open(temporary, "wb") as f:
         np.save(SimpleNamespace(write=f.write), array, allow_pickle=False)
 
-
+# %% ../../nbs/00_files.ipynb #c4453095
 def load_npy(path: str | Path, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
     """Read a `.npy` file; a `UserError` if it is none, or holds pickled objects."""
     try:
@@ -201,7 +201,7 @@ def pass_over_line(stream: BinaryIO) -> bool:
         more = stream.readline(2**20)
     return left
 
-
+# %% ../../nbs/00_files.ipynb #670c108e
 def bounded_lines(stream: BinaryIO, longest: int) -> Iterator[tuple[bytes, bool]]:
     """(line, whether it was cut) of a binary stream; what a line has beyond `longest` bytes is skipped."""
     while line := stream.readline(longest):
@@ -221,7 +221,7 @@ def one_thread() -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
-
+# %% ../../nbs/00_files.ipynb #84ce1514
 def bar_width() -> int:
     """Columns for a progress bar: at most 90, and at most what the terminal has."""
     try:

@@ -27,7 +27,7 @@ def process_start(pid: int) -> float | None:
     except psutil.Error:
         return None
 
-
+# %% ../../nbs/00_locks.ipynb #b3078c6e
 def lock_holder(path: str | Path) -> dict[str, Any]:
     """Who last took a lock: a dict with pid and start, empty if nobody."""
     try:
@@ -65,7 +65,7 @@ def take(f: TextIO, wait: float) -> bool:
                 return False
             time.sleep(0.05)
 
-
+# %% ../../nbs/00_locks.ipynb #a8a69421
 @contextlib.contextmanager
 def locked(path: str | Path, busy: str, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`; if it stays taken for `wait` seconds, a `UserError` says `busy` and who."""
@@ -84,7 +84,7 @@ def end_process(holder: dict[str, Any]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(holder["pid"], signal.SIGKILL)
 
-
+# %% ../../nbs/00_locks.ipynb #03af7a5a
 def end_orphan(run_dir: str | Path, patience: float = 15.0, grace: float = 2.0) -> None:
     """Wait until no stage is at work in a run; after `grace` seconds end the kernel of a dead driver."""
     path, begin = Path(run_dir) / ".work.lock", time.monotonic()

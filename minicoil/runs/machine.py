@@ -27,7 +27,7 @@ def nearest(folder: str | Path) -> Path:
         folder = folder.parent
     return folder
 
-
+# %% ../../nbs/00_machine.ipynb #655fdde4
 def can_write(folder: str | Path) -> bool:
     "Whether files can be made in a folder, or below the nearest one above it that exists"
     folder = nearest(folder)
@@ -51,7 +51,7 @@ def drop_unusable_folders() -> None:
         if name in os.environ and not can_write(os.environ[name]):
             del os.environ[name]
 
-
+# %% ../../nbs/00_machine.ipynb #884af0d9
 def keep_models(models: Path) -> None:
     "Let the hub's client find the models in this folder, even where nothing can be written into it"
     if models.is_dir():
@@ -68,7 +68,7 @@ def name_user() -> None:
         for name in ("LOGNAME", "USER"):
             os.environ.setdefault(name, str(os.getuid()))
 
-
+# %% ../../nbs/00_machine.ipynb #58a76409
 def settle() -> None:
     "Give this process, and those it starts, a home that can be written and a user with a name"
     name_user()
@@ -110,7 +110,7 @@ def is_temporary(folder: str | Path) -> bool:
     inside = temporary in [Path(folder), *Path(folder).parents]
     return inside and nearest(folder).stat().st_dev == temporary.stat().st_dev
 
-
+# %% ../../nbs/00_machine.ipynb #14385238
 def need_room(folder: str | Path, megabytes: int = LITTLE_ROOM) -> None:
     "A `UserError` unless so many MB are free on the disk of a folder"
     free = room_in(folder)
@@ -139,7 +139,7 @@ def peak_memory() -> int:
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return max(usage) // unit
 
-
+# %% ../../nbs/00_machine.ipynb #16d93378
 def versions() -> dict[str, str]:
     "Versions of Python and of the packages that shape a result"
     from importlib.metadata import PackageNotFoundError, version

@@ -31,7 +31,7 @@ def facts_checksum(facts: dict) -> int:
     "CRC-32 of facts as JSON with sorted keys"
     return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
 
-
+# %% ../../nbs/00_manifest.ipynb #e2d21c0d
 def save_manifest(path: Path, facts: dict) -> None:
     "Write a manifest, with a checksum of what it says"
     save_json(path, {**facts, "check": facts_checksum(facts)})
@@ -53,7 +53,7 @@ def is_result(file: Path) -> bool:
     private = file.name in (MANIFEST, JOURNAL) or file.name.endswith(".tmp")
     return not private and "qdrant" not in file.parts
 
-
+# %% ../../nbs/00_manifest.ipynb #6551b884
 def list_files(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     "({file: bytes}, {file: checksum}) of the results in a stage's folder"
     found = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -73,7 +73,7 @@ def fault_of(path: Path, size: int | None, checksums: Set) -> str:
         return "is damaged: its bytes are not those that were written"
     return ""
 
-
+# %% ../../nbs/00_manifest.ipynb #1d29a79f
 ANY: frozenset = frozenset([None])
 
 

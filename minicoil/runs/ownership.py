@@ -30,7 +30,7 @@ def remove(path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
 
-
+# %% ../../nbs/00_ownership.ipynb #d78584fb
 def sweep_folder(folder: Path) -> None:
     "Remove from a stage's folder, at any depth, what killed processes left half-written or half-removed"
     for where, folders, files in os.walk(folder):
@@ -82,7 +82,7 @@ def executed_notebooks(run_dir: Path, stages: Iterable[str]) -> list[Path]:
     kinds = ("", ".running", ".failed")
     return [run_dir / "notebooks" / f"{stage}{kind}.ipynb" for stage in stages for kind in kinds]
 
-
+# %% ../../nbs/00_ownership.ipynb #3d5e8e82
 def is_lock(path: Path) -> bool:
     "Whether a path is free, or holds a lock of ours, whose file is empty or names its holder."
     if not os.path.lexists(path):
@@ -119,7 +119,7 @@ def top_litter(run_dir: Path, stages: Iterable[str], shared: bool) -> list[Path]
         found += [path for name in TOP_FILES for path in run_dir.glob(f".{name}.*.tmp")]
     return [path for path in found if LITTER.fullmatch(path.name)]
 
-
+# %% ../../nbs/00_ownership.ipynb #763e0652
 def is_shared(run_dir: Path) -> bool:
     "Whether a run's folder holds, or held when the run began, things that are not the run's."
     if (run_dir / RECORD).exists():
@@ -152,7 +152,7 @@ def make_folder(path: Path) -> bool:
         raise UserError(f"the folder {path} cannot be made: {e.strerror}") from None
     return True
 
-
+# %% ../../nbs/00_ownership.ipynb #06ce90e6
 def remove_run(run_dir: Path, stages: Iterable[str]) -> None:
     "Remove a run's folder, and of what it holds only what a run makes; call it while holding the run."
     for path in executed_notebooks(run_dir, stages):

@@ -93,7 +93,7 @@ def check_list(name: str, value: Any) -> tuple[str, ...]:
         raise UserError(f"{name} is {value!r}; it must be a list of texts")
     return tuple(check_text(name, item) for item in value)
 
-
+# %% ../../nbs/00_run.ipynb #155e0732
 def check_value(name: str, value: Any, default: Any) -> Any:
     """`value` in the type of `default`, or a `UserError`."""
     if isinstance(default, tuple):
@@ -131,7 +131,7 @@ def objective_names() -> tuple[str, ...]:
     """Names of the objectives; their registry is on a floor above, so it is found by name, as stages are."""
     return tuple(importlib.import_module("minicoil.learning.objectives").OBJECTIVES)
 
-
+# %% ../../nbs/00_run.ipynb #80223af7
 def check_parameters(given: dict[str, Any]) -> Parameters:
     """Parameters from their names and values, or a `UserError` about the first one that cannot be."""
     known = {field.name: field.default for field in dataclasses.fields(Parameters)}
@@ -228,7 +228,7 @@ def check_driver(run_dir: Path, driver: str) -> None:
     if str(holder.get("pid")) != driver or process_start(int(driver)) is None:
         raise UserError(f"the driver (pid {driver}) that started this kernel no longer holds {run_dir}")
 
-
+# %% ../../nbs/00_run.ipynb #4108f10f
 @contextlib.contextmanager
 def holding(run_dir: Path) -> Iterator[None]:
     """Hold both locks of a run while a stage is at work; in a kernel the driver holds the first."""
@@ -274,7 +274,7 @@ def recorded_parameters(run_dir: str | Path) -> dict[str, Any]:
         raise UserError(f"{record} is damaged, or not the record of a run: {advice}")
     return found
 
-
+# %% ../../nbs/00_run.ipynb #927ca833
 def check_folder(run_dir: str | Path) -> None:
     """A `UserError` if something stands in a folder under a name that a run would use."""
     recorded_parameters(run_dir)
@@ -322,7 +322,7 @@ def begin_run(run_dir: str | Path, params: Parameters, redo_from: str | None = N
         raise UserError(f"cannot write to {run_dir}: {e.strerror}") from None
     return Run(run_dir, params, jobs=jobs)
 
-
+# %% ../../nbs/00_run.ipynb #6571a767
 def redo(run_dir: Path, stage: str) -> None:
     """Remove what a stage has made, and its executed notebook."""
     folder = run_dir / STAGES[stage][0]

@@ -164,7 +164,7 @@ class Row(NamedTuple):
     ids: list[int]
     long: bool
 
-
+# %% ../../nbs/04_batches.ipynb #baf21c3f
 def cut_pass(model: Opened, texts: list[str], options: PassOptions) -> list[Passed]:
     "A block of texts, each cut where the transformer ends, in order"
     found = [Row(e.ids, bool(e.overflowing)) for e in tokenize(model.tokenizer, texts)]
@@ -232,7 +232,7 @@ class WindowPass(NamedTuple):
     tokens: np.ndarray
     sentence: np.ndarray
 
-
+# %% ../../nbs/04_batches.ipynb #6c4d01ce
 def window_passes(model: Opened, rows: Sequence[Sequence[list[int]]], batch_size: int = 32,
                   title: str = "") -> Iterator[WindowPass]:
     "A `WindowPass` for each window in `window_rows`; the windows of a text come in no order"

@@ -80,7 +80,7 @@ class Parts(NamedTuple):
     vocabulary: Vocabulary
     weights: Encoders
 
-
+# %% ../../nbs/04_directory.ipynb #9ee386de
 def load_parts(folder: Path, precision: str = "float32") -> Parts:
     "The parts of a model directory, checked; a `UserError` says what is missing or does not fit"
     try:

@@ -35,7 +35,7 @@ def first_bucket(model: MiniCOIL) -> int:
     "The column of the first bucket of unknown words, behind all numbers of known ones"
     return (len(model.words) + 1) * model.dim
 
-
+# %% ../../nbs/05_sparse_encoder.ipynb #00cbb601
 def fold(indices: Any, shift: int, first: int) -> np.ndarray:
     "Columns (n,) of indexes (n,): those from `shift` up go to `first` + hash mod 2²⁰, the others stay"
     indices = np.asarray(indices, np.int64)
@@ -75,7 +75,7 @@ def column_idf(model: MiniCOIL, texts: Iterable[str], first: int) -> np.ndarray:
         n += len(block)
     return idf(counts, n).astype(np.float32)
 
-
+# %% ../../nbs/05_sparse_encoder.ipynb #e21d6dbf
 def known_idf(model: MiniCOIL, documents: Iterable[str] | None = None) -> np.ndarray | None:
     "The IDF (width,) of texts, or else the one saved with the model, or None"
     if documents is not None:

@@ -119,7 +119,7 @@ def forms_key(model: MiniCOIL, texts: Sequence[str]) -> str:
     key.update(json.dumps(made_with).encode())
     return key.hexdigest()[:20]
 
-
+# %% ../../nbs/08_windows.ipynb #89d58f83
 def read_forms(model: MiniCOIL, texts: str | Iterable[str], cache: str | Path | None = None,
                title: str = "documents", normalize: bool = False) -> Forms:
     """The forms of texts of any length and their mean token embeddings, by one pass.

@@ -29,7 +29,7 @@ def fingerprint(file: Path) -> list:
         return [file.stat().st_size, str(e.strerror)]
     return [size, digest.hexdigest()]
 
-
+# %% ../../nbs/10_corpus.ipynb #a467cd8f
 def fingerprints(corpus: Iterable[str]) -> dict[str, list]:
     "{path: its `fingerprint`} of the files of a corpus"
     return {shown(file): fingerprint(file) for file in find_files(corpus) if isinstance(file, Path)}

@@ -59,7 +59,7 @@ def mixed(z: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
-
+# %% ../../nbs/11_draw.ipynb #653d582a
 def random_keys(seed: int, ids: np.ndarray) -> np.ndarray:
     """Draw one number for each sentence.
 
@@ -134,7 +134,7 @@ class DrawnRows(NamedTuple):
     ids: np.ndarray
     keys: np.ndarray
 
-
+# %% ../../nbs/11_draw.ipynb #e0eea6ae
 def save_draw(path: Path, drawn: Sequence[Draw]) -> None:
     "Write draws as Parquet with columns word (index), sentence_id, key"
     import pyarrow as pa

@@ -45,7 +45,7 @@ class Split(NamedTuple):
     kept: list[str]
     left_out: list[str]
 
-
+# %% ../../nbs/11_index.ipynb #098fcda4
 def split_text(text: str, language: str = "english") -> Split:
     "The `Split` of a document"
     found = Split([], [])
@@ -67,7 +67,7 @@ def hashes_of(texts: Iterable[str]) -> np.ndarray:
     digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
     return np.frombuffer(b"".join(digests), np.uint64)
 
-
+# %% ../../nbs/11_index.ipynb #01552836
 def left_out_forms(sentences: Iterable[str]) -> collections.Counter:
     "{form: sentences that have it} of the sentences left out, read without a tokenizer"
     counts: collections.Counter = collections.Counter()
@@ -113,7 +113,7 @@ def first_rows(files: Sequence[Path], starts: np.ndarray, rounds: int, remainder
     _, first = np.unique(np.concatenate(found), return_index=True)
     return np.concatenate(rows)[first]
 
-
+# %% ../../nbs/11_index.ipynb #464de503
 def mark_repeated(folder: Path, parts: int, at_once: int = HASHES_AT_ONCE) -> None:
     "Write `keep-*.tmp.npy` for every part: false where an earlier part has the sentence"
     if (folder / f"keep-{parts - 1:05d}.tmp.npy").exists():
@@ -133,7 +133,7 @@ class FormIndex(NamedTuple):
     rows: dict[str, list[int]]
     counts: collections.Counter
 
-
+# %% ../../nbs/11_index.ipynb #4e4e08f1
 def index_forms(texts: Sequence[str], tokenizer, batch: int = 10_000) -> FormIndex:
     "The `FormIndex` of texts"
     pieces, index = WordPieces(tokenizer), FormIndex(collections.defaultdict(list), collections.Counter())
@@ -195,7 +195,7 @@ class FormCounts(NamedTuple):
     occurrences: collections.Counter
     total: int
 
-
+# %% ../../nbs/11_index.ipynb #db723dd7
 def count_forms(stage) -> FormCounts:
     "The `FormCounts` summed over the shards of the stage"
     import pyarrow.compute as pc

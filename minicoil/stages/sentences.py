@@ -44,7 +44,7 @@ class WantedWords(NamedTuple):
     usable: dict[str, list[str]]
     unusable: dict[str, str]
 
-
+# %% ../../nbs/11_sentences.ipynb #a060ffbe
 def no_word(unusable: Mapping[str, str], remedy: str) -> UserError:
     "The `UserError` about words of which none can be trained, with the first five reasons"
     first = "; ".join(f"{word or repr(word)}: {reason}" for word, reason in list(unusable.items())[:5])
@@ -78,7 +78,7 @@ def times_left_out(files: Iterable[Path], word: str, extras: Sequence[str], lang
             found += n if form in (word, *extras) or stem(form) == stem(word) else 0
     return found
 
-
+# %% ../../nbs/11_sentences.ipynb #79b7e7b5
 def too_rare(n: int, unread: int) -> str:
     "Why a word with `n` sentences is too rare, of which `unread` others were left out"
     if not n:
@@ -95,7 +95,7 @@ def rare_words(
     rare = {word: len(draw.ids) for word, draw in zip(forms, drawn) if len(draw.ids) < LEAST}
     return {w: too_rare(n, times_left_out(files, w, wanted.get(w, ()), language)) for w, n in rare.items()}
 
-
+# %% ../../nbs/11_sentences.ipynb #8620f251
 def keep_trainable(forms: dict, drawn: Sequence[Draw], left_out: dict[str, str]) -> tuple[dict, list[Draw]]:
     "The words that are not in `left_out`, as {word: forms} and their draws; a `UserError` if there is none"
     kept = [(word, draw) for word, draw in zip(forms, drawn) if word not in left_out]
@@ -140,7 +140,7 @@ def save_words(
     words = list(forms)
     save_json(path, {"language": language, "words": words, "vocabulary": vocabulary, "left_out": left_out})
 
-
+# %% ../../nbs/11_sentences.ipynb #cc462ea6
 def figures(
     counts: FormCounts, drawn: Sequence[Draw], left_out: Mapping[str, str], dropped: Mapping[str, int]
 ) -> dict:
@@ -169,7 +169,7 @@ def sentence_texts(run: Run, ids: np.ndarray) -> dict[int, str]:
         texts.update(zip(mine.tolist(), column.take(mine & ((1 << ROW_BITS) - 1)).to_pylist()))
     return texts
 
-
+# %% ../../nbs/11_sentences.ipynb #8a318c12
 def trained_words(run: Run) -> dict[str, list[str]]:
     "{word: its forms} in the order of their ids"
     vocabulary = load_json(run.stage("sentences").path / "vocabulary.json")

@@ -23,7 +23,7 @@ class FileFormat(NamedTuple):
     kind: str
     packed: str
 
-
+# %% ../../nbs/02_folders.ipynb #533b91ae
 def file_format(path: str | Path) -> FileFormat:
     "The format and the compression that the file's ending names, as in `.txt.gz`"
     suffixes = ["", "", *(suffix.lower() for suffix in Path(path).suffixes)]
@@ -74,7 +74,7 @@ class Listing(NamedTuple):
     files: list[Path]
     left_out: dict[Path, str]
 
-
+# %% ../../nbs/02_folders.ipynb #5e49a239
 def entries_of(folder: Path, left_out: dict[Path, str]) -> list[Path]:
     "The entries of a folder, in order; one that cannot be opened has none and is put into `left_out`"
     try:
@@ -125,7 +125,7 @@ def shown(path: str | Path) -> str:
     "A path as a line of text: control characters and undecodable bytes are spelled out"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
-
+# %% ../../nbs/02_folders.ipynb #e31085d4
 def left_out_line(folder: str | Path, listing: Listing, most: int = 5) -> str:
     "One line that counts the entries of a folder that are not read and names the first `most`"
     if not listing.left_out:

@@ -61,7 +61,7 @@ class MeteredFile(io.FileIO):
             self.meter(n)
         return n
 
-
+# %% ../../nbs/02_formats.ipynb #47e8fa66
 def open_bytes(path: str | Path, meter: Callable | None = None) -> BinaryIO:
     "The file as an uncompressed binary stream with `readline`. Reading it may raise `READ_ERRORS`."
     file = io.BufferedReader(MeteredFile(path, meter), 2**17)
@@ -81,7 +81,7 @@ def how_to_convert(path: str | Path, raw: bytes) -> str:
     encoding = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "WINDOWS-1252"
     return f"convert it, as with iconv -f {encoding} -t UTF-8 {shlex.quote(shown(path))} > NEW"
 
-
+# %% ../../nbs/02_formats.ipynb #f19d7350
 def decoded_lines(
     path: str | Path, bad: BadInput, meter: Callable | None = None
 ) -> Iterator[tuple[int, str]]:
@@ -135,7 +135,7 @@ def writable(text: str) -> str:
     "The text with ? for halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold"
     return text.encode("utf-8", "replace").decode()
 
-
+# %% ../../nbs/02_formats.ipynb #1ea8b047
 def json_documents(
     path: str | Path, text_field: str, bad: BadInput, meter: Callable | None = None
 ) -> Iterator[str]:
@@ -167,7 +167,7 @@ def parquet_documents(
     except (*READ_ERRORS, pa.ArrowException) as e:
         bad.found(f"{shown(path)} is not a readable Parquet file ({' '.join(str(e).split())[:120]})")
 
-
+# %% ../../nbs/02_formats.ipynb #10d9a66a
 def parquet_rows(
     path: str | Path, column: str, meter: Callable | None = None
 ) -> Iterator[tuple[int, object]]:
@@ -205,7 +205,7 @@ def tar_documents(path: str | Path, bad: BadInput, meter: Callable | None = None
     except BROKEN_TAR as e:
         bad.found(f"{shown(path)} is not a readable tar after {last} ({type(e).__name__}: {e})")
 
-
+# %% ../../nbs/02_formats.ipynb #bce5a23b
 def member_bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     "The bytes of a member of a tar; an error for one that no memory should hold"
     if member.size > LONGEST_TEXT:
@@ -224,7 +224,7 @@ def inner_documents(name: str, packed: bytes, bad: BadInput) -> Iterator[str]:
     except BROKEN_TAR as e:
         bad.found(f"{name} is not a readable tar ({type(e).__name__}: {e})")
 
-
+# %% ../../nbs/02_formats.ipynb #30f457ed
 def text_document(name: str, raw: bytes, bad: BadInput) -> Iterator[str]:
     "One document, at most: blank lines folded and ends trimmed"
     try:

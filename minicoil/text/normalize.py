@@ -32,7 +32,7 @@ def continues(character: str) -> bool:
     first = unicodedata.normalize("NFKD", character)[0]
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
-
+# %% ../../nbs/01_normalize.ipynb #458bde67
 def units(text: str) -> list[list[int]]:
     "Positions of the visible characters of `text`, those that are normalised together in one list"
     found: list[list[int]] = []
@@ -55,7 +55,7 @@ class Glyph(NamedTuple):
     unit: int
     apart: bool  # it comes from a symbol
 
-
+# %% ../../nbs/01_normalize.ipynb #a3a86829
 def glyphs(text: str) -> list[Glyph]:
     "The characters of a text in NFKC, unit by unit"
     found = []
@@ -75,7 +75,7 @@ def is_amount(a: str, b: str) -> bool:
     "Whether two neighbours are a currency sign and a digit"
     return any(unicodedata.category(x) == "Sc" and y.isdecimal() for x, y in ((a, b), (b, a)))
 
-
+# %% ../../nbs/01_normalize.ipynb #a00791d1
 def needs_space(a: Glyph, b: Glyph) -> bool:
     "Whether a space must part two neighbours"
     if not (a.apart or b.apart) or a.text.isspace() or b.text.isspace():

@@ -41,7 +41,7 @@ def byte_letters() -> dict[str, int]:
     others = sorted(set(range(256)) - set(plain))
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
 
-
+# %% ../../nbs/01_pieces.ipynb #02075942
 def bytes_of_piece(piece: str, kind: str, letters: Mapping[str, int]) -> bytes:
     "The bytes that a piece stands for in a text"
     if kind == "bytes" and all(c in letters for c in piece):
@@ -69,7 +69,7 @@ def characters(category: str) -> str:
     every = map(chr, range(sys.maxunicode + 1))
     return "".join(c for c in every if unicodedata.category(c).startswith(category))
 
-
+# %% ../../nbs/01_pieces.ipynb #d519b1c3
 @functools.cache
 def word_pattern() -> re.Pattern:
     "The regular expression of a word in a text"
@@ -92,7 +92,7 @@ def inside_words(found: Sequence[bytes]) -> np.ndarray:
     before = np.searchsorted(first, begins, "left") - 1
     return (before >= 0) & (begins < last[before])
 
-
+# %% ../../nbs/01_pieces.ipynb #0f8fdb05
 def fold(text: str) -> str:
     "A word as a form: composed, lower case, without invisible characters and what stands around it"
     text = re.sub(f"[{INVISIBLE}]", "", unicodedata.normalize("NFC", text).lower())

@@ -100,7 +100,7 @@ class KnownCorpus(NamedTuple):
     size: Callable[[], int]
     documents: int | None = None
 
-
+# %% ../../nbs/02_readers.ipynb #64305f99
 def text_bytes(text: str) -> int:
     "The length of a text in bytes of UTF-8"
     return len(text.encode("utf-8", "replace"))
@@ -143,7 +143,7 @@ def to_stderr(line: str) -> None:
     "Print a line on standard error"
     print(line, file=sys.stderr)
 
-
+# %% ../../nbs/02_readers.ipynb #b8ddaea6
 def find_files(corpus: Iterable[str | Path], tell: Callable[[str], object] | None = None) -> list[str | Path]:
     """Look up what corpora stand for, before anything is read.
 
@@ -169,7 +169,7 @@ class NamedDocument(NamedTuple):
     name: str
     text: str
 
-
+# %% ../../nbs/02_readers.ipynb #fc0793e5
 def named_documents(
     source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
     skipped: list | None = None, tell: Callable[[str], object] | None = None,

@@ -48,7 +48,7 @@ def bundled_model() -> Path | None:
         raise UserError(f"the weights in {package} are not the published ones: reinstall version 0.1.0")
     return folder
 
-
+# %% ../../nbs/02_transformer.ipynb #a45bb594
 def locate_model(name: str) -> str:
     "A folder or hub name that sentence-transformers can load; a `UserError` if there is none"
     if Path(name).is_dir():
@@ -78,7 +78,7 @@ def in_hub_cache(name: str) -> bool:
     except HFValidationError:
         return False
 
-
+# %% ../../nbs/02_transformer.ipynb #46d880b4
 def hub_answers(name: str, seconds: float = 10) -> bool:
     "True when the hub has a model of this name: one short request, no retries"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
@@ -103,7 +103,7 @@ class ForwardPass(NamedTuple):
     tokens: Any
     last: Any
 
-
+# %% ../../nbs/02_transformer.ipynb #917e91ed
 def own_tokenizer(model: Any, max_length: int) -> Any:
     "A copy of a model's tokenizer without padding: sentence-transformers turns padding on and off on its own"
     from tokenizers import Tokenizer
@@ -184,7 +184,7 @@ def model_inputs(transformer: Transformer, rows: Sequence[Sequence[int]]) -> dic
         inputs["token_type_ids"] = torch.zeros_like(ids)
     return {k: v.to(transformer.device) for k, v in inputs.items()}
 
-
+# %% ../../nbs/02_transformer.ipynb #ec36009a
 @functools.lru_cache(1)
 def halved(model: Any) -> dict:
     "{name: bfloat16 weights} of a model's linear layers"
@@ -198,7 +198,7 @@ def load_transformer(name: str, layers: int | None = None) -> Transformer:
     "A `Transformer`, loaded once a process, with one thread so that every process computes the same bytes"
     return load_once(name, layers or LAYERS)
 
-
+# %% ../../nbs/02_transformer.ipynb #54c2a58f
 @functools.cache
 def load_once(name: str, layers: int) -> Transformer:
     "See `load_transformer`"
@@ -259,7 +259,7 @@ def equal_length_batches(
         same, step = by_length[length], max(1, most_tokens // max(length, 1))
         yield from (same[a : a + step] for a in range(0, len(same), step))
 
-
+# %% ../../nbs/02_transformer.ipynb #be9aa4e7
 def arithmetic(precision: str, device: str = "cpu") -> str:
     "What `auto` means on a device: `bf16` where it multiplies bfloat16 natively, else `float32`"
     import torch

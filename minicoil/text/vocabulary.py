@@ -46,7 +46,7 @@ def listed_stop_words(language: str) -> Iterable[str]:
     from stop_words import get_stop_words
     return get_stop_words(language)
 
-
+# %% ../../nbs/01_vocabulary.ipynb #bff61c39
 def without_accents(text: str) -> str:
     "`text` without marks on its letters, as BERT's uncased tokenizers show it"
     return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
@@ -82,7 +82,7 @@ class ReadWords(NamedTuple):
     usable: dict[str, list[str]]
     unusable: dict[str, str]
 
-
+# %% ../../nbs/01_vocabulary.ipynb #afba6215
 def read_words(words: Iterable[str], language: str, pieces: WordPieces) -> ReadWords:
     "The `ReadWords` of wishes such as `bat` or `mouse/mice`"
     usable: dict[str, set[str]] = {}
@@ -122,7 +122,7 @@ class LookedUp(NamedTuple):
     id: int
     stems: tuple[str, ...]
 
-
+# %% ../../nbs/01_vocabulary.ipynb #438aaf6e
 def check_mapping(stem_mapping: Mapping[str, str], words: Iterable[str]) -> None:
     "Raise a `UserError` if the mapping leads to a word that is not in `words`"
     for key, word in stem_mapping.items():
@@ -228,7 +228,7 @@ def checked_words(words: list) -> list[str]:
         raise ValueError("a word stands twice")
     return words
 
-
+# %% ../../nbs/01_vocabulary.ipynb #a4c50d5f
 def load_vocabulary(folder: str | Path, language: str = "english") -> Vocabulary:
     "Read them back; a `UserError` names the file that is missing or not of this form"
     path = Path(folder) / VOCAB_FILE
