@@ -6,8 +6,8 @@ They come from judged collections, and from one that is made of labelled senses.
                                  --beir ir/cacm --senses coarsewsd10.jsonl.gz --senses homographs.jsonl.gz \\
                                  --cache outputs/cache --out results/search.json
 
-RUN is a finished run with a broad vocabulary (`make model-en`). Other objectives and numbers of dimensions are
-trained from its stored token embeddings, for the words that queries ask. What the transformer says of a
+RUN is a finished run with a broad vocabulary (`make model-en`). Other objectives and numbers of dimensions
+are trained from its stored token embeddings, for the words that queries ask. What the transformer says of a
 collection is kept in CACHE. A part can be left out with --skip; its old figures in OUT stay.
 """
 
