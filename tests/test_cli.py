@@ -912,3 +912,53 @@ def test_control_characters_of_names_stay_out_of_messages(model_folder, tmp_path
         one_line(call(tmp_path, "embed", "--model", model_folder, name))
         one_line(call(tmp_path, "search", "--model", model_folder, "--documents", name, "bat"))
         one_line(call(tmp_path, "run", "--words", "bat", "--corpus", name, "--out", "new"))
+
+
+NO_PLACE = {
+    "out": "run --until corpus --out",
+    "corpus": "run --until corpus --corpus",
+    "documents": "search --model MODEL bat --documents",
+    "data": "benchmark retrieval --model MODEL --data",
+}
+
+
+@pytest.mark.parametrize("joint", [" ", "="])
+@pytest.mark.parametrize("case", NO_PLACE)
+def test_an_empty_path_is_not_the_current_folder(case, joint, tmp_path):
+    """The path of a variable that is not set is refused, and nothing is read or written."""
+    *line, option = NO_PLACE[case].split()
+    given = [option, ""] if joint == " " else [f"{option}="]
+    assert f"{option} is empty" in one_line(call(tmp_path, *line, *given))
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("given", [["--documents", "~/a.txt"], ["--documents=~/a.txt"]], ids=str)
+def test_the_home_folder(given, model_folder, tmp_path):
+    """A `~` that the shell left is the home folder."""
+    (tmp_path / "a.txt").write_text("A bat in a cave.\n")
+    done = call(tmp_path, "search", "--model", model_folder, *given, "bat", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "A bat in a cave." in done.stdout
+
+
+def test_a_run_needs_a_name_in_utf8(tmp_path):
+    """A folder whose name is not UTF-8 is refused before anything is made."""
+    line = one_line(call(tmp_path, "run", "--words", "bat", "--until", "corpus", "--out", "a\udcff"))
+    assert "is not a name in UTF-8" in line
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("where", ["ftp://host", "HTTP://host:6333", "localhost:6333", "grpc://x:1"])
+def test_an_address_never_becomes_a_folder(where, model_folder, tmp_path):
+    """An address that is not a server's is refused, and no folder of its name is made."""
+    (tmp_path / "a.txt").write_text("A bat in a cave.\n")
+    options = ["--model", model_folder, "--documents", "a.txt", "--collection", where]
+    assert "is not an address" in one_line(call(tmp_path, "search", *options, "bat"))
+    assert list(contents(tmp_path)) == ["a.txt"]
+
+
+@pytest.mark.parametrize("arguments", [["-help"], ["-?"], ["search", "-?"]], ids=" ".join)
+def test_other_spellings_of_help(arguments, tmp_path):
+    """What people type for help elsewhere gives help here."""
+    done = call(tmp_path, *arguments)
+    assert (done.returncode, done.stdout[:15]) == (0, "Usage: minicoil")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import call, one_line
 from chains import end_all, start
 
 from minicoil import MiniCOIL
@@ -224,3 +225,38 @@ def test_many_lines_need_no_more_memory(model, tmp_path, format):
     )
     print(f"peak memory, {format}: 20,000 lines {few} MB, 200,000 lines {many} MB")
     assert many <= few * 1.1
+
+
+@pytest.mark.parametrize("name", ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"])
+def test_an_open_file_is_not_replaced(model, tmp_path, name):
+    """A name of standard error is refused, also where it leads to a regular file."""
+    is_link = os.path.islink("/dev/stderr")
+    with open(tmp_path / "err", "wb") as err:
+        command = [MINICOIL, "embed", "--model", str(model), "--out", name]
+        assert subprocess.run(command, input=b"A bat.\n", stdout=subprocess.PIPE, stderr=err).returncode == 2
+    said = (tmp_path / "err").read_text()
+    assert "not a regular file" in said and len(said.splitlines()) == 1
+    assert os.path.islink("/dev/stderr") == is_link
+
+
+def test_a_link_is_written_through(model, tmp_path):
+    """An output that is a link stays a link, and what it names is written."""
+    (tmp_path / "link").symlink_to("new.jsonl")
+    done = call(tmp_path, "embed", "--model", model, "--out", "link", given=b"A bat.\n")
+    assert done.returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new.jsonl").read_text().startswith('{"indices"')
+
+
+def test_a_file_named_dash(model, tmp_path):
+    """`./-` is a file; only `-` is standard input."""
+    (tmp_path / "-").write_text("A bat.\nA bank.\n")
+    done = call(tmp_path, "embed", "--model", model, "./-")
+    assert len(done.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.parquet", "A.TXT.ZST", "a.tar"])
+def test_packed_texts_are_not_read_as_lines(model, tmp_path, name):
+    """Bytes that are not lines of text are refused, not embedded with replacement characters."""
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x00bat\n")
+    assert "is not lines of text" in one_line(call(tmp_path, "embed", "--model", model, name))

@@ -118,6 +118,13 @@ def test_our_reading_is_that_of_plain_text(model, text, plain):
     assert wanted.stems.items() <= found.stems.items()
 
 
+@pytest.mark.parametrize("control", ["\f", "\0", "\v", "\x1f", "\x85", "\x7f"], ids=ascii)
+def test_a_control_character_parts_words(model, control):
+    """Two words on both sides of a page's end are two words."""
+    parted, spaced = (list(model.embed([f"a cave{x}bat flew"], normalize=True))[0] for x in (control, " "))
+    assert parted.as_dict() == spaced.as_dict()
+
+
 def test_word_spans_point_into_the_text_of_the_user(model):
     """A word is marked where it stands in the user's text, though it was normalised before."""
     text = "ﬁne🍕 Bat®, ｂａｔｓ"

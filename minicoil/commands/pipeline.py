@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION', 'QDRANT', 'RAY', 'START_FROM', 'RESULTS',
-           'plain_name', 'print_version', 'shared_options', 'given_parameters', 'keep_inputs', 'command_run',
+           'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters', 'keep_inputs', 'command_run',
            'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message', 'again', 'os_ending', 'ending',
-           'prepare_streams', 'give_up_output', 'as_meant', 'main']
+           'prepare_streams', 'give_up_output', 'as_meant', 'at_home', 'with_places', 'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib
@@ -85,6 +85,8 @@ def keep_inputs(out: Path, inputs: dict[str, Any], words_file: Path | None) -> N
     """Refuse a run's folder that lies in what is read, or would replace it; `inputs`: parameters by name."""
     models = [inputs.get(name) for name in ("target_model", "input_model", "start_from")]
     folders = [name for name in inputs.get("corpus") or () if name not in ("demo", "openwebtext")]
+    if os.path.abspath(out).encode("utf-8", "replace").decode() != os.path.abspath(out):
+        raise UserError(f"--out {out} is not a name in UTF-8: choose another")
     keep_apart(out, [*folders, *models, words_file], replaced=REPLACED)
 
 # %% ../../nbs/40_pipeline.ipynb #d333d144
@@ -249,13 +251,39 @@ def give_up_output() -> None:
 
 def as_meant(arguments: list[str]) -> list[str]:
     """The arguments, with `help` and `version` as the options that they mean."""
+    long = {"-help": "--help", "-?": "--help", "-version": "--version"}
+    arguments = [long.get(argument, argument) for argument in arguments[:2]] + arguments[2:]
     if arguments[:1] == ["help"]:
         return [*arguments[1:], "--help"]
-    if arguments == ["version"]:
+    if arguments == ["version"] or arguments[1:] == ["--version"]:
         return ["--version"]
     if len(arguments) == 2 and arguments[1] == "help" and arguments[0] not in ("search", "embed"):
         return [arguments[0], "--help"]
     return arguments
+
+# %% ../../nbs/40_pipeline.ipynb #1d2af2c1
+PLACES = (
+    "--out", "--model", "--documents", "--corpus", "--data", "--cache", "--words-file", "--list", "--index",
+    "--start-from", "--run", "--collection",
+)
+
+
+def at_home(argument: str) -> str:
+    """An argument with the home folder in place of a `~` that stands where a path begins."""
+    option, equals, value = argument.partition("=")
+    if option in PLACES and value.startswith("~/"):
+        return option + equals + os.path.expanduser(value)
+    return os.path.expanduser(argument) if argument.startswith("~/") else argument
+
+
+def with_places(arguments: list[str]) -> list[str]:
+    """The arguments, `~` read as `at_home` does; a `UserError` for an empty path."""
+    may_be_empty = ("--run", "--collection")
+    for option, value in zip(arguments, [*arguments[1:], "-"]):
+        name, equals, rest = option.partition("=")
+        if name in PLACES and name not in may_be_empty and not (rest if equals else value).strip():
+            raise UserError(f"{name} is empty: name a file or folder")
+    return [at_home(argument) for argument in arguments]
 
 # %% ../../nbs/40_pipeline.ipynb #c450b6f8
 def main(arguments: list[str] | None = None) -> None:
@@ -270,7 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
-        code = app(args=as_meant(given), prog_name="minicoil", standalone_mode=False)
+        code = app(args=as_meant(with_places(given)), prog_name="minicoil", standalone_mode=False)
         if code == 130:  # typer's way to report Ctrl-C
             raise KeyboardInterrupt
         if sys.stdout is not None:

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
-           'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'check_name',
-           'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection', 'prepare_collection',
-           'server_query', 'server_client', 'Server', 'open_collection']
+           'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'is_name',
+           'check_name', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection',
+           'prepare_collection', 'server_query', 'server_client', 'Server', 'check_address', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -196,9 +197,15 @@ def held_folder(folder: Path) -> Iterator[None]:
         yield
 
 # %% ../../nbs/28_collection.ipynb #4653c1ff
+def is_name(name: str) -> bool:
+    "Whether a text can be the name of a collection and of a folder"
+    spoken = name.isprintable() and name == name.strip()
+    return bool(name) and spoken and len(name) <= 100 and name[0] != "." and not set(name) & set("/\\")
+
+
 def check_name(name: str | None) -> None:
     "Raise a `UserError` for what cannot be a collection's name; none is a name too"
-    if name is not None and (not name or len(name) > 100 or name[0] == "." or set(name) & set("/\\\0")):
+    if name is not None and not is_name(name):
         raise UserError(f"{ascii(name)[:60]} cannot be a collection's name: use letters, digits, - and _")
 
 
@@ -364,6 +371,12 @@ class Server(Home):
 SERVERS = ("http://", "https://", ":memory:")
 
 
+def check_address(where: str) -> None:
+    "Raise a `UserError` for an address that is not one of a server, or a folder with its name would be made"
+    if not where.startswith(SERVERS) and ("://" in where or re.fullmatch(r"[\w.-]+:\d+", where)):
+        raise UserError(f"{where} is not an address of a Qdrant server: it looks like http://localhost:6333")
+
+
 @contextmanager
 def open_collection(where: str | Path, width: int | None = None, name: str | None = None,
                     client: Any = None) -> Iterator[Home]:
@@ -384,6 +397,7 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
         UserError: the collection is missing, somebody else's, in use, or has other vectors.
     """
     check_name(name)
+    check_address(str(where))
     server = str(where).startswith(SERVERS)
     home: Home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
     try:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['T', 'JOURNAL', 'THREAD_VARIABLES', 'UserError', 'one_of', 'refuses', 'checksum', 'checksum_once', 'known_checksum',
-           'throw_away_folder', 'stage_name', 'write_down', 'written', 'atomic', 'sync_folder', 'unreadable',
-           'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy', 'pass_over_line', 'bounded_lines',
-           'one_thread', 'bar_width', 'progress']
+           'throw_away_folder', 'stage_name', 'write_down', 'written', 'is_handle', 'atomic', 'sync_folder',
+           'unreadable', 'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy', 'pass_over_line',
+           'bounded_lines', 'one_thread', 'bar_width', 'progress']
 
 # %% ../../nbs/00_files.ipynb #7b90d1f4
 import contextlib
@@ -118,11 +118,18 @@ def written(folder: Path) -> dict[str, set[int]]:
     return found
 
 # %% ../../nbs/00_files.ipynb #74292500
+def is_handle(path: Path) -> bool:
+    """Whether a path is another name of an open file, as `/dev/stderr`, which a rename would take away."""
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):
+        return True
+    return os.path.realpath(path.parent).startswith("/proc/")
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; on leaving it is renamed to `path`, on an error it is removed."""
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if is_handle(path) or (path.exists() and not path.is_file()):
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise UserError(f"{path} is {kind}: name a file to write")
     try:
