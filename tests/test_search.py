@@ -485,7 +485,7 @@ def test_a_collection_of_another_width_is_refused(tmp_path):
 
 
 def test_a_search_server_that_does_not_answer(monkeypatch):
-    """At a dead address a collection is given up after a few tries, in one line."""
+    """At a dead address a collection is given up after a few tries, in one line that names its option."""
     monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
-    with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1"):
+    with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1.*check --collection"):
         open_collection(f"http://127.0.0.1:{free_port() - 1}", 8).__enter__()

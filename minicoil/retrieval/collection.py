@@ -324,7 +324,7 @@ def server_client(url: str) -> Any:
     from qdrant_client import QdrantClient
     if url == ":memory:":
         return QdrantClient(url)
-    check_server(url)
+    check_server(url, "--collection")
     return connect_server(url)
 
 # %% ../../nbs/28_collection.ipynb #496437a5
@@ -341,7 +341,7 @@ class Server(Home):
 
     def ask(self, function: Callable, *arguments: Any, **options: Any) -> Any:
         "Call, again where the server does not answer: see `patiently`"
-        return patiently(lambda: function(*arguments, **options), self.server)
+        return patiently(lambda: function(*arguments, **options), self.server, option="--collection")
 
     def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         wanted = {"scroll_filter": points_that_are(self.engine, which), "with_payload": list(fields) or False}

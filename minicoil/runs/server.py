@@ -21,16 +21,17 @@ T = TypeVar("T")
 
 # %% ../../nbs/07_server.ipynb #25c69b7a
 KEY_IN_URL = (
-    "the URL of --qdrant holds more than an address: "
+    "the URL of {option} holds more than an address: "
     "put the key into the environment variable QDRANT_API_KEY"
 )
 
 
-def server_name(url: str) -> str:
+def server_name(url: str, option: str = "--qdrant") -> str:
     """The address of a server in its full form.
 
     Args:
         url: An address, as `localhost` or `https://x.cloud.qdrant.io:6333`.
+        option: The option that it came from, for messages.
 
     Returns:
         `scheme://host:port`.
@@ -44,10 +45,10 @@ def server_name(url: str) -> str:
     except ValueError:
         host, port = None, 0
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UserError(KEY_IN_URL)
+        raise UserError(KEY_IN_URL.format(option=option))
     if parts.scheme not in ("http", "https") or not host:
         example = "it looks like http://localhost:6333"
-        raise UserError(f"--qdrant {url!r} is not an address of a Qdrant server: {example}")
+        raise UserError(f"{option} {url!r} is not an address of a Qdrant server: {example}")
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}:{port}"
 
@@ -95,7 +96,12 @@ def ask_once(action: Callable[[], T], server: str) -> T:
 
 # %% ../../nbs/07_server.ipynb #54da7941
 def patiently(
-    action: Callable[[], T], server: str, tries: int = 10, seconds: float = 300, pause: float = 0.5
+    action: Callable[[], T],
+    server: str,
+    tries: int = 10,
+    seconds: float = 300,
+    pause: float = 0.5,
+    option: str = "--qdrant",
 ) -> T:
     """Ask a server, again and again while it does not answer.
 
@@ -105,6 +111,7 @@ def patiently(
         tries: Calls at most.
         seconds: No call begins later than this.
         pause: Seconds before the second call; they double.
+        option: The option that the address came from, for messages.
 
     Returns:
         What `action` returns.
@@ -122,15 +129,16 @@ def patiently(
             break
         time.sleep(pause)
         pause *= 2
-    told = f"{tried} tries, {time.monotonic() - begin:.0f} s, {status}"
-    advice = "start it, or check --qdrant, then run the same command again"
-    raise UserError(f"no Qdrant server answers at {server} by gRPC, its port + 1 ({told}): {advice}")
+    tried_so = f"{tried} tries, {time.monotonic() - begin:.0f} s, {status}"
+    advice = f"start it, or check {option}, then run the same command again"
+    raise UserError(f"no Qdrant server answers at {server} by gRPC, its port + 1 ({tried_so}): {advice}")
 
 # %% ../../nbs/07_server.ipynb #588b121d
-def check_server(url: str) -> None:
-    """A `UserError` unless a Qdrant server answers at `url`: at most 5 tries and 30 s."""
+def check_server(url: str, option: str = "--qdrant") -> None:
+    """A `UserError` unless a Qdrant server answers at the `url` of `option`: at most 5 tries and 30 s."""
+    server = server_name(url, option)
     client = connect_server(url, timeout=5)
     try:
-        patiently(client.get_collections, server_name(url), tries=5, seconds=30)
+        patiently(client.get_collections, server, tries=5, seconds=30, option=option)
     finally:
         client.close()

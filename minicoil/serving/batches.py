@@ -21,7 +21,7 @@ from minicoil.serving.sparse import (
     Encoders,
     Reader,
     Reading,
-    Scale,
+    VectorSettings,
     encode_words,
     join_readings,
     unit_rows,
@@ -54,7 +54,7 @@ class Passed(NamedTuple):
     long: bool
 
 # %% ../../nbs/04_batches.ipynb #b0b933a6
-class Opened(Scale, Protocol):
+class Opened(VectorSettings, Protocol):
     "An opened model: its tokenizer, its transformer as an ONNX session, its words and their encoders"
     tokenizer: Any
     session: Any
@@ -183,15 +183,16 @@ def cut_windows(ids: list[int], starts: np.ndarray, room: int) -> list[list[int]
     "Slices of `ids`, at most `room` tokens and about equal, cut at one of the word `starts` if there is one"
     if not len(ids):
         return [ids]
-    found, a = [], 0
-    while a < len(ids):
-        windows_left = -(-(len(ids) - a) // room)
-        b = a + -(-(len(ids) - a) // windows_left)
-        words = starts[(starts > a) & (starts <= b)]
-        if b < len(ids) and len(words):
-            b = int(words[-1])
-        found.append(ids[a:b])
-        a = b
+    found, start = [], 0
+    while start < len(ids):
+        # -(-x // y) is x / y, rounded up
+        windows_left = -(-(len(ids) - start) // room)
+        end = start + -(-(len(ids) - start) // windows_left)
+        words = starts[(starts > start) & (starts <= end)]
+        if end < len(ids) and len(words):
+            end = int(words[-1])
+        found.append(ids[start:end])
+        start = end
     return found
 
 # %% ../../nbs/04_batches.ipynb #2eeee71a
@@ -235,7 +236,7 @@ class WindowPass(NamedTuple):
 # %% ../../nbs/04_batches.ipynb #6c4d01ce
 def window_passes(model: Opened, rows: Sequence[Sequence[list[int]]], batch_size: int = 32,
                   title: str = "") -> Iterator[WindowPass]:
-    "A `WindowPass` for each window in `window_rows`; the windows of a text come in no order"
+    "A `WindowPass` for each window in `window_rows`; the windows of a text come in any order"
     flat = [(i, row) for i, windows in enumerate(rows) for row in windows]
     batches = list(token_batches([len(row) for _, row in flat], batch_size, model.most_tokens))
     embedded = forwards(model, [[flat[k][1] for k in batch] for batch in batches])
@@ -256,9 +257,10 @@ class LongText:
         "Take a window in"
         self.windows.append(read)
         self.dense = self.dense + len(window.ids) * window.sentence
-        for w, at in read.positions.items():
-            self.sums[w] = self.sums.get(w, 0.0) + window.tokens[at].sum(0)
-            self.sizes[w] = self.sizes.get(w, 0) + len(at)
+        for word_id, positions in read.positions.items():
+            total = window.tokens[positions].sum(0)
+            self.sums[word_id] = self.sums.get(word_id, 0.0) + total
+            self.sizes[word_id] = self.sizes.get(word_id, 0) + len(positions)
 
 # %% ../../nbs/04_batches.ipynb #b0ed11d6
 def encode_means(means: Any, ids: Iterable[int], weights: Encoders) -> np.ndarray:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REMEMBERED', 'INT32_MAX', 'GAP', 'Encoders', 'WordVectors', 'Reading', 'Reader', 'settle', 'join_readings',
            'bm25_weight', 'idf', 'unknown_shift', 'unknown_index', 'Int8Encoders', 'int8_encoders', 'head_arrays',
-           'unit_rows', 'word_means', 'encode_words', 'SparseEmbedding', 'sum_shared', 'sparse_vectors', 'Scale',
-           'document_vectors', 'query_vectors', 'word_vectors']
+           'unit_rows', 'word_means', 'encode_words', 'SparseEmbedding', 'sum_shared', 'sparse_vectors',
+           'VectorSettings', 'batch_weights', 'document_vectors', 'query_vectors', 'word_vectors']
 
 # %% ../../nbs/03_sparse.ipynb #8098070d
 import functools
@@ -58,12 +58,12 @@ class Reader:
 
     def __call__(self, ids: Sequence[int]) -> Reading:
         read = Reading()
-        ends = self.pieces.spans(ids).tolist()
-        for a, b in zip(ends[:-1], ends[1:]):
-            word_id, stems = self.remembered(tuple(ids[a:b]))
+        bounds = self.pieces.spans(ids).tolist()
+        for start, end in zip(bounds[:-1], bounds[1:]):
+            word_id, stems = self.remembered(tuple(ids[start:end]))
             if word_id:
                 read.counts[word_id] = read.counts.get(word_id, 0) + 1
-                read.positions.setdefault(word_id, []).extend(range(a, b))
+                read.positions.setdefault(word_id, []).extend(range(start, end))
             for stem in stems:
                 read.stems[stem] = read.stems.get(stem, 0) + 1
         return settle(read, self.vocabulary)
@@ -93,7 +93,7 @@ def bm25_weight(count, length, k: float = 1.2, b: float = 0.75, avg_len: float =
     Args:
         count: how often the word occurs in the text; a number, or an array (n,).
         length: words of the text, stop words left out; like `count`.
-        k: how slowly a count saturates.
+        k: k₁, how slowly a count saturates, 0 or more.
         b: how much the length matters, 0 to 1.
         avg_len: mean length of a text, in words.
 
@@ -169,9 +169,14 @@ def int8_encoders(weights: np.ndarray) -> Int8Encoders:
 # %% ../../nbs/03_sparse.ipynb #eb1cc894
 def head_arrays(readings: Sequence[Reading], length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "(word ids (n,), rows of the flattened tokens (p,), tokens per word (n,)) of a batch padded to `length`"
-    ids = [w for read in readings for w in read.positions]
-    rows = [i * length + p for i, read in enumerate(readings) for at in read.positions.values() for p in at]
-    sizes = [len(at) for read in readings for at in read.positions.values()]
+    ids: list[int] = []
+    rows: list[int] = []
+    sizes: list[int] = []
+    for i, read in enumerate(readings):
+        for word_id, positions in read.positions.items():
+            ids.append(word_id)
+            rows.extend(i * length + position for position in positions)
+            sizes.append(len(positions))
     return np.array(ids, np.int64), np.array(rows, np.int64), np.array(sizes, np.int64)
 
 # %% ../../nbs/03_sparse.ipynb #476c516e
@@ -223,7 +228,8 @@ def sum_shared(vector: SparseEmbedding) -> SparseEmbedding:
     if len(set(vector.indices.tolist())) == len(vector.indices):
         return vector
     unique, first, owner = np.unique(vector.indices, return_index=True, return_inverse=True)
-    summed, order = np.bincount(owner, vector.values), np.argsort(first)
+    summed = np.bincount(owner, vector.values)
+    order = np.argsort(first)
     return SparseEmbedding(unique[order], summed[order].astype(np.float32))
 
 # %% ../../nbs/03_sparse.ipynb #9f099e81
@@ -241,41 +247,51 @@ def sparse_vectors(readings: Sequence[Reading], vectors: np.ndarray, known_weigh
     Returns:
         b sparse vectors.
     """
-    dim, rest = vectors.shape[1], unknown_weights.astype(np.float32)
+    dim = vectors.shape[1]
     ids = np.array([w for read in readings for w in read.counts], np.int64)
     indices = (ids[:, None] * dim + np.arange(dim)).astype(np.int32).ravel()
     values = (vectors * known_weights[:, None]).astype(np.float32).ravel()
     hashed = np.array([unknown_index(stem, shift) for read in readings for stem in read.stems], np.int32)
-    found, a, c = [], 0, 0
+    stem_values = unknown_weights.astype(np.float32)
+    found, known_start, stem_start = [], 0, 0
     for read in readings:
-        b, d = a + len(read.counts) * dim, c + len(read.stems)
-        parts = [indices[a:b], hashed[c:d]], [values[a:b], rest[c:d]]
-        found.append(sum_shared(SparseEmbedding(*map(np.concatenate, parts))))
-        a, c = b, d
+        known_end = known_start + len(read.counts) * dim
+        stem_end = stem_start + len(read.stems)
+        own_indices = np.concatenate([indices[known_start:known_end], hashed[stem_start:stem_end]])
+        own_values = np.concatenate([values[known_start:known_end], stem_values[stem_start:stem_end]])
+        found.append(sum_shared(SparseEmbedding(own_indices, own_values)))
+        known_start, stem_start = known_end, stem_end
     return found
 
 # %% ../../nbs/03_sparse.ipynb #9741fe55
-class Scale(Protocol):
-    "What the vectors need of a model: BM25's parameters, the first index of unknown words, the words"
+class VectorSettings(Protocol):
+    "What the vectors need of a model"
     k: float
     b: float
     avg_len: float
-    shift: int
-    words: list[str]
+    shift: int  # first index of unknown words
+    words: list[str]  # the word with id 1 first
+
+# %% ../../nbs/03_sparse.ipynb #ecfd6ddd
+def batch_weights(model: VectorSettings, readings: Sequence[Reading],
+                  counts: Sequence[Sequence[int]]) -> np.ndarray:
+    "BM25 weights (n,) of the `counts` of words, a list for each text of the batch"
+    lengths = np.array([read.length for read in readings], float)
+    words_of_text = np.array([len(some) for some in counts], np.int64)
+    flat = np.array([count for some in counts for count in some], np.int64)
+    return bm25_weight(flat, np.repeat(lengths, words_of_text), model.k, model.b, model.avg_len)
 
 # %% ../../nbs/03_sparse.ipynb #80958e71
-def document_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndarray) -> list[SparseEmbedding]:
+def document_vectors(model: VectorSettings, readings: Sequence[Reading],
+                     vectors: np.ndarray) -> list[SparseEmbedding]:
     "Sparse vectors of documents from a batch's readings and unit vectors (n, dim)"
-    known = [(n, i) for i, read in enumerate(readings) for n in read.counts.values()]
-    unknown = [(n, i) for i, read in enumerate(readings) for n in read.stems.values()]
-    lengths, weights = np.array([read.length for read in readings], float), []
-    for pairs in (known, unknown):
-        counts, owners = np.array(pairs, np.int64).reshape(-1, 2).T
-        weights.append(bm25_weight(counts, lengths[owners], model.k, model.b, model.avg_len))
-    return sparse_vectors(readings, vectors, weights[0], weights[1], model.shift)
+    known = batch_weights(model, readings, [list(read.counts.values()) for read in readings])
+    unknown = batch_weights(model, readings, [list(read.stems.values()) for read in readings])
+    return sparse_vectors(readings, vectors, known, unknown, model.shift)
 
 # %% ../../nbs/03_sparse.ipynb #734fcef4
-def query_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndarray) -> list[SparseEmbedding]:
+def query_vectors(model: VectorSettings, readings: Sequence[Reading],
+                  vectors: np.ndarray) -> list[SparseEmbedding]:
     "Sparse vectors of queries: every word weighs 1"
     unknown = np.ones(sum(len(read.stems) for read in readings))
     return sparse_vectors(readings, vectors, np.ones(len(vectors)), unknown, model.shift)
@@ -284,7 +300,9 @@ def query_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndarray
 WordVectors = dict[str, np.ndarray]
 
 
-def word_vectors(model: Scale, readings: Sequence[Reading], vectors: np.ndarray) -> list[WordVectors]:
+def word_vectors(model: VectorSettings, readings: Sequence[Reading],
+                 vectors: np.ndarray) -> list[WordVectors]:
     "Per text {word: unit vector (dim,)}"
     rows = iter(vectors)
-    return [{model.words[w - 1]: next(rows) for w in read.counts} for read in readings]
+    # ids start at 1
+    return [{model.words[word_id - 1]: next(rows) for word_id in read.counts} for read in readings]

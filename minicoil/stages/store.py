@@ -148,10 +148,10 @@ def draw_from_shards(shards: Iterable[Any], forms: Sequence[Iterable[str]], samp
             mine.append(draw_from_shard(shard, any_of, samples))
     return [merge(mine, samples) for mine in found]
 
+# %% ../../nbs/13_store.ipynb #5ba2d001
+SHARD_POINTS = 250_000  # a shard of this size opens in a moment and is quick to draw from
+
 # %% ../../nbs/13_store.ipynb #6ca79930
-SHARD_POINTS = 250_000
-
-
 class EdgeStore:
     """Sentences in Qdrant Edge shards below `folder`, about `shard_points` in each, one open at a time"""
     name = "qdrant-edge-py"
