@@ -321,9 +321,16 @@ def write_static(run):
     shutil.copy(run / "report.html", BUILD / "extra" / "atlas" / "report.html")
 
 
+def on_site(page):
+    """A how-to page with the site's links; in the repository they lead to nbs/ and results/."""
+    return page.replace("](../../nbs/", "](../").replace("](../../results/)", "](../benchmarks.md)")
+
+
 def write_pages():
     """The pages that are no chapters: how-to, changelog, promises, versions, benchmarks and reference."""
-    shutil.copytree(DOCS / "howto", SOURCE / "howto")
+    (SOURCE / "howto").mkdir()
+    for path in (DOCS / "howto").glob("*.md"):
+        (SOURCE / "howto" / path.name).write_text(on_site(path.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "changelog.md")
     for name in ("promises.md", "versions.md"):
         shutil.copy(DOCS / name, SOURCE / name)

@@ -122,6 +122,26 @@ def small(tiny_run):
     return tiny_run, digests(tiny_run / "23_model")
 
 
+@pytest.fixture
+def full_disk(tmp_path):
+    """A maker of folders on a disk of so many bytes; skipped where nothing may be mounted."""
+    mounted = []
+
+    def make(size):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(folder)]
+        done = subprocess.run(mount, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)])
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium.

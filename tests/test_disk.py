@@ -25,29 +25,6 @@ def no_process_left():
     end_all()
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A maker of folders on a disk of so many bytes; skipped where nothing may be mounted."""
-    mounted = []
-
-    def make(size):
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)])
-
-
 IN_PROCESS = """
 import sys
 from minicoil.commands import pipeline

@@ -31,25 +31,6 @@ def open_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A maker of folders on a disk of so many bytes; skipped where nothing may be mounted."""
-    mounted = []
-
-    def make(size):
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(folder)]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("no small disk can be mounted here")
-        mounted.append(folder)
-        return folder
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)])
-
-
 def as_stranger(folder, home, *arguments):
     """A command of a user id that the machine does not know, with this HOME (None: unset)."""
     environment = dict(os.environ)
@@ -140,9 +121,9 @@ LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("targets", "t
 
 
 @pytest.mark.parametrize("stage", ["store", *LATER])
-def test_a_disk_that_fills_up(tiny_run, small_disk, stage):
+def test_a_disk_that_fills_up(tiny_run, full_disk, stage):
     """A stage whose disk is full, also one that maps files into memory, is one line with exit code 2."""
-    disk = small_disk("60m")
+    disk = full_disk("60m")
     folder = copy_before(tiny_run, stage, disk / "run")
     shutil.rmtree(folder / "13_store" / "qdrant", ignore_errors=True)
     with open(disk / "filler", "wb") as f:
@@ -154,11 +135,11 @@ def test_a_disk_that_fills_up(tiny_run, small_disk, stage):
     assert not [line for line in done.stderr.splitlines() if "Kernel died" in line]
 
 
-def test_a_small_folder_for_temporary_files(tiny_run, small_disk, tmp_path):
+def test_a_small_folder_for_temporary_files(tiny_run, full_disk, tmp_path):
     """A search whose temporary collection finds no room ends in one line about TMPDIR, not by a signal."""
     (tmp_path / "texts.txt").write_text("a bat in a cave\nthe bank of the river\n")
     search = ("search", "--model", tiny_run / "23_model", "--documents", tmp_path / "texts.txt", "bat")
-    done = minicoil(*search, env={**os.environ, "TMPDIR": str(small_disk("2m"))})
+    done = minicoil(*search, env={**os.environ, "TMPDIR": str(full_disk("2m"))})
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "TMPDIR" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -143,6 +143,24 @@ def test_the_commands_in_the_how_to_pages_exist():
     assert len(lines) > 10
 
 
+def test_links_of_the_how_to_pages_lead_somewhere():
+    """Links of the how-to pages lead to files of the repository, and on the site to its pages."""
+    pytest.importorskip("nbformat")
+    from build import on_site
+
+    link, chapters = r"\]\((?!https?:|#)([^)#]+)", {path.name for path in (ROOT / "nbs").glob("*.ipynb")}
+    pages, found = sorted((ROOT / "docs" / "howto").glob("*.md")), 0
+    known = {f"../{name}" for name in chapters} | {path.name for path in pages} | {"../benchmarks.md"}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(link, text):
+            assert (page.parent / target).exists(), (page.name, target)
+        on_the_site = re.findall(link, on_site(text))
+        assert set(on_the_site) <= known, page.name
+        found += len(on_the_site)
+    assert found > 8
+
+
 def promises():
     """[(row, file, test, whether the row calls it slow)] of the page of promises; a file holds on."""
     file, found = None, []

@@ -9,11 +9,13 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model
-from minicoil.learning.objectives import OBJECTIVES, apply, load_objective, mean_cosine
+from minicoil.learning.objectives import OBJECTIVES, Objective, apply, load_objective, mean_cosine
+from minicoil.retrieval.benchmark import other_objectives, skipped_objectives
+from minicoil.retrieval.tables import senses_table
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
 from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words
+from minicoil.stages.training import group_words, supplied, word_samples
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,52 @@ def test_memory_bounds_groups():
         len(g) == 1 or len(g) * load_objective("graph").memory(sizes[g[0]], 384, 4) <= 0.5e9 for g in groups
     )
     assert max(map(len, groups)) > 1
+
+
+def means(group):
+    """Encoders that are a constant; the objective of a test."""
+    import torch
+
+    return torch.ones(len(group.samples), group.x.shape[2], group.dim)
+
+
+UNKNOWN_NEED = Objective("unknown_need", means, needs=("neighbours", "moods"))
+KNOWN_NEEDS = Objective("known_needs", means, needs=("targets", "layout"))
+
+
+@pytest.fixture
+def more_objectives(monkeypatch):
+    """Two more lines in the registry: of one nothing makes what it needs, of the other this run can."""
+    monkeypatch.setitem(OBJECTIVES, "unknown_need", f"{__name__}:UNKNOWN_NEED")
+    monkeypatch.setitem(OBJECTIVES, "known_needs", f"{__name__}:KNOWN_NEEDS")
+
+
+def test_an_objective_whose_needs_cannot_be_met_is_left_out(tiny_run, more_objectives):
+    """It does not break the benchmark of a run of another objective, and the reason names what is missing."""
+    run = open_run(tiny_run)
+    assert skipped_objectives(run) == {"unknown_need": "this run has no moods"}
+    found = other_objectives(run, ["graph", "unknown_need", "known_needs"])
+    assert list(found) == ["known_needs"]
+    assert set(found["known_needs"]) == {"bat", "bank"}
+
+
+def test_needs_are_supplied_in_one_place(tiny_run):
+    """What the stages left is kept, what an objective needs is made, and nothing else is."""
+    run = open_run(tiny_run)
+    left = list(word_samples(run))
+    assert all(s.targets is None and s.layout is None for s in left)
+    assert supplied(run, left, "graph") == left
+    made = supplied(run, left, KNOWN_NEEDS)
+    assert [s.layout.shape for s in made] == [(len(s.tokens), run.params.dim) for s in left]
+    assert all(np.allclose(np.linalg.norm(s.targets, axis=1), 1, atol=1e-5) for s in made)
+    assert supplied(run, made, KNOWN_NEEDS) == made
+
+
+def test_the_table_of_senses_names_what_was_left_out():
+    """The reason stands below the table; a table without skipped rows is as it was."""
+    found = {"words": 2, "results": {"minicoil": {"nn1": 0.5, "nn5": 0.5, "auc": 0.5, "mauc": 0.5}}}
+    plain = senses_table(found)
+    skipped = senses_table({**found, "skipped": {"mood objective": "this run has no moods"}})
+    assert skipped.startswith(plain)
+    assert "Skipped: mood objective (this run has no moods)." in skipped
+    assert "Skipped" not in plain

@@ -172,7 +172,8 @@ COLLECTION_NAME = typer.Option(
 
 def check_home(collection: str, documents: str, model: Path) -> None:
     """Refuse a --collection folder that is the documents or the model, or holds one of them."""
-    if collection and "://" not in collection:
+    from minicoil.retrieval.collection import is_server
+    if collection and not is_server(collection):
         for source in (documents, str(model)):
             if same_file(collection, source) or Path(source).exists() and lies_in(source, collection):
                 raise UserError(f"--collection {collection} holds {source}, which is read: name another")

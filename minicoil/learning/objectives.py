@@ -55,7 +55,7 @@ class WordSample:
 
     def required(self, name: str) -> np.ndarray:
         """A field that an objective cannot do without; a `ValueError` names the word that lacks it."""
-        value = getattr(self, name)
+        value = getattr(self, name, None)
         if value is None:
             raise ValueError(f"the sample of {self.word!r} has no {name}, which the objective needs")
         return np.asarray(value)
@@ -93,7 +93,7 @@ class WordGroup:
 
     def has(self, name: str) -> bool:
         """Whether every sample has a field."""
-        return all(getattr(sample, name) is not None for sample in self.samples)
+        return all(getattr(sample, name, None) is not None for sample in self.samples)
 
     def stacked(self, name: str) -> torch.Tensor:
         """One field of every sample as a tensor (words, padded length, d)."""
@@ -101,18 +101,18 @@ class WordGroup:
 
     @functools.cached_property
     def x(self) -> torch.Tensor:
-        """The token embeddings (words, padded length, hidden_size) float32; padding rows are 0."""
+        """`tokens`, stacked: (words, padded length, hidden_size) float32; padding rows are 0."""
         return stack_rows([np.asarray(a, np.float32) for a in self.field("tokens")]).to(self.device)
 
     @property
     def bases(self) -> torch.Tensor:
-        """The encoders (words, hidden_size, dim) that the words had."""
+        """`base`, stacked: the encoders (words, hidden_size, dim) that the words had."""
         import torch
         return torch.as_tensor(np.stack(self.field("base"))).to(self.device)
 
     @property
     def pooled(self) -> torch.Tensor | None:
-        """The covariance (hidden_size, hidden_size) as a tensor."""
+        """`covariance` (hidden_size, hidden_size) as a tensor."""
         import torch
         return None if self.covariance is None else torch.as_tensor(self.covariance).to(self.device)
 
@@ -124,11 +124,12 @@ class Objective:
     Args:
         name: what `--objective` calls it.
         train: a function from a `WordGroup` to encoders (words, hidden_size, dim) float32.
-        needs: fields of `WordSample` that it reads beside the token embeddings.
-        layers: how many of the transformer's last layers a token embedding is the mean of.
-        squares: float32 matrices (n, n) of a word alive at once while it is trained.
+        needs: fields of `WordSample` that it cannot do without, beside the token embeddings.
+        layers: a token embedding is the mean of this many last layers.
+        squares: how many (n, n) float32 matrices training one word holds at the same time.
         bytes_per_number: further bytes that a word takes for each of its numbers.
         constant: which of a word's numbers holds the constant, or None if none does.
+        uses: further fields that it reads where the samples have them.
     """
     name: str
     train: Callable[[WordGroup], torch.Tensor]
@@ -137,11 +138,18 @@ class Objective:
     squares: int = 2
     bytes_per_number: int = 0
     constant: int | None = None
+    uses: tuple[str, ...] = ()
+
+    def reads(self, name: str) -> bool:
+        """Whether it reads a field of `WordSample`, so that a stage should make it."""
+        return name in self.needs + self.uses
 
     def memory(self, n: int, hidden_size: int, dim: int) -> int:
         """Bytes that a word of `n` sentences may take while it is trained."""
         n = padded_length(n)
-        pairs, rows, directions = 4 * self.squares * n**2, 4 * 8 * n * hidden_size, 8 * 10 * hidden_size**2
+        pairs = 4 * self.squares * n**2        # float32, a number for each two sentences
+        rows = 4 * 8 * n * hidden_size         # float32, room for eight copies of the token embeddings
+        directions = 8 * 10 * hidden_size**2   # float64, room for ten covariances, roots, eigenvectors
         return pairs + rows + directions + self.bytes_per_number * dim
 
 # %% ../../nbs/06_objectives.ipynb #95828bfb
@@ -229,7 +237,7 @@ def serving_matrices(x: torch.Tensor, projection: Projection) -> torch.Tensor:
 
     Args:
         x: (words, n, hidden_size) float32 token embeddings, rows of 0 being padding.
-        projection: its constants are in units of the scaled part, whose mean square length is 1.
+        projection: its constants are in a unit, the root mean square length of the output without them.
 
     Returns:
         W (words, hidden_size, dim) float32 with tanh(x W) ≈ ½ · ((x − mean) directions / size + constants).
@@ -239,9 +247,9 @@ def serving_matrices(x: torch.Tensor, projection: Projection) -> torch.Tensor:
     if constants is None:
         constants = torch.zeros(len(x), directions.shape[2], device=x.device, dtype=torch.float64)
     u = one_direction(x)
-    meaning = directions - u[..., None] * (mean[:, None] @ directions)
-    size = mean_length(x.double() @ meaning, real_rows(x).double())
-    return (0.5 * (meaning / size[:, None, None] + u[..., None] * constants[:, None])).float()
+    centred = directions - u[..., None] * (mean[:, None] @ directions)
+    size = mean_length(x.double() @ centred, real_rows(x).double())
+    return (0.5 * (centred / size[:, None, None] + u[..., None] * constants[:, None])).float()
 
 # %% ../../nbs/06_objectives.ipynb #1eb065f6
 def real_rows(x: torch.Tensor) -> torch.Tensor:
@@ -295,13 +303,17 @@ def keep_level(x: np.ndarray, w: np.ndarray, base: np.ndarray) -> np.ndarray:
     import torch
     x, w, base = (a.astype(np.float64) for a in (x, w, base))
     goal, y = mean_cosine(apply(x, base)), apply(x, w)
-    one = one_direction(torch.as_tensor(x)[None])[0].numpy()
-    mean = y.mean(0) / max(np.linalg.norm(y.mean(0)), 1e-9) * np.sqrt(((x @ w) ** 2).sum(1).mean())
+    constant_direction = one_direction(torch.as_tensor(x)[None])[0].numpy()
+    scale = np.sqrt(((x @ w) ** 2).sum(1).mean())    # as long as the numbers are before tanh
+    mean_direction = y.mean(0) / max(np.linalg.norm(y.mean(0)), 1e-9) * scale
     if mean_cosine(y) >= goal:
         return w.astype(np.float32)
-    much = bisect(lambda m: mean_cosine(apply(x, w + m * np.outer(one, mean))) >= goal)
-    w = w + much * np.outer(one, mean)
-    return (w * min(1.0, 0.1 / np.abs(x @ w).max())).astype(np.float32) if much else w.astype(np.float32)
+    shift = np.outer(constant_direction, mean_direction)
+    amount = bisect(lambda m: mean_cosine(apply(x, w + m * shift)) >= goal)
+    w = w + amount * shift
+    if not amount:
+        return w.astype(np.float32)
+    return (w * min(1.0, 0.1 / np.abs(x @ w).max())).astype(np.float32)    # keeps tanh nearly linear
 
 # %% ../../nbs/06_objectives.ipynb #6e6bbd5e
 def bisect(enough: Callable[[float], bool], low: float = 0.0, high: float = 20.0, steps: int = 30) -> float:

@@ -155,5 +155,6 @@ def train_triplet(group: WordGroup) -> torch.Tensor:
 
 
 TRIPLET = Objective(
-    "triplet", train_triplet, needs=("targets", "snippets"), squares=2, bytes_per_number=4 * TRIPLETS * 40,
+    "triplet", train_triplet, needs=("targets",), uses=("snippets",), squares=2,
+    bytes_per_number=4 * TRIPLETS * 40,
 )

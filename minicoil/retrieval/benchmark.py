@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MIXES', 'SYSTEMS', 'check_benchmark', 'ranked', 'rankings', 'Read', 'read_for', 'own_scores', 'benchmark_retrieval',
            'extremes', 'rarity', 'explain_extremes', 'moved_most', 'explain_change', 'collection_names', 'macro_gains',
-           'save_retrieval', 'benchmark_collections', 'other_objectives', 'objective_row', 'bundle_results',
-           'benchmark_run']
+           'save_retrieval', 'benchmark_collections', 'other_objectives', 'skipped_objectives', 'objective_row',
+           'bundle_results', 'benchmark_run']
 
 # %% ../../nbs/33_benchmark.ipynb #7cc7aa10
 import os
@@ -248,15 +248,24 @@ def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Pat
 
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def other_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, dict[str, np.ndarray]]:
-    "{objective: {word: encoder}} of a run's words under the objectives that are not its own"
+    "{objective: {word: encoder}} of a run's words, under other objectives than its own, without skipped ones"
     from minicoil.stages.training import complete_sample, train_word, word_samples
     params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
-    found: dict[str, dict] = {name: {} for name in objectives if name != params.objective}
+    skipped = {params.objective, *skipped_objectives(run, objectives)}
+    found: dict[str, dict] = {name: {} for name in objectives if name not in skipped}
     for sample in word_samples(run):
-        sample = complete_sample(run, sample)
+        sample = complete_sample(run, sample, found)
         for name in found:
             found[name][sample.word] = train_word(sample, name, params.dim, pooled, params.seed)
     return found
+
+# %% ../../nbs/33_benchmark.ipynb #f6cbfb28
+def skipped_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, str]:
+    "{objective: why} of those that are not the run's own and cannot be trained from what it has"
+    from minicoil.stages.training import unmet_needs, word_samples
+    sample = next(word_samples(run))
+    unmet = {name: unmet_needs(sample, name) for name in objectives if name != run.params.objective}
+    return {name: f"this run has no {' and no '.join(lacking)}" for name, lacking in unmet.items() if lacking}
 
 # %% ../../nbs/33_benchmark.ipynb #c622baf9
 def objective_row(name: str, own: str) -> str:
@@ -269,10 +278,13 @@ def objective_row(name: str, own: str) -> str:
 # %% ../../nbs/33_benchmark.ipynb #b300d75c
 def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
     "Both benchmarks on the bundle; the other objectives only for a run of at most `most_words` words"
-    extra = None
+    extra, skipped, own = None, {}, run.params.objective
     if len(model.words) <= most_words:
-        extra = {objective_row(name, run.params.objective): w for name, w in other_objectives(run).items()}
+        extra = {objective_row(name, own): w for name, w in other_objectives(run).items()}
+        skipped = {objective_row(name, own): why for name, why in skipped_objectives(run).items()}
     senses = benchmark_senses(model, DATA / "sentences.jsonl", extra) | {"data": "demo"}
+    if skipped:
+        senses["skipped"] = skipped
     results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo")}
     return {name: part | {"model": "23_model"} for name, part in results.items()}
 

@@ -6,7 +6,8 @@
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
            'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'is_name',
            'check_name', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection',
-           'prepare_collection', 'server_query', 'server_client', 'Server', 'check_address', 'open_collection']
+           'prepare_collection', 'server_query', 'server_client', 'Server', 'is_server', 'check_address',
+           'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 import re
@@ -75,19 +76,28 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
 
 # %% ../../nbs/28_collection.ipynb #86001166
 class EngineCalls:
-    "What differs from engine to engine; `Embedded` and `Server` say how each is called"
+    """
+    What differs from engine to engine; `Embedded` and `Server` say how each is called. The contract:
+
+    - A point has the vectors `dense` and `minicoil`, or none, and a whole number up to 2**56.
+    - `query` sees only our points. It gives objects with `id` (the number), `payload`, `score`, best first.
+    - A score by `minicoil` is the scalar product with each word's IDF in it: `engine_idf` divides by the
+      product. The record, a point without vectors, counts for no IDF.
+    - Fusion is reciprocal rank fusion with `RRF_K`, of lists of `DEPTH` points at least.
+    - A call that is repeated changes nothing.
+    """
 
     def page(self, which: str, offset: Any = None, limit: int = 10_000,
              fields: Iterable[str] = ()) -> tuple[list[Point], Any]:
-        "Points that are `ours`, `others` or `strange`, with these fields, and the offset of the next page"
+        "Points that are `ours`, `others` or `strange`, with these fields; the next page's offset or None"
         raise NotImplementedError
 
     def look_up(self, numbers: list[int]) -> list[Point]:
-        "The points with these numbers that are there, with their sparse vectors"
+        "The points with these numbers that are there, anybody's, with payloads and sparse vectors"
         raise NotImplementedError
 
     def mark_others(self) -> None:
-        "Mark every point"
+        "Mark every point that has no mark; its other fields stay"
         raise NotImplementedError
 
     def drop(self, numbers: Iterable[int]) -> None:
@@ -95,11 +105,11 @@ class EngineCalls:
         raise NotImplementedError
 
     def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
-        "Put points (number, payload, vectors)"
+        "Insert points (number, payload, vectors), or replace those with the same numbers"
         raise NotImplementedError
 
     def query(self, vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> list:
-        "Our points nearest by {using: vector}, fused or by a single one"
+        "Our points nearest by {using: vector}, fused or by a single one, best first; see the contract"
         raise NotImplementedError
 
     def close(self) -> None:
@@ -371,12 +381,17 @@ class Server(Home):
 SERVERS = ("http://", "https://", ":memory:")
 
 
+def is_server(where: str | Path) -> bool:
+    "Whether a collection's place is a server; any other place is a folder"
+    return str(where).startswith(SERVERS)
+
+
 def check_address(where: str) -> None:
     "Raise a `UserError` for an address that is not one of a server, or a folder with its name would be made"
-    if not where.startswith(SERVERS) and ("://" in where or re.fullmatch(r"[\w.-]+:\d+", where)):
+    if not is_server(where) and ("://" in where or re.fullmatch(r"[\w.-]+:\d+", where)):
         raise UserError(f"{where} is not an address of a Qdrant server: it looks like http://localhost:6333")
 
-
+# %% ../../nbs/28_collection.ipynb #3d4f8b15
 @contextmanager
 def open_collection(where: str | Path, width: int | None = None, name: str | None = None,
                     client: Any = None) -> Iterator[Home]:
@@ -398,7 +413,7 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
     """
     check_name(name)
     check_address(str(where))
-    server = str(where).startswith(SERVERS)
+    server = is_server(where)
     home: Home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
     try:
         yield home

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'MOST_HITS', 'EXAMPLE_QUERIES', 'Hit', 'check_search', 'query_vectors', 'hits_of', 'mixed', 'search', 'Part',
-           'parts_of', 'product', 'engine_idf', 'Explained', 'explain_hits', 'describe', 'inverse_document_frequencies',
-           'search_documents', 'example_hit', 'steady', 'try_search', 'draw_row', 'draw_explanation']
+           'known_parts', 'unknown_parts', 'parts_of', 'product', 'engine_idf', 'Explained', 'explain_hits', 'describe',
+           'inverse_document_frequencies', 'search_documents', 'example_hit', 'steady', 'try_search', 'draw_row',
+           'draw_explanation']
 
 # %% ../../nbs/32_search.ipynb #abd89091
 import tempfile
@@ -106,8 +107,9 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
         return []
     if using == "mix":
         return mixed(home, vectors, limit, {"dense": weight, "minicoil": 1 - weight})
-    fused = using == "hybrid"
-    return hits_of(home.fused(vectors, limit) if fused else home.nearest(vectors[using], using, limit))
+    if using == "hybrid":
+        return hits_of(home.fused(vectors, limit))
+    return hits_of(home.nearest(vectors[using], using, limit))
 
 # %% ../../nbs/32_search.ipynb #adacfad8
 class Part(NamedTuple):
@@ -116,14 +118,29 @@ class Part(NamedTuple):
     probe: SparseEmbedding
 
 
+def known_parts(model: Any, asked: ReadQuery) -> dict[str, SparseEmbedding]:
+    "{word: its numbers in the query} of a query's known words"
+    values, found = asked.vector.as_dict(), {}
+    for w in asked.reading.counts:
+        indexes = range(w * model.dim, (w + 1) * model.dim)  # word w has dim of them; w begins at 1
+        numbers = [values.get(i, 0.0) for i in indexes]
+        found[model.words[w - 1]] = SparseEmbedding(np.array(indexes, np.int32), np.array(numbers))
+    return found
+
+
+def unknown_parts(model: Any, asked: ReadQuery) -> dict[str, SparseEmbedding]:
+    "{stem: the number 1} of a query's unknown words"
+    one, found = np.array([1.0]), {}
+    for stem in asked.reading.stems:
+        index = unknown_index(stem, model.shift)  # a hash of the stem, behind the indexes of known words
+        found[stem] = SparseEmbedding(np.array([index], np.int32), one)
+    return found
+
+# %% ../../nbs/32_search.ipynb #d3b1234c
 def parts_of(model: Any, asked: ReadQuery) -> list[Part]:
     "A `Part` for each word of a query"
-    values, dim = asked.vector.as_dict(), model.dim
-    known = {model.words[w - 1]: range(w * dim, (w + 1) * dim) for w in asked.reading.counts}
-    parts = {word: {i: values.get(i, 0.0) for i in indexes} for word, indexes in known.items()}
-    parts |= {stem: {unknown_index(stem, model.shift): 1.0} for stem in asked.reading.stems}
-    return [Part(word, SparseEmbedding(np.array(list(part), np.int32), np.array(list(part.values()))))
-            for word, part in parts.items()]
+    probes = {**known_parts(model, asked), **unknown_parts(model, asked)}
+    return [Part(word, probe) for word, probe in probes.items()]
 
 
 def product(a: SparseEmbedding, b: SparseEmbedding) -> float:

@@ -121,7 +121,10 @@ def senses_table(found: dict) -> str:
     verdict = f"Not beaten: {better}." if better else (
         "miniCOIL is above every other method of as many numbers, in 1NN and mAUC.")
     title = f"## Senses: {found['words']} words, held-back sentences"
-    return "\n".join([title, "", *table(["1NN", "5NN", "AUC", "mAUC"], rows), "", verdict, ""]) + "\n"
+    lines = [title, "", *table(["1NN", "5NN", "AUC", "mAUC"], rows), "", verdict, ""]
+    for name, why in found.get("skipped", {}).items():
+        lines += [f"Skipped: {row_name(name)} ({why}).", ""]
+    return "\n".join(lines) + "\n"
 
 
 def results_table(results: dict) -> str:

@@ -34,7 +34,7 @@ from ..text.normalize import normalize_text
 
 # %% ../../nbs/04_blocks.ipynb #c466208e
 def whole_number(name: str, value: Any, least: int) -> int:
-    "`value` as an int; a `UserError` if it is no whole number from `least` up"
+    "`value` as an int; a `UserError` if it is not a whole number from `least` up"
     try:
         number = operator.index(value)
     except TypeError:
@@ -45,7 +45,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 # %% ../../nbs/04_blocks.ipynb #cdc83f31
 def number_between(name: str, value: Any, low: float, high: float) -> float:
-    "`value` as a float; a `UserError` if it is no number from `low` to `high`"
+    "`value` as a float; a `UserError` if it is not a number from `low` to `high`"
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -128,7 +128,7 @@ DIED = "a process that embeds texts died, perhaps for want of memory: use a smal
 def parallel_passes(model: Opened, blocks: Iterator[list[str]], options: PassOptions,
                     processes: int) -> Iterator[Passed]:
     "The `Passed` of each text, in order, from other processes"
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # multiprocessing's own sign
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set by multiprocessing
         raise SystemExit(1)  # this is a new process that runs a script without a guard
     context, waiting = multiprocessing.get_context("spawn"), deque[Future[list[Passed]]]()
     started = context.Event()

@@ -60,12 +60,14 @@ Found = dict[int, float]  # {index: value} of a document
 def known_matches(model: Opened, query: ReadQuery, found: Found) -> Iterator[tuple[str, float, float]]:
     "(word, BM25 weight, similarity) of the vocabulary words that a query shares with a document"
     asked, dim = query.vector.as_dict(), model.weights.shape[2]
-    for w in query.reading.counts:
-        if w * dim in found:
-            at = range(w * dim, (w + 1) * dim)
-            mine, theirs = (np.array([vector.get(i, 0.0) for i in at]) for vector in (asked, found))
+    for word_id in query.reading.counts:
+        if word_id * dim in found:
+            indexes = range(word_id * dim, (word_id + 1) * dim)
+            mine = np.array([asked.get(i, 0.0) for i in indexes])
+            theirs = np.array([found.get(i, 0.0) for i in indexes])
             bm25 = float(np.linalg.norm(theirs))
-            yield model.words[w - 1], bm25, float(mine @ theirs) / max(bm25, 1e-9)
+            word = model.words[word_id - 1]  # ids start at 1
+            yield word, bm25, float(mine @ theirs) / max(bm25, 1e-9)
 
 # %% ../../nbs/04_explanations.ipynb #a8ee38de
 def unknown_matches(model: Opened, query: ReadQuery, found: Found) -> Iterator[tuple[str, float]]:

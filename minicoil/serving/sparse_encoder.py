@@ -47,7 +47,8 @@ def column_name(model: MiniCOIL, column: int) -> str:
     first = first_bucket(model)
     if column >= first:
         return f"#{column - first}"
-    return f"{model.words[column // model.dim - 1]}:{column % model.dim}"
+    word_id, number = divmod(column, model.dim)
+    return f"{model.words[word_id - 1]}:{number}"  # ids start at 1
 
 
 def named_columns(model: MiniCOIL) -> SimpleNamespace:
@@ -145,7 +146,7 @@ class MiniCOILModule(InputModule):
         return {**features, "sentence_embedding": made if max_active_dims is None else made.to_dense()}
 
     @property
-    def tokenizer(self) -> Any:  # type: ignore[override]  # what is asked of it is this alone
+    def tokenizer(self) -> Any:  # type: ignore[override]  # only column names are asked of it
         "What `SparseEncoder.decode` asks for the names of columns, see `column_name`"
         return named_columns(self.model)
 

@@ -80,17 +80,18 @@ class FormSum:
 
 # %% ../../nbs/08_windows.ipynb #a3493594
 def pack_forms(found: list[dict[str, FormSum]], dense: np.ndarray, hidden_size: int) -> Forms:
-    "`Forms` of {form: its sum}, a dict for each text; it is emptied, as the sums take twice the table's room"
+    "`Forms` of {form: its sum}, a dict for each text; the dicts are emptied to save memory"
     numbers: dict[str, int] = {}
     rows = []
-    for i, forms in enumerate(found):
-        for form, s in forms.items():
-            rows.append((i, numbers.setdefault(form, len(numbers)), s.count, s.size))
-    vectors, k = np.empty((len(rows), hidden_size), np.float16), 0
+    for text, forms in enumerate(found):
+        for form, gathered in forms.items():
+            number = numbers.setdefault(form, len(numbers))
+            rows.append((text, number, gathered.count, gathered.size))
+    vectors, row = np.empty((len(rows), hidden_size), np.float16), 0
     for forms in found:
-        for s in forms.values():
-            vectors[k] = s.total / s.size
-            k += 1
+        for gathered in forms.values():
+            vectors[row] = gathered.total / gathered.size
+            row += 1
         forms.clear()
     table = np.array(rows, np.int32).reshape(-1, 4)
     columns = [np.ascontiguousarray(column) for column in table.T]
@@ -103,11 +104,11 @@ def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
     found: list[dict[str, FormSum]] = [{} for _ in texts]
     dense: list[Any] = [0.0] * len(texts)
     for window in window_passes(model, window_rows(model, texts), title=title):
-        ends = pieces.spans(window.ids).tolist()
-        for a, b in zip(ends[:-1], ends[1:]):
-            form = pieces.glue(window.ids[a:b])
+        bounds = pieces.spans(window.ids).tolist()
+        for start, end in zip(bounds[:-1], bounds[1:]):
+            form = pieces.glue(window.ids[start:end])
             if look_up(form) != (0, ()):
-                found[window.text].setdefault(form, FormSum()).add(window.tokens[a:b])
+                found[window.text].setdefault(form, FormSum()).add(window.tokens[start:end])
         dense[window.text] = dense[window.text] + len(window.ids) * window.sentence
     return pack_forms(found, unit_rows(np.array(dense, np.float32)), model.weights.shape[1])
 

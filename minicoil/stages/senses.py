@@ -55,7 +55,8 @@ def word_targets(run: Run, drawn: Sequence[tuple[int, np.ndarray]]) -> Iterator[
         drawn: for each word its number in the run, from 0, and its sentence ids (n,).
     """
     numbers = [np.full(len(ids), index + 1, np.int64) for index, ids in drawn]
-    pairs = np.concatenate([np.stack(columns, axis=1) for columns in zip(numbers, (ids for _, ids in drawn))])
+    sentences = np.concatenate([ids for _, ids in drawn])
+    pairs = np.stack([np.concatenate(numbers), sentences], axis=1)
     contexts, tokens = gather_pairs(run, pairs, "contexts"), gather_pairs(run, pairs, "tokens")
     ends = np.cumsum([len(ids) for _, ids in drawn])
     for end, (_, ids) in zip(ends, drawn):
@@ -67,7 +68,7 @@ NEIGHBOURS = 30
 
 
 def cosine_distances(targets: np.ndarray) -> np.ndarray:
-    """Distances 1 − cosine (n, n) float32 of centred targets (n, d), exactly 0 on the diagonal."""
+    """Distances 1 − cosine (n, n) float32 of targets (n, d) after centring, exactly 0 on the diagonal."""
     x = centred_units(targets).astype(np.float32)
     distances = np.clip(1 - x @ x.T, 0, 2)
     np.fill_diagonal(distances, 0)
@@ -221,7 +222,7 @@ def save_senses(run: Run, number: int, found: Sequence[WordSenses]) -> None:
 
 def layout_dim(run: Run) -> int:
     """Dimensions of the layout that the run's objective learns, 0 if it learns none."""
-    return run.params.dim if "layout" in load_objective(run.params.objective).needs else 0
+    return run.params.dim if load_objective(run.params.objective).reads("layout") else 0
 
 # %% ../../nbs/20_senses.ipynb #4ab23183
 WORDS_PER_SHARD = 250

@@ -175,7 +175,7 @@ class TokenSources(NamedTuple):
 def token_sources(run: Run, pairs: np.ndarray) -> TokenSources:
     """Encode what stage 12 has not: all pairs for another input model, and snippets if they are needed."""
     same = run.params.target_model == run.params.input_model
-    wanted = "snippets" in load_objective(run.params.objective).needs
+    wanted = load_objective(run.params.objective).reads("snippets")
     return TokenSources(
         None if same else encode_drawn(run, pairs), encode_drawn(run, pairs, SNIPPET) if wanted else None,
     )

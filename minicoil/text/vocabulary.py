@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LANGUAGES', 'VOCAB_FILE', 'STOP_FILE', 'stemmer', 'listed_stop_words', 'without_accents', 'stop_words',
-           'why_unusable', 'ReadWords', 'read_words', 'shorten', 'punctuation', 'between_words', 'LookedUp',
-           'check_mapping', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms', 'vocabulary_of_stems',
-           'save_vocabulary', 'checked_words', 'load_vocabulary']
+           'why_unusable', 'ReadWords', 'unusable_forms', 'read_words', 'shorten', 'punctuation', 'between_words',
+           'LookedUp', 'check_mapping', 'Vocabulary', 'positions', 'make_vocabulary', 'lost_forms',
+           'vocabulary_of_stems', 'save_vocabulary', 'check_texts', 'load_vocabulary']
 
 # %% ../../nbs/01_vocabulary.ipynb #1a9ffa32
 import functools
@@ -40,6 +40,7 @@ def stemmer(language: str = "english") -> SnowballStemmer:
 def listed_stop_words(language: str) -> Iterable[str]:
     "A language's stop words as bm25s or, where it has none, stop-words lists them"
     from bm25s import stopwords
+    # NLTK's 179 English words have this name in bm25s; its STOPWORDS_EN has only 33
     name = "STOPWORDS_EN_PLUS" if language == "english" else f"STOPWORDS_{language.upper()}"
     if hasattr(stopwords, name):
         return getattr(stopwords, name)
@@ -82,6 +83,13 @@ class ReadWords(NamedTuple):
     usable: dict[str, list[str]]
     unusable: dict[str, str]
 
+# %% ../../nbs/01_vocabulary.ipynb #43dfd808
+def unusable_forms(word: str, parts: Sequence[str], found: Sequence[Sequence[str]],
+                   language: str) -> dict[str, str]:
+    "{word/form: reason} of the extra forms `parts` that the tokenizer does not read as one word each"
+    return {shorten(f"{word}/{part}"): why_unusable(part, read, language)
+            for part, read in zip(parts, found) if part and len(read) != 1}
+
 # %% ../../nbs/01_vocabulary.ipynb #afba6215
 def read_words(words: Iterable[str], language: str, pieces: WordPieces) -> ReadWords:
     "The `ReadWords` of wishes such as `bat` or `mouse/mice`"
@@ -95,7 +103,9 @@ def read_words(words: Iterable[str], language: str, pieces: WordPieces) -> ReadW
         if reason:
             unusable[shorten(wish)] = reason
         else:
-            usable.setdefault(parts[0], set()).update(form[0] for form in forms if len(form) == 1)
+            single = [form[0] for form in forms if len(form) == 1]
+            usable.setdefault(parts[0], set()).update(single)
+            unusable |= unusable_forms(parts[0], parts[1:], forms[1:], language)
     return ReadWords({word: sorted(forms - {word}) for word, forms in usable.items()}, unusable)
 
 
@@ -220,8 +230,8 @@ def save_vocabulary(folder: str | Path, vocabulary: Vocabulary) -> None:
     write_bytes(Path(folder) / STOP_FILE, "\n".join(sorted(vocabulary.stop_words)).encode())
 
 
-def checked_words(words: list) -> list[str]:
-    "A list of different words; a `ValueError` or `TypeError` if it is anything else"
+def check_texts(words: list) -> list[str]:
+    "A list of different texts; a `ValueError` or `TypeError` if it is anything else"
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise TypeError("not a list of words")
     if len(set(words)) != len(words):
@@ -234,8 +244,8 @@ def load_vocabulary(folder: str | Path, language: str = "english") -> Vocabulary
     path = Path(folder) / VOCAB_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        words, mapping = checked_words(data["vocab"]), data["stem_mapping"]
-        checked_words(list(dict.fromkeys(mapping.values())))
+        words, mapping = check_texts(data["vocab"]), data["stem_mapping"]
+        check_texts(list(dict.fromkeys(mapping.values())))
         stops = frozenset((Path(folder) / STOP_FILE).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         needs = f"{path.name} and {STOP_FILE} are needed ({type(e).__name__})"

@@ -27,7 +27,7 @@ from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows
 from minicoil.stages.sentences import trained_words
-from minicoil.stages.training import group_words, word_samples
+from minicoil.stages.training import group_words, supplied, word_samples
 from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
 from minicoil.text.vocabulary import make_vocabulary
@@ -64,7 +64,8 @@ def train_all(run, needed):
             w = np.zeros((len(samples), hidden_size, dim), np.float32)
             for group in group_words(sizes, hidden_size, dim, objective):
                 at = [mine[k] for k in group]
-                w[at] = train_group(objective, [samples[i] for i in at], dim, pooled)
+                chosen = supplied(run, [samples[i] for i in at], objective)
+                w[at] = train_group(objective, chosen, dim, pooled)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 

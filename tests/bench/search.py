@@ -33,7 +33,7 @@ from minicoil.retrieval.rivals import outside_scores
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
-from minicoil.stages.training import group_words, word_samples
+from minicoil.stages.training import group_words, supplied, word_samples
 
 ORDINARY = (
     "cranfield",
@@ -80,7 +80,7 @@ def train_ways(run, needed, ways=WAYS, bases=None):
                 chosen, at = [samples[i] for i in group], [numbers[i] for i in group]
                 if bases:
                     chosen = [replace(s, base=bases[way][i]) for s, i in zip(chosen, at)]
-                found[way][at] = train_group(objective, chosen, dim, pooled)
+                found[way][at] = train_group(objective, supplied(run, chosen, objective), dim, pooled)
     return found
 
 
