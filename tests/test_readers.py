@@ -1,5 +1,6 @@
 """Which files are read: a folder of any layout, names, links and encodings gives a listing or one line."""
 import gzip
+import json
 import os
 import re
 import socket
@@ -269,3 +270,16 @@ def test_letters_of_another_form(written, plain):
     """Full-width letters, ligatures, soft hyphens and spaces of any kind are read as what they mean."""
     assert normalize_text(written) == plain
     assert normalize_with_offsets(written).span(0, len(plain)) == (0, len(written))
+
+
+def test_a_document_keeps_its_own_id(tmp_path):
+    """JSON lines with `_id` or `id` are found by it; an id that comes twice loses nothing."""
+    rows = [{"id": "bank-1", "text": "river"}, {"_id": 7, "text": "money"}, {"text": "no id"}]
+    path = tmp_path / "docs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = [("bank-1", "river"), ("7", "money"), ("docs.jsonl:3", "no id")]
+    assert read_collection(path) == found
+    path.write_text("\n".join(map(json.dumps, [{"id": "new", "text": "first"}, *rows[:2]])))
+    assert read_collection(path) == [("new", "first"), *found[:2]]
+    (tmp_path / "more.jsonl").write_text(json.dumps({"id": 7, "text": "another"}))
+    assert ("more.jsonl:1", "another") in read_collection(tmp_path)

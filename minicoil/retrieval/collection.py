@@ -197,14 +197,20 @@ WAIT = 60.0  # seconds that a second search waits for the first
 
 @contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
-    "Make the folder if it is missing, and hold it for this process"
+    "Make the folder if it is missing, and hold it for this process; a refused folder keeps no lock of ours"
+    fresh = not (folder / LOCK).exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LOCK).touch()
     except OSError as e:
         raise UserError(f"the collection's folder {folder} cannot be written: {e.strerror}") from None
-    with locked(folder / LOCK, f"the collection {folder} is in use by another search", WAIT):
-        yield
+    try:
+        with locked(folder / LOCK, f"the collection {folder} is in use by another search", WAIT):
+            yield
+    except UserError:
+        if fresh:
+            (folder / LOCK).unlink(missing_ok=True)
+        raise
 
 # %% ../../nbs/28_collection.ipynb #4653c1ff
 def is_name(name: str) -> bool:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SKIP_OPTION', 'READ_ERRORS', 'LONGEST_TEXT', 'BROKEN_TAR', 'BadInput', 'MeteredFile', 'open_bytes', 'how_to_convert',
-           'decoded_lines', 'numbered_lines', 'whole_text', 'writable', 'json_documents', 'parquet_documents',
-           'parquet_rows', 'tar_documents', 'member_bytes', 'inner_documents', 'text_document', 'read_documents']
+           'decoded_lines', 'numbered_lines', 'whole_text', 'writable', 'Row', 'own_id', 'json_rows',
+           'parquet_documents', 'parquet_rows', 'tar_documents', 'member_bytes', 'inner_documents', 'text_document',
+           'read_rows', 'read_documents']
 
 # %% ../../nbs/02_formats.ipynb #76bd5da8
 import gzip
@@ -20,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..runs.files import UserError, bounded_lines
 from .folders import file_format, shown
@@ -135,14 +136,30 @@ def writable(text: str) -> str:
     "The text with ? for halves of surrogate pairs, which JSON can spell and UTF-8 cannot hold"
     return text.encode("utf-8", "replace").decode()
 
+# %% ../../nbs/02_formats.ipynb #52741714
+class Row(NamedTuple):
+    "A document of a file, and the id that it gives itself, if any"
+
+    text: str
+    own_id: str | None = None
+
+
+def own_id(line: dict) -> str | None:
+    "The id that a line of JSON gives its document: a text or a whole number in `_id` or `id`"
+    for value in (line.get("_id"), line.get("id")):
+        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
+            return writable(str(value))
+    return None
+
 # %% ../../nbs/02_formats.ipynb #1ea8b047
-def json_documents(
+def json_rows(
     path: str | Path, text_field: str, bad: BadInput, meter: Callable | None = None
-) -> Iterator[str]:
-    "The texts in one field of a file of JSON lines"
+) -> Iterator[Row]:
+    "The documents in one field of a file of JSON lines, with their own ids"
     for number, line in numbered_lines(path, bad, meter):
         try:
-            text = json.loads(line)[text_field]
+            found = json.loads(line)
+            text = found[text_field]
             if not isinstance(text, str):
                 raise TypeError(f"{text_field} is not a text")
         except (ValueError, KeyError, TypeError, RecursionError) as e:
@@ -150,7 +167,7 @@ def json_documents(
             message = f"{place} has no text in {field} ({type(e).__name__})"
             bad.found(message, "fix it, or choose the field with --text-field")
             continue
-        yield writable(text)
+        yield Row(writable(text), own_id(found))
 
 # %% ../../nbs/02_formats.ipynb #54548c0a
 def parquet_documents(
@@ -232,6 +249,23 @@ def text_document(name: str, raw: bytes, bad: BadInput) -> Iterator[str]:
     except UnicodeDecodeError as e:
         bad.found(f"{name} is not UTF-8 ({e.reason} at byte {e.start})", "convert it to UTF-8")
 
+# %% ../../nbs/02_formats.ipynb #8a4c273c
+def read_rows(
+    path: str | Path, text_field: str, bad: BadInput, meter: Callable | None = None
+) -> Iterator[Row]:
+    "The documents of one file of any format, with their own ids where the format has them"
+    kind = file_format(path).kind
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        bad.found(f"{shown(path)} cannot be read: you lack the permission", "change that")
+    elif kind == ".jsonl":
+        yield from json_rows(path, text_field, bad, meter)
+    elif kind == ".parquet":
+        yield from map(Row, parquet_documents(path, text_field, bad, meter))
+    elif kind == ".txt":
+        yield from (Row(line) for _, line in numbered_lines(path, bad, meter))
+    else:
+        yield from map(Row, tar_documents(path, bad, meter))
+
 # %% ../../nbs/02_formats.ipynb #574510ff
 def read_documents(
     path: str | Path, text_field: str = "text", on_bad_input: str = "fail",
@@ -253,14 +287,5 @@ def read_documents(
         UserError: names the file and the line that cannot be read.
     """
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
-    kind = file_format(path).kind
-    if os.path.exists(path) and not os.access(path, os.R_OK):
-        bad.found(f"{shown(path)} cannot be read: you lack the permission", "change that")
-    elif kind == ".parquet":
-        yield from parquet_documents(path, text_field, bad, meter)
-    elif kind == ".jsonl":
-        yield from json_documents(path, text_field, bad, meter)
-    elif kind == ".txt":
-        yield from (line for _, line in numbered_lines(path, bad, meter))
-    else:
-        yield from tar_documents(path, bad, meter)
+    for row in read_rows(path, text_field, bad, meter):
+        yield row.text

@@ -27,7 +27,14 @@ from minicoil.text.folders import (
     list_folder,
     shown,
 )
-from .formats import BadInput, numbered_lines, read_documents, whole_text, writable
+from minicoil.text.formats import (
+    BadInput,
+    numbered_lines,
+    read_documents,
+    read_rows,
+    whole_text,
+    writable,
+)
 
 # %% ../../nbs/02_readers.ipynb #4b7f2e3c
 def sense_row(row: dict) -> dict:
@@ -164,7 +171,7 @@ def find_files(corpus: Iterable[str | Path], tell: Callable[[str], object] | Non
 
 # %% ../../nbs/02_readers.ipynb #4b431e90
 class NamedDocument(NamedTuple):
-    "A document to search: its `name` is the path below the folder, with `:number` where a file has several"
+    "A document to search: `name` is its own id, or the path below the folder, with `:number` of several"
 
     name: str
     text: str
@@ -176,14 +183,16 @@ def named_documents(
 ) -> Iterator[NamedDocument]:
     "The documents of a file or folder, as search takes them, see `documents` and `find_files`"
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
-    in_folder = os.path.isdir(source)
+    in_folder, seen = os.path.isdir(source), set()
     for file in files_of(source, tell):
         name = shown(file.relative_to(source) if in_folder else file.name)
         if in_folder and file_format(file).kind == ".txt":
             yield NamedDocument(name, whole_text(file, bad))
         else:
-            for number, text in enumerate(read_documents(file, text_field, bad.mode, bad.skipped), 1):
-                yield NamedDocument(f"{name}:{number}", text)
+            for number, row in enumerate(read_rows(file, text_field, bad), 1):
+                own = None if row.own_id in seen else row.own_id
+                seen.add(own)
+                yield NamedDocument(own or f"{name}:{number}", row.text)
 
 # %% ../../nbs/02_readers.ipynb #77aee497
 class FileMeter:
