@@ -56,7 +56,7 @@ def bm25s_tokens(model: Any, texts: list[str]) -> list[list[str]]:
     "Each text's tokens, by bm25s with our stop words and stemmer"
     import bm25s
 
-    def stems(words):
+    def stems(words: list[str]) -> list[str]:
         return [model.vocabulary.stemmer.stem_word(word) for word in words]
 
     stop_words = sorted(model.vocabulary.stop_words)

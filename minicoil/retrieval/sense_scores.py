@@ -103,7 +103,7 @@ def reductions(train: np.ndarray, senses: np.ndarray, dim: int, seed: int = 0) -
     most = min(dim, len(set(senses)) - 1)
     lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=most).fit(train, senses)
 
-    def with_labels(x):
+    def with_labels(x: np.ndarray) -> np.ndarray:
         return np.c_[lda.transform(x), np.full(len(x), 1e-3)]
 
     return {"pca": lambda x: (x - mean) @ axes, "random": lambda x: x @ chance, "lda_labels": with_labels}

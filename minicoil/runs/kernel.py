@@ -30,7 +30,9 @@ def kernel_manager(ended: Callable[[int], None]) -> type:
         async def _async_is_alive(self):
             alive = await super()._async_is_alive()
             if not alive and self.provisioner and self.provisioner.has_process:
-                ended(await self.provisioner.poll())
+                code = await self.provisioner.poll()
+                if code is not None:
+                    ended(code)
             return alive
 
     return RunningPython

@@ -12,7 +12,7 @@ __all__ = ['REMEMBERED', 'INT32_MAX', 'GAP', 'Encoders', 'WordVectors', 'Reading
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -87,7 +87,9 @@ def join_readings(windows: Iterable[Reading], vocabulary: Vocabulary) -> Reading
     return settle(whole, vocabulary)
 
 # %% ../../nbs/03_sparse.ipynb #59f9a564
-def bm25_weight(count, length, k: float = 1.2, b: float = 0.75, avg_len: float = 150.0):
+def bm25_weight(
+    count: Any, length: Any, k: float = 1.2, b: float = 0.75, avg_len: float = 150.0
+) -> Any:
     """BM25's weight of a word, without IDF (Robertson & Zaragoza 2009, eq. 3.15).
 
     Args:
@@ -107,7 +109,7 @@ def bm25_weight(count, length, k: float = 1.2, b: float = 0.75, avg_len: float =
     return count * (k + 1) / (count + k * (1 - b + b * length / avg_len))
 
 # %% ../../nbs/03_sparse.ipynb #4012223f
-def idf(containing, documents: int):
+def idf(containing: Any, documents: int) -> Any:
     """Inverse document frequency by Qdrant's formula (Robertson & Zaragoza 2009, eq. 3.3, kept above 0).
 
     Args:
@@ -153,7 +155,7 @@ class Int8Encoders:
     def shape(self) -> tuple[int, ...]:
         return self.numbers.shape
 
-    def __getitem__(self, ids) -> np.ndarray:
+    def __getitem__(self, ids: Any) -> np.ndarray:
         return self.numbers[ids] * self.scales[ids][..., None, :]
 
 
