@@ -1,1 +1,2 @@
-"""What an encoder learns: one module an objective, as batched linear algebra. May import from serving, text and runs."""
+"""What an encoder learns: one module an objective, as batched linear algebra. May import from serving,
+text and runs."""
