@@ -126,8 +126,6 @@ def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], docu
     if not named & there:
         raise UserError(f"{folder}: no document that qrels/test.tsv names is in corpus.jsonl: "
                         "put the documents and judgements of one collection there")
-    if not any(judged[q][d] > 0 for q in asked & judged.keys() for d in judged[q]):
-        raise UserError(f"{folder}: no document is judged relevant: no grade in qrels/test.tsv is above 0")
     names = list(dict.fromkeys(d for of_query in judged.values() for d in of_query))
     lost = [missing("documents", "corpus.jsonl", names, there)]
     lost.append(missing("queries", "queries.jsonl", list(judged), asked))
