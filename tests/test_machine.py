@@ -135,7 +135,6 @@ def test_a_disk_that_fills_up(tiny_run, full_disk, stage):
     assert not [line for line in done.stderr.splitlines() if "Kernel died" in line]
 
 
-@pytest.mark.xfail(reason="a bus error again where room ends while the engine grows its files")
 def test_a_small_folder_for_temporary_files(tiny_run, full_disk, tmp_path):
     """A search whose temporary collection finds no room ends in one line about TMPDIR, not by a signal."""
     (tmp_path / "texts.txt").write_text("a bat in a cave\nthe bank of the river\n")

@@ -31,6 +31,7 @@ from minicoil.retrieval.claim import (
 from .retrieval import DEPTH, RRF_K
 from ..runs.files import UserError, load_json
 from ..runs.locks import locked
+from ..runs.machine import need_room
 from ..runs.server import check_server, connect_server, patiently
 from ..serving.sparse import SparseEmbedding
 
@@ -162,6 +163,7 @@ def create_shard(folder: Path, width: int | None) -> Any:
     if width is None or own:
         why = f"it has other files ({own[0]})" if own else "there is none"
         raise UserError(f"{folder} is not a collection: {why}; choose a new folder")
+    need_room(folder)
     dense = q.EdgeVectorParams(size=width, distance=q.Distance.Cosine)
     sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)
     config = q.EdgeConfig(
@@ -279,6 +281,7 @@ class Embedded(Home):
         self.shard.update(self.engine.UpdateOperation.delete_points(list(numbers)))
 
     def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
+        need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
         made = [self.engine.Point(id=i, payload=payload, vector=v) for i, payload, v in points]
         self.shard.update(self.engine.UpdateOperation.upsert_points(made))
 
