@@ -25,6 +25,7 @@ from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .lines import ReaderGone
 from .options import choice, job_count, keep_apart, printable, stage_name, word_list
+from .serve import command_serve
 from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
@@ -64,6 +65,7 @@ def shared_options(
 for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
+app.command("serve", context_settings=SETTINGS)(command_serve)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
