@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PROMPTS', 'DIRECTIONS', 'NUMBER', 'ANSWERS', 'INTEGERS', 'INFO', 'WHY', 'Refused', 'Limits', 'Asked',
-           'parsed', 'is_ids', 'one_text', 'input_texts', 'option', 'read_asked', 'sparse_json', 'dense_json',
-           'info_of', 'reference', 'maybe', 'chosen', 'request_schemas', 'responses', 'post_path', 'get_path',
-           'openapi']
+           'parsed', 'is_whole', 'is_ids', 'one_text', 'input_texts', 'option', 'read_asked', 'sparse_json',
+           'dense_json', 'info_of', 'reference', 'maybe', 'chosen', 'request_schemas', 'responses', 'post_path',
+           'get_path', 'openapi']
 
 # %% ../../nbs/38_requests.ipynb #3711b5ba
 import json
@@ -84,10 +84,15 @@ def parsed(body: bytes) -> dict[str, Any]:
     return found
 
 # %% ../../nbs/38_requests.ipynb #c7562a02
+def is_whole(value: Any) -> bool:
+    "Whether a value of JSON is a whole number"
+    return type(value) is int or type(value) is float and value.is_integer()
+
+
 def is_ids(value: Any, tokenizer: Any) -> bool:
     "Whether a value is a list of token ids that the tokenizer has"
     n = tokenizer.get_vocab_size()
-    return isinstance(value, list) and all(type(i) is int and 0 <= i < n for i in value)
+    return isinstance(value, list) and all(is_whole(i) and 0 <= i < n for i in value)
 
 
 def one_text(value: Any, tokenizer: Any) -> str:
@@ -95,7 +100,7 @@ def one_text(value: Any, tokenizer: Any) -> str:
     if isinstance(value, str):
         return value
     if is_ids(value, tokenizer):
-        return tokenizer.decode(value, skip_special_tokens=True)
+        return tokenizer.decode([int(i) for i in value], skip_special_tokens=True)
     raise Refused(422, "Validation", "each of `inputs` must be a text, or a list of this model's token ids")
 
 # %% ../../nbs/38_requests.ipynb #ce57ca78
@@ -126,7 +131,7 @@ def read_asked(body: bytes, tokenizer: Any, most_texts: int, width: int) -> Aske
     if "inputs" not in found:
         raise Refused(422, "Validation", "the field `inputs` is missing")
     wanted = found.get("dimensions")
-    if wanted is not None and (type(wanted) is not int or wanted != width):
+    if wanted is not None and (not is_whole(wanted) or wanted != width):
         raise Refused(422, "Validation", f"`dimensions` can be {width}: this model has no shorter vectors")
     return Asked(
         input_texts(found["inputs"], tokenizer, most_texts),

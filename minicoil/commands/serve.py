@@ -33,6 +33,7 @@ import typer
 
 from .. import MiniCOIL
 from minicoil.commands.batching import (
+    MOST_ROWS,
     Batcher,
     Job,
     QueueFull,
@@ -78,7 +79,8 @@ class Endpoint:
         self.limits = dataclasses.replace(given, tokens=model.cutter.room) if cut else given
         self.model, self.cut, self.token = model, cut, token
         self.metrics, self.requests = Metrics(), 0
-        self.batcher = Batcher(model, given.batch_tokens, self.limits.queue, self.metrics.observe)
+        rows = 1 if model.loaded_with["precision"] == "int8" else MOST_ROWS
+        self.batcher = Batcher(model, given.batch_tokens, self.limits.queue, self.metrics.observe, rows)
         self.tokenizing = ThreadPoolExecutor(1)
         first = self.batcher.submit(self.job(Asked(["a first text"]))).result()
         self.width = len(first[0].sentence)
