@@ -118,8 +118,11 @@ def block_pass(model: Opened, block: list[str], options: PassOptions) -> list[Pa
 
 # %% ../../nbs/04_blocks.ipynb #b5c6f287
 def cores() -> int:
-    "Cores that this process may use"
-    return len(os.sched_getaffinity(0))
+    "Cores that this process may use; all there are where the system does not say"
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1  # macOS and Windows
 
 
 def process_count(parallel: int | None) -> int:
