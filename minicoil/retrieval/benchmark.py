@@ -252,14 +252,16 @@ def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Pat
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def other_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, dict[str, np.ndarray]]:
     "{objective: {word: encoder}} of a run's words, under other objectives than its own, without skipped ones"
-    from minicoil.stages.training import complete_sample, train_word, word_samples
+    from minicoil.stages.training import complete_sample, projection_beside, train_word, word_samples
     params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
     skipped = {params.objective, *skipped_objectives(run, objectives)}
     found: dict[str, dict] = {name: {} for name in objectives if name not in skipped}
+    shared = {name: projection_beside(run, name) for name in found}
     for sample in word_samples(run):
         sample = complete_sample(run, sample, found)
-        for name in found:
-            found[name][sample.word] = train_word(sample, name, params.dim, pooled, params.seed)
+        for name, projection in shared.items():
+            w = train_word(sample, name, params.dim, pooled, params.seed, projection)
+            found[name][sample.word] = w
     return found
 
 # %% ../../nbs/33_benchmark.ipynb #f6cbfb28
