@@ -23,8 +23,8 @@ ROOT, BUILD = DOCS.parent, DOCS / "_build"
 SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
 # The how-to pages in this order, others after them.
-HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "qdrant-server", "adding-words",
-         "cluster"]
+HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "endpoint", "qdrant-server",
+         "adding-words", "cluster"]
 
 
 def fingerprint(*files):
@@ -303,7 +303,7 @@ def contents(paths):
     parts = {
         "How to": [f"howto/{name}" for name in howto],
         "The book": [name for name in paths if name != "index"],
-        "Reference": ["reference/index", "benchmarks", "promises", "versions", "changelog"],
+        "Reference": ["reference/index", "format", "benchmarks", "promises", "versions", "changelog"],
     }
     trees = [[":::{toctree}", ":hidden:", f":caption: {title}", "", *names, ":::"]
              for title, names in parts.items()]
@@ -332,7 +332,7 @@ def write_pages():
     for path in (DOCS / "howto").glob("*.md"):
         (SOURCE / "howto" / path.name).write_text(on_site(path.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "changelog.md")
-    for name in ("promises.md", "versions.md"):
+    for name in ("promises.md", "versions.md", "format.md"):
         shutil.copy(DOCS / name, SOURCE / name)
     (SOURCE / "benchmarks.md").write_text(benchmark_page(ROOT / "results"), encoding="utf-8")
     (SOURCE / "reference").mkdir()

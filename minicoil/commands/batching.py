@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOK_AHEAD', 'MOST_ROWS', 'Observe', 'TooLong', 'TextRules', 'text_rows', 'Window', 'Served', 'Job', 'join_parts',
            'candidates', 'choose', 'QueueFull', 'Stopping', 'WaitingJobs', 'next_batch', 'unobserved', 'Batcher',
-           'work', 'gather', 'run_batch', 'finish']
+           'work', 'gather', 'run_batch', 'finish', 'settle_unknown']
 
 # %% ../../nbs/38_batching.ipynb #fe43e0a8
 import contextlib
@@ -223,7 +223,7 @@ class Batcher:
         "The future of a job's result; `QueueFull` or `Stopping` if it is not taken"
         if job.waiting:
             self.queue.put(job)
-        else:
+        elif not job.rows:
             job.result.set_result([])
         return job.result
 
@@ -296,3 +296,16 @@ def finish(model: Opened, complete: Sequence[Window]) -> None:
             sentence = text.dense / sum(map(len, job.rows[number]))
             job.parts[number] = []
             job.settle(number, Served(sentence, passed.made))
+
+# %% ../../nbs/38_batching.ipynb #aae6df5e
+def settle_unknown(model: Opened, job: Job) -> None:
+    "Settle the windows of a job that have no known word, for a caller who wants no sentence embedding"
+    touched: dict[int, Window] = {}
+    for window in list(job.waiting):
+        read = model.read(window.ids)
+        if not read.counts:
+            part = LongText([read], dense=np.zeros(1, np.float32))
+            job.parts[window.text][window.number] = part
+            job.waiting.remove(window)
+            touched[window.text] = window
+    finish(model, [window for text, window in touched.items() if all(job.parts[text])])

@@ -22,6 +22,7 @@ import typer
 from .. import __version__
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
+from .golden import command_golden
 from .lines import ReaderGone
 from minicoil.commands.options import (
     choice,
@@ -74,6 +75,7 @@ for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.command("serve", context_settings=SETTINGS)(command_serve)
+app.command("golden", context_settings=SETTINGS)(command_golden)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
@@ -275,7 +277,7 @@ def as_meant(arguments: list[str]) -> list[str]:
 # %% ../../nbs/40_pipeline.ipynb #1d2af2c1
 PLACES = (
     "--out", "--model", "--documents", "--corpus", "--data", "--cache", "--words-file", "--list", "--index",
-    "--start-from", "--run", "--collection",
+    "--start-from", "--run", "--collection", "--check",
 )
 
 

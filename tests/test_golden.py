@@ -1,0 +1,107 @@
+"""The golden file for ports, the page of the format, and a reader in JavaScript that is made from it."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import mmh3
+import pytest
+from conftest import minicoil
+
+from minicoil import MiniCOIL
+from minicoil.commands.golden import TEXTS, awkward_texts
+from minicoil.serving.sparse import bm25_weight, unknown_index, unknown_shift
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "examples" / "javascript"
+
+
+@pytest.fixture(scope="module")
+def golden(model_folder, tmp_path_factory):
+    """The golden file of the session's model, as `minicoil golden` writes it."""
+    file = tmp_path_factory.mktemp("golden") / "golden.jsonl"
+    done = minicoil("golden", "--model", model_folder, "--out", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    return file
+
+
+def lines_of(file):
+    """The lines of a golden file."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_golden_file_is_what_the_model_does(golden, model_folder):
+    """Two hundred different texts; the same command compares them with the model, and knows a changed one."""
+    lines = lines_of(golden)
+    assert len({line["text"] for line in lines}) == TEXTS
+    done = minicoil("golden", "--model", model_folder, "--check", golden)
+    assert done.returncode == 0, done.stderr
+    changed = golden.with_name("changed.jsonl")
+    changed.write_text(golden.read_text(encoding="utf-8").replace('"values": [', '"values": [0.5, ', 1))
+    done = minicoil("golden", "--model", model_folder, "--check", changed)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_rule_has_a_text(golden):
+    """The texts reach every branch of the page: empty vectors, windows, both kinds of counts, and more."""
+    lines = lines_of(golden)
+    ours, theirs = [line["minicoil"] for line in lines], [line["fastembed"] for line in lines]
+    assert sum(not read["indices"] for read in ours) >= 5
+    assert sum(len(read["tokens"]) > 1 for read in ours) >= 3
+    assert sum(len(read["tokens"][0]) == 256 for read in theirs) >= 5
+    assert sum(a["indices"] != b["indices"] for a, b in zip(ours, theirs)) >= 20
+    assert sum(line["text"] != line["minicoil"]["normalized"] for line in lines) >= 20
+    assert any(max(read["words"].values(), default=0) > 2 for read in ours)
+    assert any(len(read["stems"]) > len(set(read["indices"])) for read in ours)
+    assert all("int8" in read for read in ours)
+    assert all(len(read["values"]) == len(read["query"]) == len(read["indices"]) for read in ours + theirs)
+
+
+def test_the_texts_are_of_the_models_words(golden, model_folder):
+    """Another model's file has its own words in the texts, so its encoders are tried."""
+    model = MiniCOIL.load(model_folder, threads=1)
+    assert [line["text"] for line in lines_of(golden)] == awkward_texts(model)
+    counted = {word for line in lines_of(golden) for word in line["minicoil"]["words"]}
+    assert set(model.words[:12]) <= counted
+
+
+def test_the_pages_examples_are_right():
+    """The figures on the page are those of the package."""
+    shift = unknown_shift(20_000, 4)
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE))
+    for word in ("zzyzx", "cave"):
+        assert rows[f"`m` of `{word}`"] == str(mmh3.hash(word))
+        assert rows[f"index of `{word}` with that shift"] == str(unknown_index(word, shift))
+    assert rows["shift, 20,000 words of 4 numbers"] == str(shift)
+    assert rows["weight of c = 2, n = 5"] == f"{bm25_weight(2, 5):.6f}"
+
+
+@pytest.mark.slow
+def test_the_reader_in_javascript(golden, model_folder, tmp_path):
+    """The example on Node reproduces the golden file in both readings and in int8, and sees a changed one."""
+    if not shutil.which("npm"):
+        pytest.skip("NO NODE: npm is not installed")
+    folder = tmp_path / "javascript"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    # onnxruntime-node brings its library for processors along; its script would fetch one for GPUs
+    install = ["npm", "install", "--silent", "--ignore-scripts"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    def checked(file):
+        call = ["node", "check.mjs", str(model_folder), str(file)]
+        return subprocess.run(call, cwd=folder, capture_output=True, text=True)
+
+    done = checked(golden)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["texts"] == TEXTS
+    assert found["wrong"] == 0
+    assert found["worst"] < 1e-5
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text(golden.read_text(encoding="utf-8").replace('"zzyzx": 1', '"zzyzx": 2', 1))
+    assert checked(changed).returncode == 1
