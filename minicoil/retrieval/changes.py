@@ -6,7 +6,7 @@
 __all__ = ['GRAIN', 'Source', 'source_of', 'FileRow', 'stamp_of', 'content_hash', 'look_at', 'Table', 'changed_files',
            'take_down', 'mean_length', 'embed_changed', 'put_some', 'Renewed', 'renew']
 
-# %% ../../nbs/32_changes.ipynb #785534d5
+# %% ../../nbs/32_changes.ipynb #bb70e543
 import hashlib
 import os
 import time
@@ -33,7 +33,7 @@ from ..text.folders import shown
 from ..text.formats import BadInput
 from ..text.readers import DATA, file_documents, named_files
 
-# %% ../../nbs/32_changes.ipynb #08f9d06f
+# %% ../../nbs/32_changes.ipynb #3a447d67
 @dataclass(frozen=True)
 class Source:
     "What is searched: its path, the field of the text, and what happens to input that cannot be read"
@@ -64,7 +64,7 @@ def source_of(documents: str | Path, text_field: str = "text", on_bad_input: str
     path = DATA / "beir" if str(documents) == "demo" else Path(documents)
     return Source(path, text_field, on_bad_input)
 
-# %% ../../nbs/32_changes.ipynb #c0d8c704
+# %% ../../nbs/32_changes.ipynb #e30d5a1f
 GRAIN = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 
 
@@ -89,7 +89,7 @@ def content_hash(file: Path) -> str:
     with open(file, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../../nbs/32_changes.ipynb #be6bdb34
+# %% ../../nbs/32_changes.ipynb #688c65d9
 def look_at(file: Path, row: FileRow | None, now: int) -> FileRow:
     "The row of a file as it is now: with the documents of `row` if the content is the same, else with none"
     try:
@@ -101,7 +101,7 @@ def look_at(file: Path, row: FileRow | None, now: int) -> FileRow:
         return FileRow([], "")  # whoever reads it says why it cannot be read
     return FileRow(stamp, sha256, *((row.numbers, row.words) if row and row.sha256 == sha256 else ()))
 
-# %% ../../nbs/32_changes.ipynb #564a2461
+# %% ../../nbs/32_changes.ipynb #6ae7dde7
 @dataclass
 class Table:
     "What is kept of all files: {name: row}, and what their vectors were made with"
@@ -123,7 +123,7 @@ def changed_files(before: dict[str, FileRow], now: dict[str, FileRow]) -> list[s
         changed += [name for name in now if ".jsonl" in name]
     return [name for name in now if name in set(changed)]
 
-# %% ../../nbs/32_changes.ipynb #0e4234ef
+# %% ../../nbs/32_changes.ipynb #951e917a
 def take_down(model: Any, source: Source, files: dict[str, Path], changed: list[str], table: Table) -> None:
     "Put the documents of changed files into their rows of a table; a `UserError` if two have one id"
     taken = {number for name, row in table.files.items() if name not in changed for number in row.numbers}
@@ -142,7 +142,7 @@ def take_down(model: Any, source: Source, files: dict[str, Path], changed: list[
         if len(source.skipped) > left_out:
             row.sha256 = ""
 
-# %% ../../nbs/32_changes.ipynb #29f8e53a
+# %% ../../nbs/32_changes.ipynb #a29cc03c
 def mean_length(home: Any, table: Table, avg_len: float | str | None) -> float:
     "The mean length to make values with: the given one, the recorded one, or the measured one"
     if avg_len != "auto":
@@ -154,7 +154,7 @@ def mean_length(home: Any, table: Table, avg_len: float | str | None) -> float:
         return recorded
     return measured
 
-# %% ../../nbs/32_changes.ipynb #4497eda2
+# %% ../../nbs/32_changes.ipynb #30161d84
 def embed_changed(model: Any, home: Any, source: Source, files: dict[str, Path], changed: list[str],
                   batch_size: int = 256) -> int:
     "Put the documents of changed files into an index, those that are there already left alone; how many"
@@ -177,14 +177,14 @@ def put_some(model: Any, home: Any, documents: list[tuple[str, str]]) -> int:
     home.put(list(points_of(model, documents, digests_of(model, documents))))
     return len(documents)
 
-# %% ../../nbs/32_changes.ipynb #8fd954f9
+# %% ../../nbs/32_changes.ipynb #6614e06a
 class Renewed(NamedTuple):
     "The table of an index that is up to date, how many documents were embedded, whether anything changed"
     table: Table
     embedded: int
     changed: bool
 
-# %% ../../nbs/32_changes.ipynb #450734f3
+# %% ../../nbs/32_changes.ipynb #24abd484
 def renew(model: Any, home: Any, source: Source, before: Table, avg_len: float | str | None = "auto",
           tell: Callable[[str], object] | None = None) -> Renewed:
     """
