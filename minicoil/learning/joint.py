@@ -16,8 +16,8 @@ from minicoil.learning.fit import (
     adapted_goal,
     cosines,
     fit_rows,
+    full_cosines,
     real_pairs,
-    sharpened,
     standardise,
     train_fit,
 )
@@ -138,7 +138,7 @@ def joint_goal(group: WordGroup) -> Goal:
     """The cosines that a group's words should have: what their embeddings and their graph say."""
     x = fit_rows(group.x)
     pairs, senses = real_pairs(x), sense_view(group)
-    full = standardise(sharpened(x, group.dim), pairs)
+    full = standardise(full_cosines(group), pairs)
     both = full.values + SENSE_WEIGHT * standardise(senses.cosines, pairs).values
     goal = full.mean + wider(group.dim) * full.deviation * standardise(both, pairs).values
     return Goal(goal.clamp(-1, 1), senses.begin)
@@ -155,5 +155,6 @@ def train_joint(group: WordGroup) -> torch.Tensor:
 
 
 JOINT = Objective(
-    "joint", train_joint, needs=("neighbours",), layers=1, squares=14, constant=0, rank=SHARED,
+    "joint", train_joint, needs=("neighbours",), layers=1, squares=14, constant=0, uses=("teacher",),
+    rank=SHARED,
 )

@@ -3,7 +3,8 @@
     python tests/bench/joint.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact \\
                                 --senses coarsewsd10.jsonl.gz --cache outputs/cache
 
-RUN is a finished run of the objective `joint` or `fit` (token embeddings of the last layer). Encoders of the
+RUN is a finished run of the objective `joint` or `fit` (token embeddings of the last layer); without one
+only senses are measured. Encoders of the
 words that queries ask are trained from its stored token embeddings and scored as in bench/search.py; gains
 are given on both halves of the queries too: choose on one, believe the other. For senses, the words of each
 labelled file (and of the bundled sentences) are trained together on at most `TRAIN` sentences with the
@@ -159,7 +160,7 @@ def scored_senses(words, rows):
 
 
 def scored_search(run, model, collections_, rows):
-    """{row: gains over BM25} on collections, and {row: CPU seconds a word}."""
+    """{words, samples, rows: {row: gains over BM25}, cpu_seconds_a_word: {row: seconds}}."""
     needed = asked_words(model, list(collections_.values()))
     numbers, samples = [], []
     for at, some in shards_of(run, needed):
@@ -177,28 +178,34 @@ def scored_search(run, model, collections_, rows):
         name: per_query(score(model, build_index(c[3], model.vocabulary), c[4]), c)
         for name, c in collections_.items()
     }
-    return {row: row_gains(found, row) for row in rows}, seconds, len(samples)
+    gains = {row: row_gains(found, row) for row in rows}
+    facts = {"words": len(samples), "samples": run.params.samples}
+    return {**facts, "rows": gains, "cpu_seconds_a_word": seconds}
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--run", help="a finished run; without one only senses are measured")
     parser.add_argument("--beir", action="append", default=[])
     parser.add_argument("--senses", action="append", default=[])
     parser.add_argument("--cache", required=True)
     parser.add_argument("--out", default="results/joint.json")
     args = parser.parse_args()
     one_thread()
-    run, rows = open_run(args.run), ways()
-    model = MiniCOIL.load(run.stage("model").path, threads=1)
+    rows, found = ways(), {"learned_from": LEARN}
     files = [DATA / "sentences.jsonl", *args.senses]
-    senses = {Path(f).name.split(".")[0]: scored_senses(labelled_words(f, args.cache), rows) for f in files}
-    gains, seconds, words = scored_search(run, model, {Path(f).name: read(model, f, args.cache) for f in
-                                                       args.beir}, rows)
-    facts = {"words": words, "samples": run.params.samples, "learned_from": LEARN}
-    save_record(args.out, {**facts, "search": gains, "senses": senses, "cpu_seconds_a_word": seconds})
+    if args.senses or not args.run:
+        words = {Path(f).name.split(".")[0]: labelled_words(f, args.cache) for f in files}
+        found["senses"] = {name: scored_senses(some, rows) for name, some in words.items()}
+        found["words"] = {name: len(some) for name, some in words.items()}
+    if args.run:
+        run = open_run(args.run)
+        model = MiniCOIL.load(run.stage("model").path, threads=1)
+        collections_ = {Path(f).name: read(model, f, args.cache) for f in args.beir}
+        found["search"] = scored_search(run, model, collections_, rows)
+    save_record(args.out, found)
 
 
 if __name__ == "__main__":
