@@ -50,7 +50,7 @@ setup(
     # The stage notebooks travel in the wheel: `minicoil run` executes them wherever it is installed.
     packages=[*find_packages(include=["minicoil", "minicoil.*"]), "minicoil.notebooks"],
     package_dir={"minicoil.notebooks": "nbs"},
-    package_data={"minicoil": ["py.typed", "data/*", "data/beir/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
+    package_data={"minicoil": ["py.typed", "data/*", "data/*/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
