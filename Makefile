@@ -43,7 +43,7 @@ test: $(READY)
 coverage: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
-test-slow: $(BIN)/docs-ready
+test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
@@ -63,6 +63,10 @@ bench: $(READY)
 	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench/scale.py readers --corpus $(OPENWEBTEXT))
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+
+$(BIN)/engines-ready: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
+	@touch $(BIN)/engines-ready
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
