@@ -35,7 +35,7 @@ def test_no_number_is_negative(turned):
     signed = list(model.embed(TEXTS))
     assert any((vector.values < 0).any() for vector in signed)
     for ours, theirs in zip(found, signed):
-        assert np.array_equal(ours.indices, theirs.indices)  # zeros stay, so that a word's numbers count alike
+        assert np.array_equal(ours.indices, theirs.indices)  # zeros stay: all numbers of a word count alike
 
 
 def test_a_word_keeps_its_weight(turned):
@@ -50,8 +50,8 @@ def test_cosines_hardly_move(turned, model_folder):
     words = [list(MiniCOIL.load(folder).embed_words(TEXTS)) for folder in (model_folder, turned[0])]
     moved = []
     for word in {word for found in words[0] for word in found}:
-        before, after = ([found[word] for found in some if word in found] for some in words)
-        moved.append(np.abs(np.array(before) @ np.array(before).T - np.array(after) @ np.array(after).T).mean())
+        before, after = (np.array([found[word] for found in some if word in found]) for some in words)
+        moved.append(np.abs(before @ before.T - after @ after.T).mean())
     assert np.mean(moved) < 0.05
     assert turned[1]["negative"] < 0.05
 

@@ -6,7 +6,7 @@
 __all__ = ['RECORD', 'Columns', 'document_rows', 'query_keys', 'new_folder', 'save_columns', 'load_columns', 'requests',
            'write_requests', 'check_export', 'export_vectors', 'query_request']
 
-# %% ../../nbs/38_export_vectors.ipynb #7739c0ed
+# %% ../../nbs/38_export_vectors.ipynb #e301cc4f
 import contextlib
 import os
 import shutil
@@ -22,7 +22,7 @@ from .engines import ENGINES, Engine, Row, as_line
 from ..runs.files import UserError, load_json, one_of, progress, save_json, sync_folder
 from ..serving.non_negative import check_rotated
 
-# %% ../../nbs/38_export_vectors.ipynb #c1696aa7
+# %% ../../nbs/38_export_vectors.ipynb #125b1a20
 @dataclass
 class Columns:
     """How a collection's texts become {key: number} for one engine.
@@ -50,7 +50,7 @@ class Columns:
         named = by_name(terms)
         return named if self.engine.keys == "name" else by_number(named, self.numbers, grow)
 
-# %% ../../nbs/38_export_vectors.ipynb #b4d32437
+# %% ../../nbs/38_export_vectors.ipynb #131a5d4e
 def document_rows(columns: Columns, documents: Sequence[tuple[str, str]]) -> Iterator[Row]:
     """Yields a row for each (id, text); the columns grow and documents are counted"""
     texts = progress([text for _, text in documents], "documents")
@@ -65,7 +65,7 @@ def query_keys(columns: Columns, texts: Iterable[str]) -> Iterator[dict]:
     for terms in read_terms(columns.model, texts, query=True, non_negative=columns.non_negative):
         yield columns.key(terms if columns.engine.own_idf else times_idf(terms, columns.counts))
 
-# %% ../../nbs/38_export_vectors.ipynb #d3945b44
+# %% ../../nbs/38_export_vectors.ipynb #855e90c4
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out`; it disappears on an error"""
@@ -86,7 +86,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
     sync_folder(out.parent)
 
-# %% ../../nbs/38_export_vectors.ipynb #268aa0d1
+# %% ../../nbs/38_export_vectors.ipynb #89c7ad3e
 RECORD = "export.json"
 
 
@@ -110,9 +110,10 @@ def load_columns(folder: str | Path, model: Any) -> Columns:
         raise UserError(f"{folder} holds the vectors of another model than {model.folder}")
     model.avg_len = found["avg_len"]
     numbers = {name: number for number, name in enumerate(found["names"])}
-    return Columns(model, ENGINES[found["engine"]], Counts(found["documents"], Counter(found["counts"])), numbers)
+    counts = Counts(found["documents"], Counter(found["counts"]))
+    return Columns(model, ENGINES[found["engine"]], counts, numbers)
 
-# %% ../../nbs/38_export_vectors.ipynb #19001684
+# %% ../../nbs/38_export_vectors.ipynb #ecad5f86
 def requests(columns: Columns, queries: Sequence[tuple[str, str]], limit: int = 10) -> Iterator[dict]:
     """Yields {"id": …, "request": what the engine answers} of queries (id, text)"""
     for (name, _), vector in zip(queries, query_keys(columns, [text for _, text in queries])):
@@ -124,7 +125,7 @@ def write_requests(folder: Path, columns: Columns, queries: Sequence[tuple[str, 
     with open(folder / "queries.jsonl", "w", encoding="utf-8", newline="\n") as f:
         f.writelines(map(as_line, requests(columns, queries, limit)))
 
-# %% ../../nbs/38_export_vectors.ipynb #09b70f1b
+# %% ../../nbs/38_export_vectors.ipynb #f65bc57f
 def check_export(model: Any, documents: list[tuple[str, str]], engine: str) -> Engine:
     """The record of an engine; a `UserError` if it cannot take this model's vectors of these documents"""
     record = ENGINES[one_of("for", engine, ENGINES)]
@@ -167,7 +168,7 @@ def export_vectors(model: Any, documents: Iterable[tuple[str, str]], out: str | 
             write_requests(work, columns, queries, limit)
     return facts
 
-# %% ../../nbs/38_export_vectors.ipynb #ebabe147
+# %% ../../nbs/38_export_vectors.ipynb #50ac4467
 def query_request(columns: Columns, text: str, limit: int = 10) -> Any:
     """What the engine of an exported collection is asked for a query.
 
