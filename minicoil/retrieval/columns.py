@@ -6,7 +6,7 @@
 __all__ = ['LIKE_A_NUMBER', 'Terms', 'make_terms', 'read_terms', 'plain_name', 'stem_name', 'by_name', 'by_number', 'by_hash',
            'Counts', 'times_idf', 'inner']
 
-# %% ../../nbs/38_columns.ipynb #ee04fa69
+# %% ../../nbs/38_columns.ipynb #8171f8b1
 import functools
 import re
 from collections import Counter
@@ -23,13 +23,13 @@ from ..serving.blocks import passes
 from ..serving.non_negative import check_rotated, closest_non_negative
 from ..serving.sparse import Reading, batch_weights, idf, unknown_index
 
-# %% ../../nbs/38_columns.ipynb #63b42f27
+# %% ../../nbs/38_columns.ipynb #e3ba2b61
 class Terms(NamedTuple):
     """The words of a text: {known word: its numbers (dim,)} and {stem of an unknown word: its number}"""
     known: dict[str, np.ndarray]
     unknown: dict[str, float]
 
-# %% ../../nbs/38_columns.ipynb #75919341
+# %% ../../nbs/38_columns.ipynb #29f8f59c
 def make_terms(model: Any, readings: Sequence[Reading], vectors: np.ndarray, query: bool,
                non_negative: bool) -> list[Terms]:
     """The `Terms` of a batch of readings, whose known words have the unit vectors (n, dim)"""
@@ -44,7 +44,7 @@ def make_terms(model: Any, readings: Sequence[Reading], vectors: np.ndarray, que
         found.append(Terms(known, {stem: float(next(of_stems)) for stem in read.stems}))
     return found
 
-# %% ../../nbs/38_columns.ipynb #b7fa2263
+# %% ../../nbs/38_columns.ipynb #805d5d1a
 def read_terms(model: Any, texts: Iterable[str], query: bool = False,
                non_negative: bool = False) -> Iterator[Terms]:
     """The `Terms` of texts of any length, read as a search reads them.
@@ -67,7 +67,7 @@ def read_terms(model: Any, texts: Iterable[str], query: bool = False,
     options = PassOptions(make, normalize=OURS["normalize"], windows=OURS["windows"])
     return (passed.made for passed in passes(model, texts, options))
 
-# %% ../../nbs/38_columns.ipynb #c0d4b14f
+# %% ../../nbs/38_columns.ipynb #93e817fa
 LIKE_A_NUMBER = re.compile(r"_\d+_*$")
 
 
@@ -81,7 +81,7 @@ def stem_name(stem: str) -> str:
     name = plain_name(stem)
     return f"{name}_" if LIKE_A_NUMBER.search(name) else name
 
-# %% ../../nbs/38_columns.ipynb #3f72fb69
+# %% ../../nbs/38_columns.ipynb #961bcdb0
 def by_name(terms: Terms) -> dict[str, float]:
     """{name: number} of a text, zeros left out"""
     found = {stem_name(stem): round(value, 7) for stem, value in terms.unknown.items()}
@@ -90,7 +90,7 @@ def by_name(terms: Terms) -> dict[str, float]:
         found.update(zip(names, (round(float(x), 7) for x in numbers)))
     return {name: value for name, value in found.items() if value}
 
-# %% ../../nbs/38_columns.ipynb #af27872f
+# %% ../../nbs/38_columns.ipynb #8d3ada40
 def by_number(named: dict[str, float], numbers: dict[str, int], grow: bool = False) -> dict[int, float]:
     """{number: value} of {name: value}; with `grow` new names get the next numbers, else they are left out"""
     if grow:
@@ -98,7 +98,7 @@ def by_number(named: dict[str, float], numbers: dict[str, int], grow: bool = Fal
             numbers.setdefault(name, len(numbers))
     return {numbers[name]: value for name, value in named.items() if name in numbers}
 
-# %% ../../nbs/38_columns.ipynb #912e5371
+# %% ../../nbs/38_columns.ipynb #853687f0
 def by_hash(terms: Terms, model: Any, ids: dict[str, int]) -> dict[int, float]:
     """{FastEmbed's index: number} of a text; `ids` {word: its id}"""
     found: dict[int, float] = {}
@@ -110,7 +110,7 @@ def by_hash(terms: Terms, model: Any, ids: dict[str, int]) -> dict[int, float]:
         found[index] = found.get(index, 0.0) + value
     return found
 
-# %% ../../nbs/38_columns.ipynb #30294955
+# %% ../../nbs/38_columns.ipynb #d6155bce
 @dataclass
 class Counts:
     """How many documents there are, and {name of a word's first column: how many have the word}"""
@@ -128,7 +128,7 @@ class Counts:
         n = self.containing[name]
         return float(idf(n, self.documents)) if n else 0.0
 
-# %% ../../nbs/38_columns.ipynb #680972e7
+# %% ../../nbs/38_columns.ipynb #6005debc
 def times_idf(query: Terms, counts: Counts) -> Terms:
     """A query's `Terms`, each word times its IDF; words that no document has are left out"""
     known = {word: numbers * counts.weight(f"{plain_name(word)}_0") for word, numbers in query.known.items()}
@@ -136,7 +136,7 @@ def times_idf(query: Terms, counts: Counts) -> Terms:
     return Terms({word: numbers for word, numbers in known.items() if counts.weight(f"{plain_name(word)}_0")},
                  {stem: value for stem, value in unknown.items() if value})
 
-# %% ../../nbs/38_columns.ipynb #8356df70
+# %% ../../nbs/38_columns.ipynb #58c807c1
 def inner(query: dict, document: dict) -> float:
     """The inner product of {key: number} of a query and of a document"""
     return sum(value * document[key] for key, value in query.items() if key in document)

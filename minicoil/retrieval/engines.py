@@ -9,7 +9,7 @@ __all__ = ['Rows', 'FIELD', 'A_FILE', 'LONGEST_ID', 'MILVUS', 'WIDTH', 'PGVECTOR
            'write_opensearch', 'ask_opensearch', 'cut', 'write_milvus', 'ask_milvus', 'sparsevec', 'write_csv',
            'write_pgvector', 'ask_pgvector', 'postings_of', 'write_sql', 'ask_sql', 'write_sqlite', 'Engine']
 
-# %% ../../nbs/38_engines.ipynb #b76b4b51
+# %% ../../nbs/38_engines.ipynb #2e13910c
 import csv
 import hashlib
 import json
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from .documents import point_number
 from ..runs.engine import batched
 
-# %% ../../nbs/38_engines.ipynb #8a21ac5f
+# %% ../../nbs/38_engines.ipynb #9cd2f159
 class Row(NamedTuple):
     """A document on its way into an engine; its number counts from 0"""
     number: int
@@ -35,7 +35,7 @@ Rows = Iterable[Row]
 FIELD = "minicoil"  # the name of the vectors in every engine
 A_FILE = 1_000  # documents in a file that is sent in one request
 
-# %% ../../nbs/38_engines.ipynb #22cdae63
+# %% ../../nbs/38_engines.ipynb #6c2e7b56
 def as_line(value: Any) -> str:
     """A value as one line of JSON"""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -46,7 +46,7 @@ def numbered(folder: Path, ending: str, rows: Rows) -> Iterator[tuple[Path, list
     for i, some in enumerate(batched(rows, A_FILE)):
         yield folder / f"documents-{i:05d}.{ending}", some
 
-# %% ../../nbs/38_engines.ipynb #e253a026
+# %% ../../nbs/38_engines.ipynb #60d852ed
 def write_lines(folder: Path, ending: str, rows: Rows, lines: Callable[[Row], list[Any]]) -> None:
     """Write the lines of each row into numbered files"""
     for path, some in numbered(folder, ending, rows):
@@ -58,7 +58,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON for people"""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
-# %% ../../nbs/38_engines.ipynb #eeec52a9
+# %% ../../nbs/38_engines.ipynb #27eee572
 def sparse(vector: dict) -> dict[str, list]:
     """{index: number} as Qdrant's two lists"""
     return {"indices": list(vector), "values": list(vector.values())}
@@ -77,7 +77,7 @@ def ask_qdrant(vector: dict, limit: int) -> dict:
     """The body of a request to `points/query`"""
     return {"query": sparse(vector), "using": FIELD, "limit": limit, "with_payload": True}
 
-# %% ../../nbs/38_engines.ipynb #3a75b13c
+# %% ../../nbs/38_engines.ipynb #b53e6bc8
 LONGEST_ID = 512  # bytes
 
 
@@ -99,7 +99,7 @@ def write_bulk(folder: Path, rows: Rows, kind: str) -> None:
 
     write_lines(folder, "ndjson", rows, lines)
 
-# %% ../../nbs/38_engines.ipynb #608c44ba
+# %% ../../nbs/38_engines.ipynb #4b1d6a36
 def write_elasticsearch(folder: Path, rows: Rows) -> None:
     """Files for Elasticsearch"""
     write_bulk(folder, rows, "sparse_vector")
@@ -110,7 +110,7 @@ def ask_elasticsearch(vector: dict, limit: int) -> dict:
     asked = {"sparse_vector": {"field": FIELD, "query_vector": vector, "prune": False}}
     return {"query": asked if vector else {"match_none": {}}, "size": limit, "_source": ["id", "text"]}
 
-# %% ../../nbs/38_engines.ipynb #da4b6388
+# %% ../../nbs/38_engines.ipynb #cc46eeff
 def write_opensearch(folder: Path, rows: Rows) -> None:
     """Files for OpenSearch"""
     write_bulk(folder, rows, "rank_features")
@@ -121,7 +121,7 @@ def ask_opensearch(vector: dict, limit: int) -> dict:
     asked = {"neural_sparse": {FIELD: {"query_tokens": vector}}}
     return {"query": asked if vector else {"match_none": {}}, "size": limit, "_source": ["id", "text"]}
 
-# %% ../../nbs/38_engines.ipynb #c5ff5eed
+# %% ../../nbs/38_engines.ipynb #bc2a4344
 MILVUS = {
     "fields": [
         {"name": "number", "type": "INT64", "is_primary": True},
@@ -149,7 +149,7 @@ def ask_milvus(vector: dict, limit: int) -> dict:
     """The arguments of a search"""
     return {"anns_field": FIELD, "data": [vector], "limit": limit, "output_fields": ["id"]}
 
-# %% ../../nbs/38_engines.ipynb #31f243da
+# %% ../../nbs/38_engines.ipynb #bddd3402
 WIDTH = 1_000_000_000
 
 
@@ -166,11 +166,11 @@ create table minicoil_documents (
 """
 PGVECTOR_LOAD = "\\copy minicoil_documents from 'documents.csv' with (format csv, header)\n"
 
-# %% ../../nbs/38_engines.ipynb #26a7c33f
+# %% ../../nbs/38_engines.ipynb #6e1b872e
 def write_csv(path: Path, header: str, rows: Iterable[tuple]) -> None:
-    """Write a CSV file; no text keeps a NUL, which SQL's text cannot hold"""
+    """Write a CSV file, texts in quotes: an empty one is no NULL. A NUL, which SQL cannot hold, is a space"""
     with open(path, "w", encoding="utf-8", newline="") as f:
-        out = csv.writer(f, lineterminator="\n")
+        out = csv.writer(f, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         out.writerow(header.split())
         for row in rows:
             out.writerow([x.replace("\0", " ") if isinstance(x, str) else x for x in row])
@@ -183,14 +183,14 @@ def write_pgvector(folder: Path, rows: Rows) -> None:
     table = ((row.number, row.id, row.text, sparsevec(row.vector)) for row in rows)
     write_csv(folder / "documents.csv", f"number id text {FIELD}", table)
 
-# %% ../../nbs/38_engines.ipynb #007a43b2
+# %% ../../nbs/38_engines.ipynb #0112ed84
 def ask_pgvector(vector: dict, limit: int) -> str:
     """The query in SQL"""
     given = f"'{sparsevec(vector)}'::sparsevec"
     return (f"select id, -({FIELD} <#> {given}) as score from minicoil_documents "
             f"order by {FIELD} <#> {given}, number limit {limit}")
 
-# %% ../../nbs/38_engines.ipynb #ccffae19
+# %% ../../nbs/38_engines.ipynb #18501615
 SQL_SCHEMA = """create table minicoil_documents (
   number integer primary key, id text not null, text text not null
 );
@@ -206,7 +206,7 @@ SQL_LOAD = """\\copy minicoil_documents from 'documents.csv' with (format csv, h
 \\i indexes.sql
 """
 
-# %% ../../nbs/38_engines.ipynb #addb1a4b
+# %% ../../nbs/38_engines.ipynb #7da59a17
 def postings_of(row: Row) -> list[tuple[int, int, float]]:
     """(number, document, weight) of each column that a document has"""
     return [(number, row.number, value) for number, value in row.vector.items()]
@@ -226,7 +226,7 @@ def write_sql(folder: Path, rows: Rows) -> None:
 
         write_csv(folder / "documents.csv", "number id text", documents())
 
-# %% ../../nbs/38_engines.ipynb #e673a5cf
+# %% ../../nbs/38_engines.ipynb #754ce2b5
 def ask_sql(vector: dict, limit: int) -> str:
     """The query in SQL"""
     values = ", ".join(f"({number}, {value!r})" for number, value in vector.items()) or "(-1, 0.0)"
@@ -236,7 +236,7 @@ def ask_sql(vector: dict, limit: int) -> str:
             "select d.id, s.score from scores s join minicoil_documents d on d.number = s.document "
             f"order by s.score desc, d.number limit {limit}")
 
-# %% ../../nbs/38_engines.ipynb #758cd482
+# %% ../../nbs/38_engines.ipynb #54b54736
 def write_sqlite(folder: Path, rows: Rows) -> None:
     """`minicoil.sqlite`, filled"""
     opened = sqlite3.connect(folder / "minicoil.sqlite", isolation_level=None)
@@ -251,7 +251,7 @@ def write_sqlite(folder: Path, rows: Rows) -> None:
     finally:
         opened.close()
 
-# %% ../../nbs/38_engines.ipynb #214923f7
+# %% ../../nbs/38_engines.ipynb #6d1c6beb
 @dataclass(frozen=True)
 class Engine:
     """How an engine takes vectors.

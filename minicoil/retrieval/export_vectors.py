@@ -125,7 +125,7 @@ def write_requests(folder: Path, columns: Columns, queries: Sequence[tuple[str, 
     with open(folder / "queries.jsonl", "w", encoding="utf-8", newline="\n") as f:
         f.writelines(map(as_line, requests(columns, queries, limit)))
 
-# %% ../../nbs/38_export_vectors.ipynb #f65bc57f
+# %% ../../nbs/38_export_vectors.ipynb #9fa7ab6c
 def check_export(model: Any, documents: list[tuple[str, str]], engine: str) -> Engine:
     """The record of an engine; a `UserError` if it cannot take this model's vectors of these documents"""
     record = ENGINES[one_of("for", engine, ENGINES)]
@@ -134,7 +134,7 @@ def check_export(model: Any, documents: list[tuple[str, str]], engine: str) -> E
         check_rotated(model)
     return record
 
-
+# %% ../../nbs/38_export_vectors.ipynb #4a595e87
 def export_vectors(model: Any, documents: Iterable[tuple[str, str]], out: str | Path, engine: str,
                    queries: Sequence[tuple[str, str]] | None = None, avg_len: float | str = "auto",
                    limit: int = 10) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def export_vectors(model: Any, documents: Iterable[tuple[str, str]], out: str | 
             write_requests(work, columns, queries, limit)
     return facts
 
-# %% ../../nbs/38_export_vectors.ipynb #50ac4467
+# %% ../../nbs/38_export_vectors.ipynb #523f1c53
 def query_request(columns: Columns, text: str, limit: int = 10) -> Any:
     """What the engine of an exported collection is asked for a query.
 
