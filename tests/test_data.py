@@ -321,7 +321,7 @@ def test_bag_of_words_is_not_enough(capsys):
 
 
 def test_queries_of_two_words():
-    """Three different queries for each sense of a word with several, of two words, one of which has a form."""
+    """Three queries for each sense of a word with several; one of their two words is a form of it."""
     rows = json_lines(DATA / "two_words.jsonl")
     senses = {(row["word"], row["sense"]) for row in ROWS if row["word"]}
     several = {pair for pair in senses if sum(word == pair[0] for word, _ in senses) > 1}

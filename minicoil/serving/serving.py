@@ -26,6 +26,7 @@ from minicoil.serving.blocks import (
 )
 from .directory import MODEL_FILES, check_graph, find_directory, load_parts, open_session
 from .explanations import explain_match
+from .look import explore, model_html
 from minicoil.serving.sparse import (
     Encoders,
     Reader,
@@ -282,6 +283,8 @@ class MiniCOIL:
     readings = readings
     word_spans = word_spans
     explain = explain_match
+    explore = explore
+    _repr_html_ = model_html
     loaded_with: dict[str, Any] = {}
 
     def __init__(self, folder: Path, session: Any, tokenizer: Any, vocabulary: Vocabulary, weights: Encoders,

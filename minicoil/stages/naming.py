@@ -28,7 +28,7 @@ def word_pattern() -> re.Pattern:
     letters = rf"[^\W\d_](?:[^\W\d_]|[{characters('M')}])*"
     return re.compile(rf"{letters}(?:-{letters})*")
 
-# %% ../../nbs/20_naming.ipynb #33bb99fb
+# %% ../../nbs/20_naming.ipynb #e881db7c
 Stems = tuple[str, ...]   # of one word, or of two that stand beside each other
 
 
@@ -61,13 +61,13 @@ def candidates(text: str, own: set[str], language: str) -> dict[Stems, str]:
         before, end, spelled = mine, place.end(), written
     return found
 
-# %% ../../nbs/20_naming.ipynb #eb5b43cb
+# %% ../../nbs/20_naming.ipynb #a8738cb5
 class PhraseCounts(NamedTuple):
     """Sentences that have a candidate."""
     by_cluster: list[collections.Counter]        # for each cluster {stems: sentences}
     spelled: dict[Stems, collections.Counter]    # {stems: {spelling: sentences}}
 
-# %% ../../nbs/20_naming.ipynb #79b6af00
+# %% ../../nbs/20_naming.ipynb #c19c725e
 def count_phrases(
     texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str,
 ) -> PhraseCounts:
@@ -76,9 +76,10 @@ def count_phrases(
     by_cluster: list[collections.Counter] = [collections.Counter() for _ in range(max(clusters) + 1)]
     spelled: dict[Stems, collections.Counter] = collections.defaultdict(collections.Counter)
     for text, c in zip(texts, clusters):
+        begin = text[word_pattern().search(text).start() :] if word_pattern().search(text) else ""
         for stems, spelling in candidates(text, own, language).items():
             by_cluster[c][stems] += 1
-            spelled[stems][spelling] += 1
+            spelled[stems][spelling] += not begin.startswith(spelling)
     return PhraseCounts(by_cluster, spelled)
 
 # %% ../../nbs/20_naming.ipynb #09652134
@@ -95,7 +96,7 @@ def log_odds(inside: collections.Counter, rest: collections.Counter) -> dict[Ste
         found[stems] = (math.log(a / (n_in - a)) - math.log(b / (n_rest - b))) / math.sqrt(1 / a + 1 / b)
     return found
 
-# %% ../../nbs/20_naming.ipynb #28fbc62d
+# %% ../../nbs/20_naming.ipynb #7cc6003a
 MOST, LEAST = 40, 2   # candidates of a cluster, and sentences that each occurs in
 
 
@@ -111,7 +112,7 @@ def contrasts(counts: PhraseCounts) -> list[dict[Stems, float]]:
         found.append({stems: max(0.0, score[stems]) for stems in best})
     return found
 
-# %% ../../nbs/20_naming.ipynb #4f58ee9a
+# %% ../../nbs/20_naming.ipynb #f2764a50
 class Shortlist(NamedTuple):
     """The candidates of a word's clusters."""
     contrasts: list[dict[Stems, float]]   # for each cluster, see `contrasts`
@@ -119,15 +120,15 @@ class Shortlist(NamedTuple):
 
 
 def most_frequent(spelled: Mapping[str, int]) -> str:
-    """The most frequent spelling, whatever its capitals; without any if it occurs so."""
+    """The most frequent spelling, whatever its capitals; a small one if that occurs, or if none counts."""
     small: collections.Counter = collections.Counter()
     for form, n in spelled.items():
         small[form.lower()] += n
     best = max(small, key=lambda form: (small[form], form))
     mine = [form for form in spelled if form.lower() == best]
-    return best if best in mine else max(mine, key=lambda form: (spelled[form], form))
+    return best if best in mine or not small[best] else max(mine, key=lambda form: (spelled[form], form))
 
-# %% ../../nbs/20_naming.ipynb #be9dfaf2
+# %% ../../nbs/20_naming.ipynb #bcc3563a
 def shortlist(
     texts: Sequence[str], clusters: Sequence[int], own_forms: Sequence[str], language: str = "english",
 ) -> Shortlist:
@@ -137,7 +138,7 @@ def shortlist(
     spelling = {stems: most_frequent(counts.spelled[stems]) for some in kept for stems in some}
     return Shortlist(kept, spelling)
 
-# %% ../../nbs/20_naming.ipynb #80457cfa
+# %% ../../nbs/20_naming.ipynb #fcc50f5f
 def centres_of(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Centres (clusters, d) of length 1 of rows (n, d) in clusters (n,)."""
     units = unit_rows(rows)
@@ -181,7 +182,7 @@ def telling_words(
         names.append([listed.spelling[stems] for stems in best_apart(scores)])
     return names
 
-# %% ../../nbs/20_naming.ipynb #2afcea46
+# %% ../../nbs/20_naming.ipynb #75dd0473
 TYPICAL = 2   # sentences shown of each cluster
 
 

@@ -10,31 +10,32 @@ as refused, so a new rule has to be read anew.
 """
 
 import argparse
-import math
+import collections
 
 from record import save_record
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import open_run
-from minicoil.stages.naming import count_phrases, log_odds, most_frequent
+from minicoil.stages.naming import log_odds
 from minicoil.stages.senses import word_senses
 from minicoil.stages.sentences import sentence_texts
 from minicoil.stages.store import drawn_sentences
+from minicoil.text.vocabulary import stemmer, stop_words
 
 APT = {
     "arm": ["shoulder, wrist, bones", "elbow, shoulder, wrist"],
-    "ball": ["club, drops, green", "bat, touches, player", "guests, supper, carriages"],
+    "ball": ["club, drops, green", "bat, touches, player", "guests, supper, ices"],
     "bank": ["manager, account, cell", "along, river, mud", "lenders, savings, funds", "river, mud, lake"],
     "bass": ["dropped, played, recording", "choirs, guitar, drum", "fish, eels, carp"],
-    "bat": ["pitch, ball, baseball", "species, trees, flying"],
-    "cell": ["prisoners, inmates, phone", "tissue, chloroplasts, nucleus"],
+    "bat": ["pitch, ball, baseball", "species, fly, trees"],
+    "cell": ["inmates, prisoner, phone", "tissue, chloroplasts, nucleus"],
     "club": ["bars, guests, rowing"],
     "court": ["tennis, sitting, emperors", "conviction, defendant, sentenced"],
     "crane": ["broken, cab, lifted", "lifted, folded, hoisted", "birds, flocks, birdwatching"],
     "current": ["wire, winding, direction"],
     "draw": ["ends, points, wins", "likeness, curtains, needle", "wins, England, goal"],
     "jam": ["jar, sugar, boiling", "motorway, cars, taxis"],
-    "match": ["smoke, tins, flares", "referees, pitch, chess"],
+    "match": ["tins, flares, smoking", "refereeing, pitch, chess"],
     "mouse": ["button, keyboard, use", "grass, fur, harvest", "keyboard, double-clicking, scrolling"],
     "organ": ["lungs, body, ribs"],
     "oxygen": ["lungs, blood, water"],
@@ -49,18 +50,31 @@ APT = {
 }
 
 
+def words_in(text):
+    """The words of a text as the old rule counted them: letters alone, three or more, without punctuation."""
+    words = {w.strip(".,;:!?\"'()[]").lower() for w in text.split()}
+    return {w for w in words if w.isalpha() and len(w) > 2}
+
+
 def counted_names(texts, clusters, forms, language, top=3):
-    """For each cluster the words with the greatest log odds, as one text."""
-    counts = count_phrases(texts, clusters, forms, language)
-    words = [{stems: n for stems, n in some.items() if len(stems) == 1} for some in counts.by_cluster]
-    counters = [type(counts.by_cluster[0])(some) for some in words]
-    total = sum(counters, type(counters[0])())
+    """For each cluster the words with the greatest log odds, as one text: the old rule."""
+    stem = stemmer(language).stem_word
+    own = set(map(stem, forms))
+    counters = [collections.Counter() for _ in range(max(clusters) + 1)]
+    spelled = collections.defaultdict(collections.Counter)
+    for text, c in zip(texts, clusters):
+        for word in words_in(text) - stop_words(language):
+            if stem(word) not in own:
+                counters[c][stem(word)] += 1
+                spelled[stem(word)][word] += 1
+    total = sum(counters, collections.Counter())
     names = []
     for inside in counters:
         rest = total - inside
-        score = log_odds(inside, rest) if rest else {stems: math.log(n) for stems, n in inside.items()}
-        best = sorted(inside, key=lambda stems: (-score[stems], -inside[stems], stems))[:top]
-        names.append(", ".join(most_frequent(counts.spelled[stems]) for stems in best))
+        score = log_odds(inside, rest) if rest else dict.fromkeys(inside, 0.0)
+        best = sorted(inside, key=lambda found: (-score[found], -inside[found], found))[:top]
+        words = [max(spelled[found], key=lambda form: (spelled[found][form], form)) for found in best]
+        names.append(", ".join(words))
     return names
 
 
