@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FRAME', 'LivePage', 'explore_in_cell']
 
-# %% ../../nbs/36_lab.ipynb #c31f6286
+# %% ../../nbs/36_lab.ipynb #44484e9d
 import threading
 from typing import Any
 
@@ -13,7 +13,7 @@ from .explore import explore_server
 from .pages import Html, rendered
 from ..serving.blocks import whole_number
 
-# %% ../../nbs/36_lab.ipynb #ed0ef1d9
+# %% ../../nbs/36_lab.ipynb #e46ea7d1
 FRAME = """
 <iframe title="Live atlas of the model" src="{{ address }}" height="{{ height }}"
 style="width:100%;border:1px solid #dadce0"></iframe>
@@ -53,7 +53,7 @@ class LivePage:
         self.server.server_close()
         self.thread.join()
 
-# %% ../../nbs/36_lab.ipynb #192e8aa8
+# %% ../../nbs/36_lab.ipynb #5b0c972f
 def explore_in_cell(model: Any, height: int = 800) -> LivePage:
     "The live page of a model, see `MiniCOIL.explore`; the one it has, if that is still open"
     height = whole_number("height", height, 100)
