@@ -1,14 +1,14 @@
 """When is there a second sense? Clusters of stage 20 against one cluster and against chance, on labelled words.
 
-    python tests/bench/second_sense.py --data coarsewsd10.jsonl.gz --data homographs.jsonl.gz --cache outputs/cache
+    python tests/bench/second_sense.py --data coarsewsd10.jsonl.gz --data homographs.jsonl.gz
 
-The bundled sentences are always measured. A word's sentences are drawn at their natural frequencies, the labels
-hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the mean over
-words, and paired by word the difference to one cluster with its 95 % interval. The rule is the largest share of
-the edges by chance that two senses may have between them (`APART` in 20_senses): it is chosen on half of the
-words, by B-cubed F, and reported on the other half. The words are in the order of their hash, so the halves
-are fixed. `sure`: of the splits with so few edges between their closest parts, the share in which the labels
-prefer the split to one cluster, by B-cubed F.
+The bundled sentences are always measured. A word's sentences are drawn at their natural frequencies, the
+labels hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the mean
+over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the largest
+share of the edges by chance that two senses may have between them (`APART` in 20_senses): it is chosen on half
+of the words, by B-cubed F, and reported on the other half. The words are in the order of their hash, so the
+halves are fixed. `sure`: of the splits with so few edges between their closest parts, how many the labels
+prefer to one cluster, by B-cubed F.
 """
 
 import argparse
@@ -55,10 +55,12 @@ def drawn_rows(data, most, words):
 
 def encoded(data, rows, cache):
     """{word: (targets (n, 2 h), labels (n,))} of drawn rows; kept in the folder `cache`."""
-    kept = Path(cache) / f"second-{Path(data).name.split('.')[0]}-{key_of(repr(sorted(rows.items())))[:16]}.npz"
+    name = f"second-{Path(data).name.split('.')[0]}-{key_of(repr(sorted(rows.items())))[:16]}.npz"
+    kept = Path(cache) / name
     if kept.exists():
         with np.load(kept) as arrays:
-            pairs = {word: (arrays[f"x {word}"], arrays[f"y {word}"]) for word in rows if f"x {word}" in arrays}
+            there = [word for word in rows if f"x {word}" in arrays]
+            pairs = {word: (arrays[f"x {word}"], arrays[f"y {word}"]) for word in there}
         return {word: (x.astype(np.float32), y) for word, (x, y) in pairs.items()}
     model, vocabulary = load_transformer("all-MiniLM-L6-v2"), make_vocabulary({word: [] for word in rows})
     pieces = WordPieces(model.tokenizer)
@@ -105,7 +107,10 @@ def communities(near, edges, seed=0):
     igraph.set_random_number_generator(random.Random(seed))
     graph = igraph.Graph(n=len(near), edges=edges.pairs.tolist())
     found = graph.community_leiden(
-        objective_function="modularity", resolution=S.RESOLUTION, weights=edges.weights.tolist(), n_iterations=-1
+        objective_function="modularity",
+        resolution=S.RESOLUTION,
+        weights=edges.weights.tolist(),
+        n_iterations=-1,
     )
     return np.array(found.membership)
 
