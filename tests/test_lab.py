@@ -169,5 +169,5 @@ def test_the_live_atlas_in_a_cell(browser, lab, model_folder):
         found.wait_for(timeout=60_000)
         assert found.inner_text() == "A bat slept in the <b>cave</b>."
         assert found.locator("mark").inner_text() == "bat"
-        page.screenshot(path=os.environ.get("MINICOIL_SHOTS", str(folder)) + "/live.png")
+        page.screenshot(path=str(folder / "live.png"))
         assert page.left == []

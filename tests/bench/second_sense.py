@@ -1,10 +1,10 @@
-"""When is there a second sense? Clusters of stage 20 against one cluster and against chance, on labelled words.
+"""When is there a second sense? Clusters of stage 20 against one cluster and chance, on labelled words.
 
     python tests/bench/second_sense.py --data coarsewsd10.jsonl.gz --data homographs.jsonl.gz
 
 The bundled sentences are always measured. A word's sentences are drawn at their natural frequencies, the
-labels hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the mean
-over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the largest
+labels hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the
+mean over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the largest
 share of the edges by chance that two senses may have between them (`APART` in 20_senses): it is chosen on half
 of the words, by B-cubed F, and reported on the other half. The words are in the order of their hash, so the
 halves are fixed. `sure`: of the splits with so few edges between their closest parts, how many the labels
