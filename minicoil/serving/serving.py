@@ -17,14 +17,7 @@ import numpy as np
 
 from ..runs.files import one_of
 from .batches import CPU_TOKENS, PassOptions, make_cutter, tokenize
-from minicoil.serving.blocks import (
-    cores,
-    number_between,
-    passes,
-    plain_texts,
-    text_readings,
-    whole_number,
-)
+from .blocks import cores, number_between, passes, plain_texts, text_readings, whole_number
 from minicoil.serving.directory import (
     MODEL_FILES,
     check_padding,

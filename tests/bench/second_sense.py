@@ -4,11 +4,11 @@
 
 The bundled sentences are always measured. A word's sentences are drawn at their natural frequencies, the
 labels hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the
-mean over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the largest
-share of the edges by chance that two senses may have between them (`APART` in 20_senses): it is chosen on half
-of the words, by B-cubed F, and reported on the other half. The words are in the order of their hash, so the
-halves are fixed. `sure`: of the splits with so few edges between their closest parts, how many the labels
-prefer to one cluster, by B-cubed F.
+mean over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the
+largest share of the edges by chance that two senses may have between them (`APART` in 20_senses): it is
+chosen on half of the words, by B-cubed F, and reported on the other half. The words are in the order of
+their hash, so the halves are fixed. `sure`: of the splits with so few edges between their closest parts,
+how many the labels prefer to one cluster, by B-cubed F.
 """
 
 import argparse
