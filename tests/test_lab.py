@@ -170,4 +170,5 @@ def test_the_live_atlas_in_a_cell(browser, lab, model_folder):
         assert found.inner_text() == "A bat slept in the <b>cave</b>."
         assert found.locator("mark").inner_text() == "bat"
         page.screenshot(path=str(folder / "live.png"))
+        page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
         assert page.left == []

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..learning.objectives import OBJECTIVES, load_objective
+from . import two_words
 from .documents import given_length
 from .judged import Judged, read_judged
 from minicoil.retrieval.retrieval import (
@@ -36,15 +37,6 @@ from minicoil.retrieval.retrieval import (
 from .rivals import outside_scores
 from .sense_scores import MEASURES, benchmark_senses
 from .tables import draw_gains, macro_table, results_table, retrieval_table, row_name
-from minicoil.retrieval.two_words import (
-    MEANING,
-    bundled_queries,
-    first_right,
-    make_two_words,
-    meaning_lines,
-    meaning_table,
-    wrong_first,
-)
 from ..runs.files import UserError, load_json, load_npy, one_of, save_json, write_bytes
 from ..runs.run import Run, open_run
 from ..serving.blocks import whole_number
@@ -284,16 +276,16 @@ def objective_row(name: str, own: str) -> str:
         return f"{name} objective"
     return f"{name} objective, of " + ("the last layer" if layers == 1 else f"the mean of {layers} layers")
 
-# %% ../../nbs/33_benchmark.ipynb #6f4447cc
+# %% ../../nbs/33_benchmark.ipynb #d433fa20
 def benchmark_meaning(model: Any, folder: str | Path, seed: int = 0) -> dict[str, Any]:
     "Two-word queries judged by sense: `measure`'s results and gain, {system: `first` hit right}, `examples`"
     found = read_judged(folder)
     read = read_for(model, found, "auto", None)
     names, ids = [name for name, _ in found.documents], [name for name, _ in found.queries]
-    runs = rankings(own_scores(model, read, MEANING, seed), MEANING, names, ids, seed)
+    runs = rankings(own_scores(model, read, two_words.MEANING, seed), two_words.MEANING, names, ids, seed)
     facts: dict[str, Any] = {"queries": len(ids), "documents": len(names)}
-    facts |= {"first": first_right(runs, found.judged)} | measure(runs, found.judged)
-    return facts | {"examples": wrong_first(found, runs, facts.pop("per_query"))}
+    facts |= {"first": two_words.first_right(runs, found.judged)} | measure(runs, found.judged)
+    return facts | {"examples": two_words.wrong_first(found, runs, facts.pop("per_query"))}
 
 # %% ../../nbs/33_benchmark.ipynb #b300d75c
 def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
@@ -306,15 +298,15 @@ def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
     if skipped:
         senses["skipped"] = skipped
     results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo")}
-    if bundled_queries(model.words):
+    if two_words.bundled_queries(model.words):
         results["meaning"] = benchmark_meaning(model, two_words_folder(run, model.words))
     return {name: part | {"model": "23_model"} for name, part in results.items()}
 
-# %% ../../nbs/33_benchmark.ipynb #a167c770
+# %% ../../nbs/33_benchmark.ipynb #4d54830e
 def two_words_folder(run: Run, words: Sequence[str]) -> Path:
     "The folder of the demonstration's collection, written now"
     folder = run.stage("benchmark").path / "two_words"
-    make_two_words(words, folder)
+    two_words.make_two_words(words, folder)
     return folder
 
 
@@ -322,7 +314,7 @@ def tables_text(results: dict) -> str:
     "All benchmarks' tables as Markdown, the demonstration first"
     if "meaning" not in results:
         return results_table(results)
-    return meaning_table(results["meaning"], results["retrieval"]) + results_table(results)
+    return two_words.meaning_table(results["meaning"], results["retrieval"]) + results_table(results)
 
 # %% ../../nbs/33_benchmark.ipynb #6d44c91a
 def benchmark_run(run: Run, most_words: int = 24) -> dict[str, Any]:
@@ -340,9 +332,9 @@ def benchmark_run(run: Run, most_words: int = 24) -> dict[str, Any]:
     write_card(run)
     return run.stage("benchmark").manifest
 
-# %% ../../nbs/33_benchmark.ipynb #1aa664fd
+# %% ../../nbs/33_benchmark.ipynb #8ec89f6d
 def closing_lines(run: Run) -> list[str]:
     "What meaning is worth in a finished run, in two lines; nothing if it has none of the bundled words"
     path = run.stage("benchmark").path / "results.json"
     results = load_json(path) if run.stage("benchmark").done and path.exists() else {}
-    return meaning_lines(results["meaning"], results["retrieval"]) if "meaning" in results else []
+    return two_words.meaning_lines(results["meaning"], results["retrieval"]) if "meaning" in results else []
