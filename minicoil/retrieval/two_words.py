@@ -6,7 +6,7 @@
 __all__ = ['MEANING', 'Runs', 'INTRODUCTION', 'ORDINARY', 'bundled_queries', 'make_two_words', 'first_hit', 'first_right',
            'Example', 'wrong_first', 'ordinary_text', 'meaning_table', 'meaning_lines']
 
-# %% ../../nbs/27_two_words.ipynb #bbdc8b8c
+# %% ../../nbs/27_two_words.ipynb #5257eba9
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +24,7 @@ from minicoil.retrieval.sense_collection import (
 from .tables import gain_text, row_name, table
 from ..text.readers import DATA, bundled_sentences
 
-# %% ../../nbs/27_two_words.ipynb #16afd16a
+# %% ../../nbs/27_two_words.ipynb #321db2e2
 def bundled_queries(words: Iterable[str]) -> list[Query]:
     "The two-word queries that ask for a sense of one of `words`"
     wanted = set(words)
@@ -32,7 +32,7 @@ def bundled_queries(words: Iterable[str]) -> list[Query]:
     rows = [row for row in map(json.loads, lines) if row["word"] in wanted]
     return [Query(f"two-{i}", row["query"], Sense(row["word"], row["sense"])) for i, row in enumerate(rows)]
 
-# %% ../../nbs/27_two_words.ipynb #520a6224
+# %% ../../nbs/27_two_words.ipynb #160d7cd2
 def make_two_words(words: Iterable[str], out: str | Path) -> dict[str, int]:
     "Write the two-word queries of `words` and what they search into a BEIR folder; its numbers"
     words = set(words)
@@ -46,7 +46,7 @@ def make_two_words(words: Iterable[str], out: str | Path) -> dict[str, int]:
     write_judgements(Path(out) / "qrels" / "test.tsv", asked, documents, names)
     return {"documents": len(names), "queries": len(asked)}
 
-# %% ../../nbs/27_two_words.ipynb #06fcd423
+# %% ../../nbs/27_two_words.ipynb #17561d8d
 MEANING = ("bm25", "minicoil", "dense", "mix_bm25", "mix_minicoil")
 
 Runs = dict[str, dict[str, dict[str, float]]]   # {system: {query: {document: rank score}}}
@@ -65,14 +65,14 @@ def first_right(runs: Runs, judged: dict[str, dict[str, int]]) -> dict[str, floa
     }
     return {system: sum(some) / max(1, len(some)) for system, some in right.items()}
 
-# %% ../../nbs/27_two_words.ipynb #6c575e52
+# %% ../../nbs/27_two_words.ipynb #2d585943
 class Example(NamedTuple):
     "A query, and the first sentence that two systems found"
     query: str
     bm25: str
     minicoil: str
 
-# %% ../../nbs/27_two_words.ipynb #40ee7dda
+# %% ../../nbs/27_two_words.ipynb #e9064583
 def wrong_first(found: Judged, runs: Runs, per_query: dict, most: int = 2,
                 word: str = "bat") -> list[Example]:
     "Up to `most` queries where BM25's first hit is wrong and miniCOIL's is right, those with `word` first"
@@ -84,9 +84,12 @@ def wrong_first(found: Judged, runs: Runs, per_query: dict, most: int = 2,
             gain = per_query["minicoil"][q] - per_query["bm25"][q]
             other = not any(part.startswith(word) for part in text.split())
             cases.append((other, -gain, text, *(texts.get(hit, "") for hit in hits)))
-    return [Example(*case) for _, _, *case in sorted(cases)[:most]]
+    shown: dict[str, Example] = {}
+    for _, _, *case in sorted(cases):
+        shown.setdefault(case[1], Example(*case))   # each wrong sentence once
+    return list(shown.values())[:most]
 
-# %% ../../nbs/27_two_words.ipynb #95e1c6f0
+# %% ../../nbs/27_two_words.ipynb #d4abfed5
 INTRODUCTION = (
     "Queries like *fruit bat* search sentences that were never trained on. "
     "A hit is right if it has the ambiguous word in the sense that the query asks for."
@@ -101,7 +104,7 @@ def ordinary_text(ordinary: dict) -> str:
     "What miniCOIL is worth on ordinary queries, as a sentence"
     return ORDINARY.format(n=ordinary["queries"], gain=gain_text(ordinary["gain"]["minicoil"]))
 
-# %% ../../nbs/27_two_words.ipynb #8a2b3f2b
+# %% ../../nbs/27_two_words.ipynb #d52dc20b
 def meaning_table(found: dict, ordinary: dict) -> str:
     "The demonstration as Markdown, in percent: {queries, first, results, gain, examples}"
     first = {system: f"{100 * share:.0f}" for system, share in found["first"].items()}
@@ -118,7 +121,7 @@ def meaning_table(found: dict, ordinary: dict) -> str:
     parts = [title, "", INTRODUCTION, "", *lines, "", *cases, "", ordinary_text(ordinary), ""]
     return "\n".join(parts) + "\n"
 
-# %% ../../nbs/27_two_words.ipynb #19af403c
+# %% ../../nbs/27_two_words.ipynb #a89eef0b
 def meaning_lines(found: dict, ordinary: dict) -> list[str]:
     "The demonstration in two lines for a terminal"
     names = {"bm25": "BM25", "dense": "dense", "minicoil": "miniCOIL", "mix_minicoil": "both"}
