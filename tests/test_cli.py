@@ -361,7 +361,7 @@ def test_embed_into_a_pipe(embedded, model_folder):
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         done = command(
-            embedded[0], "embed", "--model", model_folder, "--out", "pipe", "lines.txt", timeout=60
+            embedded[0], "embed", "--model", model_folder, "--out", "pipe", "lines.txt", timeout=600
         )
         assert stat.S_ISFIFO(pipe.stat().st_mode)
         assert done.returncode == 2 or os.read(reader, 1 << 16).decode() == embedded[1].stdout
