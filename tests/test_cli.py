@@ -927,6 +927,20 @@ def test_an_option_without_effect_is_refused(case, model_folder, tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+@pytest.mark.parametrize("place", ["a.txt", "a.txt/new", "texts/a.txt/b/c"])
+def test_a_folder_for_results_is_looked_at_first(place, option, model_folder, tmp_path, monkeypatch):
+    """Results that would go where a file stands are refused before anything is measured."""
+    from minicoil.retrieval import benchmark
+
+    texts_and_model(tmp_path, model_folder)
+    monkeypatch.setattr(benchmark, "benchmark_collections", lambda *_, **__: pytest.fail("it was measured"))
+    asked = ("benchmark", "retrieval", "--model", model_folder, "--data", "demo", option, place)
+    before = contents(tmp_path)
+    assert f"{option} {place} cannot be a folder" in one_line(call(tmp_path, *asked))
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("query", [[""], [" "], ["\n", "\t"], ["\x00"[:0], ""]], ids=ascii)
 def test_an_empty_query(query, model_folder, tmp_path):
     """A query with nothing in it is called empty; the documents are not blamed."""
