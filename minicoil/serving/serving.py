@@ -17,23 +17,21 @@ import numpy as np
 
 from ..runs.files import one_of
 from .batches import CPU_TOKENS, PassOptions, make_cutter, tokenize
-from minicoil.serving.blocks import (
-    cores,
-    number_between,
-    passes,
-    plain_texts,
-    text_readings,
-    whole_number,
-)
+from .blocks import cores, number_between, passes, plain_texts, text_readings, whole_number
 from minicoil.serving.directory import (
     MODEL_FILES,
     check_padding,
     find_directory,
+    graph_of,
     lazy_session,
     load_parts,
     open_session,
+    revision_of,
 )
 from .explanations import explain_match
+from .look import Shown
+from .names import DEFAULT
+from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
     Encoders,
     Reader,
@@ -77,20 +75,23 @@ class BM25Parameter:
 
 # %% ../../nbs/04_serving.ipynb #7499b6e8
 def open_model(kind: type["MiniCOIL"], path: str | Path, threads: int | None,
-               providers: list[str] | None, precision: str, bm25: dict[str, float]) -> "MiniCOIL":
+               providers: list[str] | None, precision: str, bm25: dict[str, float],
+               revision: str | None = None, token: str | None = None) -> "MiniCOIL":
     "A model of the class `kind`, see `MiniCOIL.load`"
-    folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)))
+    folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)), revision, token)
     parts = load_parts(folder, precision)
     check_padding(folder, parts)
-    session = lazy_session(folder, folder / MODEL_FILES[precision], parts, threads, providers)
+    graph = graph_of(folder, parts.info, precision)
+    session = lazy_session(folder, graph, parts, threads, providers)
     model = kind(folder, session, parts.tokenizer, parts.vocabulary, parts.weights, parts.info, **bm25)
     model.loaded_with = {"threads": threads, "providers": providers, "precision": precision}
+    model.revision = revision_of(folder)
     return model
 
 # %% ../../nbs/04_serving.ipynb #f98c1ea3
 def reopened(kind: type["MiniCOIL"], path: Path, options: dict[str, Any]) -> "MiniCOIL":
     "A model opened again, in another process"
-    return kind.load(path, **options)
+    return kind.load(Path(path), **options)
 
 
 def options_of(self: "MiniCOIL", threads: int | None) -> dict[str, Any]:
@@ -108,28 +109,33 @@ def pickled(self: "MiniCOIL") -> tuple[Any, ...]:
     return reopened, (type(self), self.folder, options_of(self, self.loaded_with.get("threads")))
 
 # %% ../../nbs/04_serving.ipynb #61605998
-def load(cls: type["MiniCOIL"], path: str | Path, threads: int | None = None,
+def load(cls: type["MiniCOIL"], path: str | Path = DEFAULT, threads: int | None = None,
          providers: list[str] | None = None, precision: str = "float32",
-         k: float = 1.2, b: float = 0.75, avg_len: float = 150) -> "MiniCOIL":
+         k: float = 1.2, b: float = 0.75, avg_len: float = 150,
+         revision: str | None = None, token: str | None = None) -> "MiniCOIL":
     """Open a model.
 
     Args:
-        path: a model directory, or the name of a model on the Hugging Face hub.
+        path: `english`, the model of the package; a model directory, as a path with a slash; or `org/name`,
+            a model on the Hugging Face hub.
         threads: threads of ONNX Runtime, at most one for each core; None means all cores.
         providers: execution providers of ONNX Runtime; None means CUDA where it is installed, else the CPU.
         precision: float32, int8_head (encoders in int8) or int8 (the transformer too).
         k: BM25's k₁, 0 or more.
         b: BM25's b, 0 to 1.
         avg_len: mean length of a document, in words without stop words.
+        revision: of a model on the hub: a branch, a tag or a commit; None means its main branch.
+        token: of a private model on the hub; None means the one that the hub's library keeps.
 
     Returns:
-        The opened model.
+        The opened model. Its `revision` is the commit of a model from the hub.
 
     Raises:
         UserError: if there is no such model, its parts do not fit each other, or a number is out of range.
     """
     threads = None if threads is None else whole_number("threads", threads, 1)
-    return open_model(cls, path, threads, providers, precision, bm25_parameters(k=k, b=b, avg_len=avg_len))
+    bm25 = bm25_parameters(k=k, b=b, avg_len=avg_len)
+    return open_model(cls, path, threads, providers, precision, bm25, revision, token)
 
 # %% ../../nbs/04_serving.ipynb #f341a406
 def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None,
@@ -283,8 +289,8 @@ def word_spans(self: "MiniCOIL", text: str, normalize: bool = False) -> dict[str
 # %% ../../nbs/04_serving.ipynb #ece25263
 def open_lane(self: "MiniCOIL") -> Any:
     "A session of one thread on the model's own graph"
-    file = self.folder / MODEL_FILES[self.loaded_with["precision"]]
-    return open_session(file, 1, self.loaded_with["providers"])
+    graph = graph_of(self.folder, self.info, self.loaded_with["precision"])
+    return open_session(graph, 1, self.loaded_with["providers"])
 
 # %% ../../nbs/04_serving.ipynb #a4bb514a
 def input_names(self: "MiniCOIL") -> list[str]:
@@ -303,7 +309,7 @@ def lane_count(self: "MiniCOIL") -> int:
     return min(threads or cores(), cores()) if self.most_tokens else 1
 
 # %% ../../nbs/04_serving.ipynb #6d3aecef
-class MiniCOIL:
+class MiniCOIL(Shown):
     """A finished model: texts in, sparse vectors out. Open one with `MiniCOIL.load`.
 
     Its vectors are FastEmbed's to 1e-5, except where two words share an index: FastEmbed writes both
@@ -329,6 +335,10 @@ class MiniCOIL:
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
     lanes = functools.cached_property(lane_count)
+    save = save
+    projection = functools.cached_property(projection_of)
+    factors = functools.cached_property(factors_of)
+    revision: str | None = None  # commit of a model from the hub
     loaded_with: dict[str, Any] = {}
 
     def __init__(self, folder: Path, session: Any, tokenizer: Any, vocabulary: Vocabulary, weights: Encoders,
