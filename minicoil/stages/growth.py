@@ -20,6 +20,7 @@ from ..runs.swap import copy_synced
 from ..serving.directory import ENCODERS_FILE
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
+from .rotation import turned_rows
 from .sentences import trained_words
 from .training import PROJECTION_FILE
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
@@ -100,6 +101,8 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
     from safetensors.numpy import load_file
     weights: Any = model.weights
     rows = load_file(hidden.stage("training").path / "encoders.safetensors")["encoders"]
+    if model.info.get("rotated"):
+        rows = turned_rows(hidden, rows)
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
     copy_synced(model.folder, folder, but=(ENCODERS_FILE, PROJECTION_FILE, *OF_THE_ENCODERS))
