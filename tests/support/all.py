@@ -83,7 +83,8 @@ def check_source(folder, environment):
 
 def run_tests(measured, environment, *options):
     """pytest on two processes; what is skipped is named with its reason."""
-    shown = ("-q", "-rs", "-n", 2, "--dist", "loadfile", "-p", "no:cacheprovider")
+    shared = ("-n", 2, "--dist", "loadfile", "--no-loadscope-reorder")  # in the order of conftest.py
+    shown = ("-q", "-rs", "-p", "no:cacheprovider", *shared)
     command = [BIN / "python", *measured, "-m", "pytest", *shown, *options, ROOT / "tests"]
     step("tests", *command, env=environment)
 
