@@ -5,7 +5,7 @@ READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export PYTHONWARNINGS = ignore::SyntaxWarning
 
-.PHONY: run model-en check test coverage test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en english graphs check test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "make model-en CORPUS=PATH   an English model of 20,000 words, for search"
@@ -31,6 +31,15 @@ run: $(READY)
 CORPUS ?= openwebtext
 model-en: $(READY)
 	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective $(or $(OBJECTIVE),joint) --dim $(or $(DIM),8) --pictures 24 --out outputs/en
+
+# The English model of the package, from a finished run: make english RUN=outputs/en. Its card takes files that
+# the benchmarks wrote; FIGURES="a.json b.json" names them; TEXT says what it was trained on. Nothing may be uncommitted.
+english: $(READY)
+	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
+
+# The graphs of the package, made again of the exported transformer
+graphs: $(READY)
+	$(BIN)/python -c "from minicoil.stages.graphs import make_graphs; print(make_graphs())"
 
 # For every change; make test before it is pushed
 check: $(READY)

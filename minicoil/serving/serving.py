@@ -330,12 +330,9 @@ class MiniCOIL:
     open_lane = open_lane
     reopen = property(reopen)
     __reduce__ = pickled
-    embed = embed
-    query_embed = query_embed
-    embed_words = embed_words
-    embed_both = embed_both
-    readings = readings
-    word_spans = word_spans
+    embed, query_embed = embed, query_embed
+    embed_words, embed_both = embed_words, embed_both
+    readings, word_spans = readings, word_spans
     explain = explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
