@@ -32,6 +32,7 @@ from minicoil.commands.options import (
     stage_name,
     word_list,
 )
+from .serve import command_serve
 from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
@@ -72,6 +73,7 @@ def shared_options(
 for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
+app.command("serve", context_settings=SETTINGS)(command_serve)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
