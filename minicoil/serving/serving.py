@@ -36,6 +36,7 @@ from minicoil.serving.directory import (
     revision_of,
 )
 from .explanations import explain_match
+from .hub import push_to_hub
 from .names import DEFAULT
 from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
@@ -338,7 +339,7 @@ class MiniCOIL:
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
     lanes = functools.cached_property(lane_count)
-    save = save
+    save, push_to_hub = save, push_to_hub
     projection = functools.cached_property(projection_of)
     factors = functools.cached_property(factors_of)
     revision: str | None = None  # commit of a model from the hub

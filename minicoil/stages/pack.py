@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'FIGURES', 'MADE', 'GOLDEN', 'GOLDEN_TEXTS', 'MOST_MEGABYTES', 'git', 'clean_commit', 'training_command',
-           'rows_of_search', 'rows_of_senses', 'figures_table', 'packed_card', 'vector_facts', 'golden_vectors',
-           'finish_folder', 'pack', 'replace_folder']
+           'rows_of_search', 'rows_of_senses', 'figures_table', 'figure_rows', 'packed_card', 'vector_facts',
+           'golden_vectors', 'finish_folder', 'pack', 'replace_folder']
 
 # %% ../../nbs/31_pack.ipynb #247d998b
 import dataclasses
@@ -102,7 +102,20 @@ def figures_table(files: Iterable[str | Path]) -> str:
             raise UserError(f"{file} is not what a benchmark of minicoil prints") from None
     return FIGURES.format(rows="\n".join(rows)) if rows else ""
 
-# %% ../../nbs/31_pack.ipynb #9b5fa131
+# %% ../../nbs/31_pack.ipynb #6ae8a982
+def figure_rows(files: Iterable[str | Path]) -> list[dict[str, Any]]:
+    "The figures of the systems `minicoil` and `minicoil+` in files that `figures_table` takes"
+    rows = []
+    for found in map(load_json, files):
+        for name, one in (found.get("collections") or {found["data"]: found}).items():
+            data = Path(str(name)).name
+            for system in ("minicoil", "minicoil+"):
+                scores = one["results"].get(system, {})
+                rows += [{"data": data, "system": system, "metric": metric, "value": round(scores[metric], 4)}
+                         for metric in ("ndcg@10", "mauc") if metric in scores]
+    return rows
+
+# %% ../../nbs/31_pack.ipynb #5ec7cb54
 MADE = """
 ## How it was made
 
@@ -122,7 +135,7 @@ def packed_card(card: str, run: Run, commit: str, digest: str, text: str, figure
     made = MADE.format(command=training_command(run), **facts)
     return card.rstrip("\n") + "\n" + figures + made
 
-# %% ../../nbs/31_pack.ipynb #ef7fa1e2
+# %% ../../nbs/31_pack.ipynb #348ec658
 GOLDEN, GOLDEN_TEXTS = "golden.json", (
     "A bat left its cave at dusk to hunt moths.", "He swung the bat and broke it.",
     "The bank raised its interest rates.", "They sat on the bank of the river.",
@@ -144,33 +157,34 @@ def golden_vectors(model: MiniCOIL, digest: str) -> dict[str, Any]:
             for text, d, q in zip(GOLDEN_TEXTS, documents, queries)]
     return {"sha256": digest, "texts": rows}
 
-# %% ../../nbs/31_pack.ipynb #80df2c3d
+# %% ../../nbs/31_pack.ipynb #c851c9af
 MOST_MEGABYTES = 20
 
 
-def finish_folder(folder: Path, run: Run, commit: str, text: str, figures: str) -> float:
+def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequence[str | Path]) -> float:
     "Write card, golden vectors and manifest into a small model's folder; its size in MB"
-    digest = sha256(folder / SMALL_FILE)
+    digest, figures = sha256(folder / SMALL_FILE), figures_table(files)
+    info = {**load_json(folder / "minicoil.json"), "figures": figure_rows(files)}
+    save_json(folder / "minicoil.json", info)
     card = (folder / CARD).read_text(encoding="utf-8")
     write_bytes(folder / CARD, packed_card(card, run, commit, digest, text, figures).encode())
     save_json(folder / GOLDEN, golden_vectors(MiniCOIL.load(folder), digest))
-    info = load_json(folder / "minicoil.json")
-    files, checksums = list_files(folder)
+    sizes, checksums = list_files(folder)
     facts = dict(words=len(info["quality"]), dim=info["dim"], commit=commit, sha256=digest)
-    save_manifest(folder / MANIFEST, {**facts, "files": files, "checksums": checksums})
-    megabytes = sum(files.values()) / 1e6
+    save_manifest(folder / MANIFEST, {**facts, "files": sizes, "checksums": checksums})
+    megabytes = sum(sizes.values()) / 1e6
     if megabytes > MOST_MEGABYTES:
         raise UserError(f"the model has {megabytes:.1f} MB, more than {MOST_MEGABYTES}: pack fewer words")
     return megabytes
 
-# %% ../../nbs/31_pack.ipynb #cd760aeb
-def pack(run_dir: str | Path, name: str = "english", figures: Sequence[str | Path] = (),
+# %% ../../nbs/31_pack.ipynb #574a1f13
+def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
          text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
          data: str | Path = DATA) -> Path:
     """Make the model of a finished run one of the package's models.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder, or the run.
         name: the model's name.
         figures: files that the benchmarks wrote, for the card.
         text: what the model was trained on, and its licence.
@@ -184,14 +198,14 @@ def pack(run_dir: str | Path, name: str = "english", figures: Sequence[str | Pat
         UserError: for changes that are not committed, a model without a projection, or one that is too large.
     """
     target, root = Path(os.path.abspath(data)) / name, Path(os.path.abspath(data)).parents[1]
-    commit, table = clean_commit(root, os.path.relpath(target, root)), figures_table(figures)
-    run = open_run(run_dir)
+    commit = clean_commit(root, os.path.relpath(target, root))
+    run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
     run.need("model")
     work = target.with_name(f".{name}.new")
     shutil.rmtree(work, ignore_errors=True)
     try:
         MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
-        size = finish_folder(work, run, commit, text, table)
+        size = finish_folder(work, run, commit, text, figures)
         replace_folder(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
