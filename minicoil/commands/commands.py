@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
-           'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'command_search', 'command_senses',
-           'command_retrieval', 'command_make_collection']
+           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
+           'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
+           'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
+           'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import typer
 
@@ -162,6 +165,16 @@ COLLECTION_NAME = typer.Option(
     "only if it is named, and theirs stay as they are"
 )
 
+COLLECTION = typer.Option(
+    "", help="Keep the collection in this folder, or on the Qdrant server at this URL, instead of the cache; "
+    "the next call embeds only what has changed"
+)
+ENGINES = ("numpy", "qdrant")
+ENGINE = typer.Option(
+    "", help="numpy or qdrant: what holds the documents. A search without --collection keeps them in the "
+    "cache by numpy; a new --collection folder is Qdrant's"
+)
+
 
 def check_home(collection: str, name: str, documents: str, model: str) -> None:
     """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
@@ -172,11 +185,12 @@ def check_home(collection: str, name: str, documents: str, model: str) -> None:
         keep_apart(collection, [documents, model], "--collection", replaced=["."])
 
 # %% ../../nbs/35_commands.ipynb #e8fef29d
-def print_hits(hits: list, n_documents: int, explain: bool) -> None:
-    """Print a query's hits, best first, or that there are none."""
+def print_hits(model: MiniCOIL, hits: list, n_documents: int, explain: bool) -> None:
+    """Print a query's hits, best first, each with the passage that matched; or that there are none."""
+    from minicoil.retrieval.passages import passage
     from minicoil.retrieval.search import describe
     for rank, (hit, rows) in enumerate(hits, 1):
-        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]")
+        print(f"{rank}. {hit.score:.2f}  {one_line(passage(model, hit.text, rows))}  [{one_line(hit.id)}]")
         if explain:
             print("   " + ("; ".join(one_line(describe(row)) for row in rows) or "no word in common"))
     if not hits:
@@ -204,9 +218,57 @@ def documents_of(source: str, text_field: str, on_bad_input: str) -> list[tuple[
     from minicoil.text.readers import to_stderr
     skipped: list[str] = []
     found = read_collection(source, text_field, on_bad_input, skipped, to_stderr)
-    if skipped:
-        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    say_skipped(skipped)
     return found
+
+
+def say_skipped(skipped: list[str]) -> None:
+    """Count on stderr what cannot be read."""
+    if skipped:
+        what = f"{len(skipped):,} lines or files cannot be read and are left out"
+        print(f"{what}, the first: {skipped[0]}", file=sys.stderr)
+
+# %% ../../nbs/35_commands.ipynb #aac4fe05
+class Question(NamedTuple):
+    """What a search asks for: the query, how many hits, by which vectors, with which mean length."""
+    query: str
+    limit: int
+    using: str
+    average: float | str
+
+
+class Answer(NamedTuple):
+    """The hits of a search, each with its words, and how many documents were searched."""
+    hits: list
+    documents: int
+
+
+def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
+    """The explained hits of an opened collection."""
+    from minicoil.retrieval.search import explain_hits, search
+    hits = search(home, model, asked.query, asked.limit, asked.using)
+    return explain_hits(home, model, asked.query, hits)
+
+# %% ../../nbs/35_commands.ipynb #9cf5ca54
+def kept_answer(model: MiniCOIL, source: Any, asked: Question) -> Answer:
+    """Search a source by its index in the cache."""
+    from minicoil.retrieval.kept import kept_index
+    from minicoil.text.readers import to_stderr
+    kept = kept_index(model, source, asked.average, to_stderr)
+    say_skipped(source.skipped)
+    return Answer(answers_in(kept.home, model, asked), kept.documents)
+
+
+def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
+                      name: str, engine: str) -> Answer:
+    """Search documents in a collection: the user's own, or one that lasts as long as this search."""
+    from minicoil.retrieval.documents import dense_width, fill_collection
+    from minicoil.retrieval.inverted import open_home
+    with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder:
+        where = collection or folder
+        with open_home(where, dense_width(model), name or None, engine=engine or None) as home:
+            fill_collection(home, model, found, asked.average)
+            return Answer(answers_in(home, model, asked), len(found))
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
@@ -222,28 +284,32 @@ def command_search(
     ),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
-    collection: str = typer.Option(
-        "", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call "
-        "embeds only what has changed"
-    ),
+    collection: str = COLLECTION,
     collection_name: str = COLLECTION_NAME,
+    engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
     """Search documents, and say why each one was found."""
-    from minicoil.retrieval.search import WAYS, search_documents
+    from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.search import WAYS
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
-    average, asked = length_option(avg_len), asked_for(query)
+    asked = Question(asked_for(query), limit, way, length_option(avg_len))
     check_home(collection, collection_name, documents, model)
-    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
-    found = documents_of(documents, text_field, bad)
+    held_by = choice("engine", engine, ENGINES) if engine else ""
+    source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
+    in_cache = not collection and held_by != "qdrant"
+    source.files()  # what is not there is refused before the model is opened
+    found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
-        check_words(loaded, asked)
-    kept = (collection, average, explain, collection_name or None)
-    hits = search_documents(loaded, found, [asked], limit, way, *kept)[0]
-    print_hits(hits, len(found), explain)
+        check_words(loaded, asked.query)
+    if in_cache:
+        answer = kept_answer(loaded, source, asked)
+    else:
+        answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
+    print_hits(loaded, answer.hits, answer.documents, explain)
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(

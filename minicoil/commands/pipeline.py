@@ -20,6 +20,7 @@ from typing import Any
 import typer
 
 from .. import __version__
+from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .lines import ReaderGone
@@ -78,6 +79,7 @@ app.command("serve", context_settings=SETTINGS)(command_serve)
 app.command("export", context_settings=SETTINGS)(command_export)
 app.command("push", context_settings=SETTINGS)(command_push)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
+app.add_typer(cache_commands, name="cache", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
 def given_parameters(**options: Any) -> dict[str, Any]:

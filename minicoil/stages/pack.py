@@ -7,7 +7,7 @@ __all__ = ['SHOWN', 'FIGURES', 'MADE', 'GOLDEN', 'GOLDEN_TEXTS', 'MOST_MEGABYTES
            'rows_of_search', 'rows_of_senses', 'figures_table', 'figure_rows', 'packed_card', 'vector_facts',
            'golden_vectors', 'finish_folder', 'pack', 'replace_folder']
 
-# %% ../../nbs/31_pack.ipynb #247d998b
+# %% ../../nbs/31_pack.ipynb #39d01e7b
 import dataclasses
 import os
 import shlex
@@ -26,7 +26,7 @@ from ..serving.serving import MiniCOIL
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
-# %% ../../nbs/31_pack.ipynb #b47a616c
+# %% ../../nbs/31_pack.ipynb #251f24a0
 def git(*arguments: str, root: Path) -> str:
     "What git says; a `UserError` where there is no checkout"
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
@@ -43,7 +43,7 @@ def clean_commit(root: Path, but: str) -> str:
         raise UserError(f"the project has changes that are not committed ({first}): commit them first")
     return git("rev-parse", "HEAD", root=root)
 
-# %% ../../nbs/31_pack.ipynb #7ef5b6fd
+# %% ../../nbs/31_pack.ipynb #6f1f92f7
 def training_command(run: Run) -> str:
     "The command that makes a run again"
     words = ["minicoil", "run"]
@@ -58,7 +58,7 @@ def training_command(run: Run) -> str:
                 words += [option, Path(str(one)).name if field.name == "corpus" else str(one)]
     return shlex.join(words)
 
-# %% ../../nbs/31_pack.ipynb #39758d32
+# %% ../../nbs/31_pack.ipynb #fb98c258
 SHOWN = ("bm25", "minicoil", "dense", "hybrid_bm25", "hybrid_minicoil", "minicoil+", "expanded_bm25")
 
 
@@ -78,7 +78,7 @@ def rows_of_senses(found: dict[str, Any]) -> list[str]:
     scores = [f"{name} {100 * one['mauc']:.1f}" for name, one in found["results"].items() if "mauc" in one]
     return [f"| {Path(str(found['data'])).name} | mAUC of senses | {', '.join(scores)} |"]
 
-# %% ../../nbs/31_pack.ipynb #7b9a67c5
+# %% ../../nbs/31_pack.ipynb #57902873
 FIGURES = """
 ## Figures
 
@@ -102,7 +102,7 @@ def figures_table(files: Iterable[str | Path]) -> str:
             raise UserError(f"{file} is not what a benchmark of minicoil prints") from None
     return FIGURES.format(rows="\n".join(rows)) if rows else ""
 
-# %% ../../nbs/31_pack.ipynb #6ae8a982
+# %% ../../nbs/31_pack.ipynb #bb7e3c75
 def figure_rows(files: Iterable[str | Path]) -> list[dict[str, Any]]:
     "The figures of the systems `minicoil` and `minicoil+` in files that `figures_table` takes"
     rows = []
@@ -115,7 +115,7 @@ def figure_rows(files: Iterable[str | Path]) -> list[dict[str, Any]]:
                          for metric in ("ndcg@10", "mauc") if metric in scores]
     return rows
 
-# %% ../../nbs/31_pack.ipynb #5ec7cb54
+# %% ../../nbs/31_pack.ipynb #6672e0b2
 MADE = """
 ## How it was made
 
@@ -135,7 +135,7 @@ def packed_card(card: str, run: Run, commit: str, digest: str, text: str, figure
     made = MADE.format(command=training_command(run), **facts)
     return card.rstrip("\n") + "\n" + figures + made
 
-# %% ../../nbs/31_pack.ipynb #348ec658
+# %% ../../nbs/31_pack.ipynb #89fe2a50
 GOLDEN, GOLDEN_TEXTS = "golden.json", (
     "A bat left its cave at dusk to hunt moths.", "He swung the bat and broke it.",
     "The bank raised its interest rates.", "They sat on the bank of the river.",
@@ -157,7 +157,7 @@ def golden_vectors(model: MiniCOIL, digest: str) -> dict[str, Any]:
             for text, d, q in zip(GOLDEN_TEXTS, documents, queries)]
     return {"sha256": digest, "texts": rows}
 
-# %% ../../nbs/31_pack.ipynb #c851c9af
+# %% ../../nbs/31_pack.ipynb #0ed28239
 MOST_MEGABYTES = 20
 
 
@@ -177,7 +177,7 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
         raise UserError(f"the model has {megabytes:.1f} MB, more than {MOST_MEGABYTES}: pack fewer words")
     return megabytes
 
-# %% ../../nbs/31_pack.ipynb #574a1f13
+# %% ../../nbs/31_pack.ipynb #3a194057
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
          text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
          data: str | Path = DATA) -> Path:
