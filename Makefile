@@ -58,7 +58,7 @@ test: $(READY)
 coverage: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
-test-slow: $(BIN)/docs-ready
+test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
@@ -79,6 +79,10 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/splade.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+
+$(BIN)/engines-ready: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
+	@touch $(BIN)/engines-ready
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'

@@ -7,7 +7,7 @@ __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'COR
            'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
            'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
            'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
-           'command_senses', 'command_retrieval', 'command_make_collection']
+           'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -312,6 +312,50 @@ def command_search(
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)
 
+# %% ../../nbs/35_commands.ipynb #c7937bf2
+def command_rotate(
+    model: Path = MODEL,
+    out: Path = typer.Option(..., help="New model directory to write"),
+    documents: str | None = typer.Option(
+        None, help="Texts that have the words, best those you search; without it the training sentences of "
+        "the run that the model lies in"
+    ),
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    from minicoil.stages.rotation import rotate_model
+    keep_apart(out, [model, documents])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    texts = None if documents is None else [text for _, text in documents_of(documents, text_field, bad)]
+    print(json.dumps(rotate_model(model, out, texts)))
+
+# %% ../../nbs/35_commands.ipynb #59b183fd
+def command_export_vectors(
+    engine: str = typer.Option(
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+    ),
+    model: Path = MODEL,
+    documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
+    out: Path = typer.Option(..., help="New folder to write"),
+    queries: str | None = typer.Option(None, help="Queries, a line each: written as the engine's requests"),
+    limit: int = typer.Option(10, help="Hits that a request asks for"),
+    avg_len: str = AVERAGE,
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Write documents with their vectors for another search engine."""
+    from minicoil.retrieval.engines import ENGINES
+    from minicoil.retrieval.export_vectors import export_vectors
+    name = choice("for", engine, ENGINES)
+    in_range("limit", limit, 1, MOST_TEXTS)
+    average = length_option(avg_len)
+    keep_apart(out, [model, documents, queries])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    asked = documents_of(queries, text_field, bad) if queries is not None else None
+    found = documents_of(documents, text_field, bad)
+    print(json.dumps(export_vectors(MiniCOIL.load(model), found, out, name, asked, average, limit)))
+
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True,
@@ -371,4 +415,5 @@ def command_make_collection(
 # %% ../../nbs/35_commands.ipynb #b23a43f8
 COMMANDS: dict[str, Callable] = {
     "add-words": command_add_words, "embed": command_embed, "search": command_search,
+    "export-vectors": command_export_vectors, "rotate": command_rotate,
 }

@@ -29,6 +29,7 @@ from minicoil.serving.factors import (
 )
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
+from .rotation import turned_rows
 from .sentences import trained_words
 from .training import PROJECTION_FILE
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
@@ -123,6 +124,8 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
     weights: Any = model.weights
     small = isinstance(weights, FactoredEncoders)
     rows = load_file(hidden.stage("training").path / "encoders.safetensors")["encoders"]
+    if model.info.get("rotated"):
+        rows = turned_rows(hidden, rows)
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
     made_anew = (ENCODERS_FILE, PROJECTION_FILE, SMALL_FILE, GOLDEN, *OF_THE_ENCODERS)
