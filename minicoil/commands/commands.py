@@ -41,9 +41,10 @@ from minicoil.commands.options import (
 from ..runs.files import UserError, is_handle
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
+from ..serving.names import DEFAULT
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
-MODEL = typer.Option(..., help="Model directory")
+MODEL = typer.Option(DEFAULT, help="english (in the package), a model directory, or org/name on the hub")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
 JOBS = typer.Option(0, help="Processes; 0 means one per core")
@@ -86,7 +87,7 @@ def command_embed(
     file: str | None = typer.Argument(
         None, help="A text a line, or a file of JSON lines or Parquet; standard input if none, or -"
     ),
-    model: Path = MODEL,
+    model: str = MODEL,
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
     out: str | None = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
@@ -176,7 +177,7 @@ ENGINE = typer.Option(
 )
 
 
-def check_home(collection: str, name: str, documents: str, model: Path) -> None:
+def check_home(collection: str, name: str, documents: str, model: str) -> None:
     """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
     from minicoil.retrieval.collection import is_server
     if name and not collection:
@@ -273,7 +274,7 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
-    model: Path = MODEL,
+    model: str = MODEL,
     documents: str = typer.Option(
         "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
         "or a BEIR folder"
@@ -364,7 +365,7 @@ benchmarks = typer.Typer(
 
 @benchmarks.command("senses")
 def command_senses(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
 ) -> None:
     """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
@@ -374,7 +375,7 @@ def command_senses(
 # %% ../../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: list[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
     systems: list[str] | None = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = AVERAGE,

@@ -29,6 +29,7 @@ from minicoil.serving.directory import (
     revision_of,
 )
 from .explanations import explain_match
+from .hub import push_to_hub
 from .look import Shown
 from .names import DEFAULT
 from .non_negative import document_maker, query_maker
@@ -330,18 +331,15 @@ class MiniCOIL(Shown):
     open_lane = open_lane
     reopen = property(reopen)
     __reduce__ = pickled
-    embed = embed
-    query_embed = query_embed
-    embed_words = embed_words
-    embed_both = embed_both
-    readings = readings
-    word_spans = word_spans
+    embed, query_embed = embed, query_embed
+    embed_words, embed_both = embed_words, embed_both
+    readings, word_spans = readings, word_spans
     explain = explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
     lanes = functools.cached_property(lane_count)
-    save = save
+    save, push_to_hub = save, push_to_hub
     projection = functools.cached_property(projection_of)
     factors = functools.cached_property(factors_of)
     revision: str | None = None  # commit of a model from the hub
