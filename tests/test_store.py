@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from chains import copy_before, digests
 from qdrant_client import grpc as q
-from qdrant_fake import FakeQdrant, free_port, serving
+from qdrant_fake import FakeQdrant, nobody, serving
 
 import minicoil.runs.server as talk
 from minicoil.runs.files import UserError
@@ -145,14 +145,48 @@ def test_a_refusal_is_not_tried_again(fake):
     assert len(fake[0].calls) == before + 1
 
 
+CLUSTER = [  # what a cluster of 1.18 answers while a node is away, or while it has no majority
+    "Service internal error: 1 of 1 write operations failed; shard 2 is currently unavailable",
+    "Service internal error: Waiting for consensus operation commit failed. Timeout set at: 10 seconds",
+]
+
+
+@pytest.mark.parametrize("said", CLUSTER)
+def test_a_cluster_that_waits_is_waited_for(fake, monkeypatch, capsys, said):
+    """INTERNAL that says what a cluster waits for passes: the upload goes on, and one line says so."""
+    pauses = []
+    monkeypatch.setattr(talk.time, "sleep", pauses.append)
+    rows, (server, url) = sentences(), fake
+    with ServerStore(url, "c", DIM) as place:
+        place.upload(0, *rows)
+        server.failures = [(grpc.StatusCode.INTERNAL, said)] * 3
+        assert place.count() == N
+    assert len(pauses) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_cluster_that_waits_too_long_ends_in_one_line(fake, monkeypatch):
+    """After five minutes the line says what was waited for; an INTERNAL of another kind ends at once."""
+    monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
+    place = ServerStore(fake[1], "c", DIM)
+    fake[0].failures = [(grpc.StatusCode.INTERNAL, CLUSTER[0])] * 10
+    with pytest.raises(UserError, match="is not ready .*10 tries.*currently unavailable") as e:
+        place.count()
+    assert "\n" not in str(e.value)
+    before, fake[0].failures = len(fake[0].calls), [(grpc.StatusCode.INTERNAL, "a fault of mine")]
+    with pytest.raises(UserError, match="refuses: INTERNAL: a fault of mine"):
+        place.count()
+    assert len(fake[0].calls) == before + 1
+
+
 def test_no_server(monkeypatch):
     """Where no server listens, a check tries at most 5 times within 30 s and says so in one line."""
     pauses = []
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
-    with pytest.raises(
-        UserError, match=r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant"
-    ) as e:
-        check_server(f"http://127.0.0.1:{free_port() - 1}")
+    said = r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant"
+    with nobody() as dead, pytest.raises(UserError, match=said) as e:
+        check_server(dead)
     assert len(pauses) == 4
     assert sum(pauses) <= 30
     assert "\n" not in str(e.value)
@@ -211,10 +245,10 @@ def test_the_command_says_when_no_server_answers(tmp_path):
 
     So does the address from the environment.
     """
-    dead = f"http://127.0.0.1:{free_port() - 1}"
-    code, said = minicoil_run(
-        "--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY
-    )
+    with nobody() as dead:
+        code, said = minicoil_run(
+            "--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY
+        )
     assert code == 2
     assert len(said.strip().splitlines()) == 1
     assert dead in said

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
-           'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'command_search', 'command_senses',
-           'command_retrieval', 'command_make_collection']
+           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
+           'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
+           'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
+           'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import typer
 
@@ -22,6 +25,7 @@ from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
     file_to_write,
+    folder_to_write,
     in_range,
     job_count,
     keep_apart,
@@ -37,9 +41,10 @@ from minicoil.commands.options import (
 from ..runs.files import UserError, is_handle
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
+from ..serving.names import DEFAULT
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
-MODEL = typer.Option(..., help="Model directory")
+MODEL = typer.Option(DEFAULT, help="english (in the package), a model directory, or org/name on the hub")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
 JOBS = typer.Option(0, help="Processes; 0 means one per core")
@@ -82,7 +87,7 @@ def command_embed(
     file: str | None = typer.Argument(
         None, help="A text a line, or a file of JSON lines or Parquet; standard input if none, or -"
     ),
-    model: Path = MODEL,
+    model: str = MODEL,
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
     out: str | None = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
@@ -161,8 +166,18 @@ COLLECTION_NAME = typer.Option(
     "only if it is named, and theirs stay as they are"
 )
 
+COLLECTION = typer.Option(
+    "", help="Keep the collection in this folder, or on the Qdrant server at this URL, instead of the cache; "
+    "the next call embeds only what has changed"
+)
+ENGINES = ("numpy", "qdrant")
+ENGINE = typer.Option(
+    "", help="numpy or qdrant: what holds the documents. A search without --collection keeps them in the "
+    "cache by numpy; a new --collection folder is Qdrant's"
+)
 
-def check_home(collection: str, name: str, documents: str, model: Path) -> None:
+
+def check_home(collection: str, name: str, documents: str, model: str) -> None:
     """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
     from minicoil.retrieval.collection import is_server
     if name and not collection:
@@ -171,11 +186,12 @@ def check_home(collection: str, name: str, documents: str, model: Path) -> None:
         keep_apart(collection, [documents, model], "--collection", replaced=["."])
 
 # %% ../../nbs/35_commands.ipynb #e8fef29d
-def print_hits(hits: list, n_documents: int, explain: bool) -> None:
-    """Print a query's hits, best first, or that there are none."""
+def print_hits(model: MiniCOIL, hits: list, n_documents: int, explain: bool) -> None:
+    """Print a query's hits, best first, each with the passage that matched; or that there are none."""
+    from minicoil.retrieval.passages import passage
     from minicoil.retrieval.search import describe
     for rank, (hit, rows) in enumerate(hits, 1):
-        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]")
+        print(f"{rank}. {hit.score:.2f}  {one_line(passage(model, hit.text, rows))}  [{one_line(hit.id)}]")
         if explain:
             print("   " + ("; ".join(one_line(describe(row)) for row in rows) or "no word in common"))
     if not hits:
@@ -203,14 +219,62 @@ def documents_of(source: str, text_field: str, on_bad_input: str) -> list[tuple[
     from minicoil.text.readers import to_stderr
     skipped: list[str] = []
     found = read_collection(source, text_field, on_bad_input, skipped, to_stderr)
-    if skipped:
-        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    say_skipped(skipped)
     return found
+
+
+def say_skipped(skipped: list[str]) -> None:
+    """Count on stderr what cannot be read."""
+    if skipped:
+        what = f"{len(skipped):,} lines or files cannot be read and are left out"
+        print(f"{what}, the first: {skipped[0]}", file=sys.stderr)
+
+# %% ../../nbs/35_commands.ipynb #aac4fe05
+class Question(NamedTuple):
+    """What a search asks for: the query, how many hits, by which vectors, with which mean length."""
+    query: str
+    limit: int
+    using: str
+    average: float | str
+
+
+class Answer(NamedTuple):
+    """The hits of a search, each with its words, and how many documents were searched."""
+    hits: list
+    documents: int
+
+
+def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
+    """The explained hits of an opened collection."""
+    from minicoil.retrieval.search import explain_hits, search
+    hits = search(home, model, asked.query, asked.limit, asked.using)
+    return explain_hits(home, model, asked.query, hits)
+
+# %% ../../nbs/35_commands.ipynb #9cf5ca54
+def kept_answer(model: MiniCOIL, source: Any, asked: Question) -> Answer:
+    """Search a source by its index in the cache."""
+    from minicoil.retrieval.kept import kept_index
+    from minicoil.text.readers import to_stderr
+    kept = kept_index(model, source, asked.average, to_stderr)
+    say_skipped(source.skipped)
+    return Answer(answers_in(kept.home, model, asked), kept.documents)
+
+
+def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
+                      name: str, engine: str) -> Answer:
+    """Search documents in a collection: the user's own, or one that lasts as long as this search."""
+    from minicoil.retrieval.documents import dense_width, fill_collection
+    from minicoil.retrieval.inverted import open_home
+    with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder:
+        where = collection or folder
+        with open_home(where, dense_width(model), name or None, engine=engine or None) as home:
+            fill_collection(home, model, found, asked.average)
+            return Answer(answers_in(home, model, asked), len(found))
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
-    model: Path = MODEL,
+    model: str = MODEL,
     documents: str = typer.Option(
         "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
         "or a BEIR folder"
@@ -221,28 +285,76 @@ def command_search(
     ),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
-    collection: str = typer.Option(
-        "", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call "
-        "embeds only what has changed"
-    ),
+    collection: str = COLLECTION,
     collection_name: str = COLLECTION_NAME,
+    engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
     """Search documents, and say why each one was found."""
-    from minicoil.retrieval.search import WAYS, search_documents
+    from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.search import WAYS
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
-    average, asked = length_option(avg_len), asked_for(query)
+    asked = Question(asked_for(query), limit, way, length_option(avg_len))
     check_home(collection, collection_name, documents, model)
-    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
-    found = documents_of(documents, text_field, bad)
+    held_by = choice("engine", engine, ENGINES) if engine else ""
+    source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
+    in_cache = not collection and held_by != "qdrant"
+    source.files()  # what is not there is refused before the model is opened
+    found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
-        check_words(loaded, asked)
-    kept = (collection, average, explain, collection_name or None)
-    hits = search_documents(loaded, found, [asked], limit, way, *kept)[0]
-    print_hits(hits, len(found), explain)
+        check_words(loaded, asked.query)
+    if in_cache:
+        answer = kept_answer(loaded, source, asked)
+    else:
+        answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
+    print_hits(loaded, answer.hits, answer.documents, explain)
+
+# %% ../../nbs/35_commands.ipynb #c7937bf2
+def command_rotate(
+    model: Path = MODEL,
+    out: Path = typer.Option(..., help="New model directory to write"),
+    documents: str | None = typer.Option(
+        None, help="Texts that have the words, best those you search; without it the training sentences of "
+        "the run that the model lies in"
+    ),
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    from minicoil.stages.rotation import rotate_model
+    keep_apart(out, [model, documents])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    texts = None if documents is None else [text for _, text in documents_of(documents, text_field, bad)]
+    print(json.dumps(rotate_model(model, out, texts)))
+
+# %% ../../nbs/35_commands.ipynb #59b183fd
+def command_export_vectors(
+    engine: str = typer.Option(
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+    ),
+    model: Path = MODEL,
+    documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
+    out: Path = typer.Option(..., help="New folder to write"),
+    queries: str | None = typer.Option(None, help="Queries, a line each: written as the engine's requests"),
+    limit: int = typer.Option(10, help="Hits that a request asks for"),
+    avg_len: str = AVERAGE,
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Write documents with their vectors for another search engine."""
+    from minicoil.retrieval.engines import ENGINES
+    from minicoil.retrieval.export_vectors import export_vectors
+    name = choice("for", engine, ENGINES)
+    in_range("limit", limit, 1, MOST_TEXTS)
+    average = length_option(avg_len)
+    keep_apart(out, [model, documents, queries])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    asked = documents_of(queries, text_field, bad) if queries is not None else None
+    found = documents_of(documents, text_field, bad)
+    print(json.dumps(export_vectors(MiniCOIL.load(model), found, out, name, asked, average, limit)))
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
@@ -253,7 +365,7 @@ benchmarks = typer.Typer(
 
 @benchmarks.command("senses")
 def command_senses(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
 ) -> None:
     """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
@@ -263,7 +375,7 @@ def command_senses(
 # %% ../../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: list[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
     systems: list[str] | None = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = AVERAGE,
@@ -281,8 +393,8 @@ def command_retrieval(
     if splade and "splade" not in chosen:
         raise UserError(f"--splade names {printable(splade, 60)}, but --systems has no splade: add it")
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
-    keep_apart(out, [model, *data], replaced=REPORTS)
-    keep_apart(cache, [model, *data], "--cache")
+    keep_apart(folder_to_write(out, "--out"), [model, *data], replaced=REPORTS)
+    keep_apart(folder_to_write(cache, "--cache"), [model, *data], "--cache")
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), [*data], out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51
@@ -303,4 +415,5 @@ def command_make_collection(
 # %% ../../nbs/35_commands.ipynb #b23a43f8
 COMMANDS: dict[str, Callable] = {
     "add-words": command_add_words, "embed": command_embed, "search": command_search,
+    "export-vectors": command_export_vectors, "rotate": command_rotate,
 }

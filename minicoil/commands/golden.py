@@ -39,7 +39,7 @@ WHOLE = (
     "re-use co-operate well-known", "and/or he/she", "U.S.A. e.g. i.e.", "½ ¼ ² ³ ⁰ ₂",
     "℃ ℉ № ™ ℠ ®", "Ⅳ ⅷ ① ㊗", "€5 $7 £ 9 ¥100", "𝐛𝐨𝐥𝐝 𝒔𝒄𝒓𝒊𝒑𝒕 ｗｉｄｅ", "ﬁne oﬀer ﬂy",
     "👩‍👩‍👧 👍🏽 🏳️‍🌈", "\ufeffbom", "one\\two|three~four",
-    "{\"a\": [1, 2]}", "SELECT * FROM bats;", "\u0378 \ue000 \uffff", "a\u0301 e\u0301\u0323",
+    "{\"a\": [1, 2]}", "university evening added organized", "\u0378 \ue000 \uffff", "a\u0301 e\u0301\u0323",
     "\u0301alone", "tab\tnew\nline\x0bfeed\x0cend",
 )
 

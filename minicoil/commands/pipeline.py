@@ -20,10 +20,12 @@ from typing import Any
 import typer
 
 from .. import __version__
+from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .golden import command_golden
 from .lines import ReaderGone
+from .models import command_export, command_push
 from minicoil.commands.options import (
     choice,
     job_count,
@@ -76,7 +78,10 @@ for name, command in COMMANDS.items():
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.command("serve", context_settings=SETTINGS)(command_serve)
 app.command("golden", context_settings=SETTINGS)(command_golden)
+app.command("export", context_settings=SETTINGS)(command_export)
+app.command("push", context_settings=SETTINGS)(command_push)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
+app.add_typer(cache_commands, name="cache", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
 def given_parameters(**options: Any) -> dict[str, Any]:
@@ -190,8 +195,11 @@ def command_to_try(run: Run) -> str:
 
 
 def where_to_look(run: Run) -> str:
-    """The closing lines of a run: model, pictures, numbers, and a command to try."""
-    lines = found_files(run)
+    """The closing lines of a run: model, pictures, numbers, what meaning is worth, and a command to try."""
+    from minicoil.retrieval.benchmark import closing_lines
+    lines, found = found_files(run), closing_lines(run)
+    if found:
+        lines += ["", *found]
     return "\n".join([*lines, "", f"Try:  {command_to_try(run)}"] if run.stage("model").done else lines)
 
 # %% ../../nbs/40_pipeline.ipynb #f86200cd

@@ -16,8 +16,8 @@ from minicoil.learning.fit import (
     adapted_goal,
     cosines,
     fit_rows,
+    full_cosines,
     real_pairs,
-    sharpened,
     standardise,
     train_fit,
 )
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['SHARED', 'SHARED_RIDGE', 'SENSE_WEIGHT', 'WIDER', 'VIEWS', 'JOINT', 'WordRows', 'symmetric_graph', 'rows_of_word',
-           'Agreement', 'agreement', 'shared_directions', 'shared_projection', 'SenseView', 'sense_view', 'joint_goal',
+__all__ = ['SHARED', 'SHARED_RIDGE', 'SENSE_WEIGHT', 'VIEWS', 'JOINT', 'WordRows', 'symmetric_graph', 'rows_of_word', 'Agreement',
+           'agreement', 'shared_directions', 'shared_projection', 'SenseView', 'sense_view', 'wider', 'joint_goal',
            'choose_joint', 'train_joint']
 
 # %% ../../nbs/06_objectives_joint.ipynb #33800562
@@ -69,7 +69,7 @@ def agreement(samples: Sequence[WordSample]) -> Agreement:
     """The `Agreement` of some words."""
     found = [rows_of_word(sample) for sample in samples]
     centred, pulled, weighted = (np.concatenate(rows) for rows in zip(*(rows for rows, _ in found)))
-    mean = np.sum([mean for _, mean in found], axis=0, dtype=np.float64)
+    mean = np.stack([mean for _, mean in found]).sum(0, dtype=np.float64)
     return Agreement((centred.T @ pulled).astype(np.float64), (centred.T @ weighted).astype(np.float64), mean)
 
 # %% ../../nbs/06_objectives_joint.ipynb #0dba8ff6
@@ -108,7 +108,7 @@ def shared_projection(blocks: Iterable[Sequence[WordSample]], rank: int = SHARED
     return shared_directions(total, rank)
 
 # %% ../../nbs/06_objectives_joint.ipynb #341b30ef
-SENSE_WEIGHT, WIDER, VIEWS = 1.0, 2.0, 8
+SENSE_WEIGHT, VIEWS = 1.0, 8
 
 
 class SenseView(NamedTuple):
@@ -129,13 +129,18 @@ def sense_view(group: WordGroup) -> SenseView:
     return SenseView(own, torch.nn.functional.pad(begin / size, (1, 0)))
 
 # %% ../../nbs/06_objectives_joint.ipynb #cbad1c0d
+def wider(dim: int) -> float:
+    """How many times the deviation of the full embedding's sharpened cosines the goal has."""
+    return 1.0 if dim <= 4 else 2.0
+
+
 def joint_goal(group: WordGroup) -> Goal:
     """The cosines that a group's words should have: what their embeddings and their graph say."""
     x = fit_rows(group.x)
     pairs, senses = real_pairs(x), sense_view(group)
-    full = standardise(sharpened(x, group.dim), pairs)
+    full = standardise(full_cosines(group), pairs)
     both = full.values + SENSE_WEIGHT * standardise(senses.cosines, pairs).values
-    goal = full.mean + WIDER * full.deviation * standardise(both, pairs).values
+    goal = full.mean + wider(group.dim) * full.deviation * standardise(both, pairs).values
     return Goal(goal.clamp(-1, 1), senses.begin)
 
 # %% ../../nbs/06_objectives_joint.ipynb #9a9ae770
@@ -150,5 +155,6 @@ def train_joint(group: WordGroup) -> torch.Tensor:
 
 
 JOINT = Objective(
-    "joint", train_joint, needs=("neighbours",), layers=1, squares=14, constant=0, rank=SHARED,
+    "joint", train_joint, needs=("neighbours",), layers=1, squares=14, constant=0, uses=("teacher",),
+    rank=SHARED,
 )

@@ -42,6 +42,8 @@ class WordSample:
         targets: (n, target_dim) float32, the sentences in the target space, rows of length 1.
         snippets: (n, hidden_size) float32, token embeddings of the word with a few word pieces around it.
         base: (hidden_size, dim) float32, the encoder that the word had in the model the run starts from.
+        teacher: (n, target_hidden_size) float32, the target model's token embedding of the word in each
+            sentence, where the target is another model than the input.
     """
     word: str
     tokens: np.ndarray
@@ -53,6 +55,7 @@ class WordSample:
     targets: np.ndarray | None = None
     snippets: np.ndarray | None = None
     base: np.ndarray | None = None
+    teacher: np.ndarray | None = None
 
     def required(self, name: str) -> np.ndarray:
         """A field that an objective cannot do without; a `ValueError` names the word that lacks it."""

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUPPLIES', 'SHARED_ROWS', 'PROJECTION_FILE', 'train_word', 'group_words', 'word_samples', 'unit_targets',
-           'with_targets', 'with_layouts', 'supplied', 'unmet_needs', 'complete_sample', 'starting_encoders',
-           'blocks_of_samples', 'stored_projection', 'starting_projection', 'run_projection', 'projection_beside',
-           'separation', 'word_quality', 'train_samples', 'train_shard', 'collect_shards', 'collect_encoders',
-           'save_projection', 'train_words']
+           'with_targets', 'with_layouts', 'with_teacher', 'supplied', 'unmet_needs', 'complete_sample',
+           'starting_encoders', 'blocks_of_samples', 'stored_projection', 'starting_projection', 'run_projection',
+           'projection_beside', 'separation', 'word_quality', 'train_samples', 'train_shard', 'collect_shards',
+           'collect_encoders', 'save_projection', 'train_words']
 
 # %% ../../nbs/22_training.ipynb #88b03d6a
 import itertools
@@ -34,10 +34,12 @@ from minicoil.learning.objectives import (
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
+from ..serving.factors import SMALL_FILE
 from ..serving.sparse import unit_rows
 from .senses import cosine_distances, umap_layout, word_senses, word_targets
 from .sentences import trained_words
-from .tokens import word_tokens
+from .targets import gather_pairs
+from .tokens import one_model, word_tokens
 from ..text.transformer import chosen_device
 
 # %% ../../nbs/22_training.ipynb #63f91a68
@@ -107,17 +109,30 @@ def with_layouts(run: Run, samples: Sequence[WordSample]) -> list[WordSample]:
         found.append(replace(sample, layout=umap_layout(distances, p.dim, p.seed)))
     return found
 
+# %% ../../nbs/22_training.ipynb #b8bcda47
+def with_teacher(run: Run, samples: Sequence[WordSample]) -> list[WordSample]:
+    """The samples of some words with the target model's token embeddings, where it is not the input model."""
+    if one_model(run):
+        return list(samples)
+    number = {word: i for i, word in enumerate(trained_words(run))}
+    ids = [sample.required("ids") for sample in samples]
+    numbers = [np.full(len(i), number[s.word] + 1, np.int64) for i, s in zip(ids, samples)]
+    rows = gather_pairs(run, np.stack([np.concatenate(numbers), np.concatenate(ids)], axis=1), "lasts")
+    parts = np.split(rows.astype(np.float32), np.cumsum([len(i) for i in ids])[:-1])
+    return [replace(sample, teacher=part) for sample, part in zip(samples, parts)]
+
 # %% ../../nbs/22_training.ipynb #43e3051f
 SUPPLIES: dict[str, Callable[[Run, Sequence[WordSample]], list[WordSample]]] = {
     "targets": with_targets,
     "layout": with_layouts,
+    "teacher": with_teacher,
 }
 
 
 def supplied(run: Run, samples: Sequence[WordSample], objective: str | Objective) -> list[WordSample]:
-    """The samples of some words with all that an objective needs, as far as `SUPPLIES` can make it."""
-    samples = list(samples)
-    for name in load_objective(objective).needs:
+    """The samples of some words with all that an objective reads, as far as `SUPPLIES` can make it."""
+    samples, record = list(samples), load_objective(objective)
+    for name in record.needs + record.uses:
         if name in SUPPLIES and any(getattr(sample, name) is None for sample in samples):
             samples = SUPPLIES[name](run, samples)
     return samples
@@ -166,8 +181,8 @@ PROJECTION_FILE = "projection.safetensors"
 def stored_projection(folder: str | Path) -> np.ndarray | None:
     """The projection (hidden_size, r) float32 in a model directory or a training folder, if it has one."""
     from safetensors.numpy import load_file
-    file = Path(folder) / PROJECTION_FILE
-    return load_file(file)["projection"] if file.exists() else None
+    files = (Path(folder) / name for name in (PROJECTION_FILE, SMALL_FILE))
+    return next((load_file(file)["projection"] for file in files if file.exists()), None)
 
 
 def starting_projection(start_from: str) -> np.ndarray | None:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DATA', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES', 'OPENWEBTEXT', 'CORPORA', 'sense_row', 'read_senses',
            'bundled_sentences', 'demo_documents', 'stream_openwebtext', 'KnownCorpus', 'text_bytes', 'is_blank',
-           'without_blanks', 'files_of', 'to_stderr', 'find_files', 'NamedDocument', 'named_documents', 'FileMeter',
-           'source_documents', 'documents', 'corpus_bytes']
+           'without_blanks', 'files_of', 'to_stderr', 'find_files', 'NamedDocument', 'file_documents',
+           'named_documents', 'named_files', 'FileMeter', 'source_documents', 'documents', 'corpus_bytes']
 
 # %% ../../nbs/02_readers.ipynb #862dad27
 import contextlib
@@ -201,6 +201,19 @@ class NamedDocument(NamedTuple):
     name: str
     text: str
 
+# %% ../../nbs/02_readers.ipynb #f826f9e5
+def file_documents(
+    file: Path, name: str, text_field: str, bad: BadInput, seen: set[str | None], whole: bool = False
+) -> Iterator[NamedDocument]:
+    "The documents of one file called `name`; `whole` reads a `.txt` as one; `seen` are ids that are taken"
+    if whole and file_format(file).kind == ".txt":
+        yield NamedDocument(name, whole_text(file, bad))
+        return
+    for number, row in enumerate(read_rows(file, text_field, bad), 1):
+        own = None if row.own_id in seen else row.own_id
+        seen.add(own)
+        yield NamedDocument(own or f"{name}:{number}", row.text)
+
 # %% ../../nbs/02_readers.ipynb #fc0793e5
 def named_documents(
     source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
@@ -208,16 +221,15 @@ def named_documents(
 ) -> Iterator[NamedDocument]:
     "The documents of a file or folder, as search takes them, see `documents` and `find_files`"
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
-    in_folder, seen = os.path.isdir(source), set()
-    for file in files_of(source, tell):
-        name = shown(file.relative_to(source) if in_folder else file.name)
-        if in_folder and file_format(file).kind == ".txt":
-            yield NamedDocument(name, whole_text(file, bad))
-        else:
-            for number, row in enumerate(read_rows(file, text_field, bad), 1):
-                own = None if row.own_id in seen else row.own_id
-                seen.add(own)
-                yield NamedDocument(own or f"{name}:{number}", row.text)
+    seen: set[str | None] = set()
+    for name, file in named_files(source, tell).items():
+        yield from file_documents(file, name, text_field, bad, seen, os.path.isdir(source))
+
+
+def named_files(source: str | Path, tell: Callable[[str], object] | None = None) -> dict[str, Path]:
+    "{name: path} of the files of a file or folder, as messages and documents call them; see `files_of`"
+    below = source if os.path.isdir(source) else Path(source).parent
+    return {shown(file.relative_to(below)): file for file in files_of(source, tell)}
 
 # %% ../../nbs/02_readers.ipynb #77aee497
 class FileMeter:

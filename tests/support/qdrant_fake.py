@@ -15,8 +15,8 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     """A server in memory, that answers as 1.18 does in the calls that this project makes.
 
     `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `vectors`
-    {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` are given to the next calls;
-    of calls named in `lost` the next does its work, but its answer is lost.
+    {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` (a status, or with its text)
+    are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
     """
 
     def __init__(self, key=None):
@@ -28,7 +28,8 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
         if self.key and ("api-key", self.key) not in context.invocation_metadata():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "Must provide an API key")
         if self.failures:
-            context.abort(self.failures.pop(0), "by the test")
+            failure = self.failures.pop(0)
+            context.abort(*(failure if isinstance(failure, tuple) else (failure, "by the test")))
 
     def answered(self, name, context):
         if name in self.lost:
@@ -312,8 +313,18 @@ class Proxy:
         self.hang_up()
 
 
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+@contextlib.contextmanager
+def nobody():
+    """The address of a server that is not there.
+
+    Its port and the next one are held meanwhile, so nobody else can begin to listen on them.
+    """
+    with contextlib.ExitStack() as held:
+        while True:
+            one, two = (held.enter_context(socket.socket()) for _ in range(2))
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                two.bind(("127.0.0.1", port + 1))
+                break
+        yield f"http://127.0.0.1:{port}"
