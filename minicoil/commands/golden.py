@@ -171,5 +171,5 @@ def command_golden(
     if check:
         print(f"{check}: {TEXTS} texts, values differ by at most {check_golden(loaded, check):.1g}")
     elif out:
-        lines = [json.dumps(line, ensure_ascii=False) for line in golden_lines(loaded)]
+        lines = [json.dumps(line) for line in golden_lines(loaded)]
         write_bytes(out, ("\n".join(lines) + "\n").encode())
