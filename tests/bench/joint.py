@@ -55,6 +55,8 @@ from minicoil.text.vocabulary import make_vocabulary, positions
 TRAIN, TEST, LEAST = 500, 150, 10   # sentences a word; LEAST that its second sense must have
 LEARN = 250                         # training sentences that an encoder is learned from
 KINDS = ("lasts", "contexts", "tokens")
+INPUT = "all-MiniLM-L6-v2"
+TAUGHT = ("joint, 8", "fit, 8", "graph, 8", "joint, 4")   # rows that a teacher is tried with
 
 
 def with_weights(sense, wider):
@@ -111,19 +113,20 @@ def drawn_rows(file):
     return kept
 
 
-def labelled(file, cache):
+def labelled(file, cache, name=INPUT):
     """Rows of a sense file and {kind: (rows, h)} of them, kept in `cache`; words not found are left out."""
-    rows, path = drawn_rows(file), Path(cache) / f"senses-{Path(file).name.split('.')[0]}.npz"
+    rows, of = drawn_rows(file), "" if name == INPUT else f"-{Path(name).name}"
+    path = Path(cache) / f"senses-{Path(file).name.split('.')[0]}{of}.npz"
     if not path.exists():
-        np.savez(path, **encoded(rows))
+        np.savez(path, **encoded(rows, name))
     with np.load(path) as arrays:
         found = {kind: arrays[kind] for kind in (*KINDS, "there")}
     return [row for row, there in zip(rows, found["there"]) if there], {k: found[k] for k in KINDS}
 
 
-def encoded(rows):
+def encoded(rows, name):
     """{kind: (found rows, h) float16} and `there` (rows,): whether a row's word was found in it."""
-    model, vocabulary = load_transformer("all-MiniLM-L6-v2"), make_vocabulary({r["word"]: [] for r in rows})
+    model, vocabulary = load_transformer(name), make_vocabulary({r["word"]: [] for r in rows})
     pieces, texts = WordPieces(model.tokenizer), list(dict.fromkeys(row["sentence"] for row in rows))
     number, wanted, found = {t: i for i, t in enumerate(texts)}, collections.defaultdict(list), {}
     for k, row in enumerate(rows):
@@ -141,17 +144,28 @@ def encoded(rows):
     return {**kinds, "there": np.array([k in found for k in range(len(rows))])}
 
 
-def labelled_words(file, cache):
-    """(sample, training rows and senses, test rows and senses) of each word of a sense file."""
+def labelled_words(file, cache, teacher=""):
+    """(sample, training rows and senses, test rows and senses) of each word of a sense file.
+
+    With a teacher, a model's name, the samples have its token embeddings, and neighbours in its space.
+    """
     rows, kinds = labelled(file, cache)
     kinds = {kind: values.astype(np.float32) for kind, values in kinds.items()}
+    taught = kinds
+    if teacher:
+        seen, of_teacher = labelled(file, cache, teacher)
+        if seen != rows:
+            raise SystemExit(f"{teacher} does not find the same words in {file}")
+        taught = {kind: values.astype(np.float32) for kind, values in of_teacher.items()}
     words, train = np.array([r["word"] for r in rows]), np.array([r["split"] == "train" for r in rows])
     senses, found = np.array([r["sense"] for r in rows]), []
     for word in dict.fromkeys(words.tolist()):
         a, b = np.flatnonzero((words == word) & train), np.flatnonzero((words == word) & ~train)
         drawn = np.sort(np.random.default_rng(1).permutation(a)[:LEARN])
-        targets = sense_targets(kinds["contexts"][drawn], kinds["tokens"][drawn])
+        targets = sense_targets(taught["contexts"][drawn], taught["tokens"][drawn])
         sample = WordSample(word, kinds["lasts"][drawn], neighbours=nearest(cosine_distances(targets)))
+        if teacher:
+            sample = replace(sample, teacher=taught["lasts"][drawn])
         found.append((sample, kinds["lasts"][a], senses[a], kinds["lasts"][b], senses[b]))
     return found
 
@@ -191,7 +205,7 @@ def asked_rows(model, run, words, cache):
     path = Path(cache) / "asked.npz"
     if not path.exists():
         texts, pairs = drawn_of(Path(run) / "11_sentences", words)
-        transformer, order = load_transformer("all-MiniLM-L6-v2"), sorted(texts)
+        transformer, order = load_transformer(INPUT), sorted(texts)
         wanted, found = collections.defaultdict(list), {}
         for k, (word, sentence) in enumerate(pairs.tolist()):
             wanted[sentence].append((word, k))
@@ -233,7 +247,7 @@ def few_documents(documents, judged, most):
 
 def last_layer_forms(model, texts):
     """The `Forms` of texts in the last layer, by the run's arithmetic."""
-    texts, transformer = plain_texts(texts, True), load_transformer("all-MiniLM-L6-v2", 1)
+    texts, transformer = plain_texts(texts, True), load_transformer(INPUT, 1)
     flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
     pieces, known, found = model.read.pieces, model.vocabulary.look_up, [{} for _ in texts]
     batches = encode(transformer, [row for _, row in flat], precision="auto")
@@ -340,19 +354,34 @@ def main():
     parser.add_argument("--beir", action="append", default=[])
     parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
     parser.add_argument("--senses", action="append", default=[])
+    parser.add_argument("--teacher", help="a larger model's folder: senses with it as the target, too")
     parser.add_argument("--cache", required=True)
+    parser.add_argument("--only", action="append", help="rows to measure; the others in OUT stay")
     parser.add_argument("--out", default="results/joint.json")
     args = parser.parse_args()
     one_thread()
-    rows, found = ways(), load_json(args.out)["results"] if Path(args.out).exists() else {}
-    if args.senses or not args.run:
+    rows = {row: way for row, way in ways().items() if row in (args.only or ways())}
+    found = load_json(args.out)["results"] if Path(args.out).exists() else {}
+    if (args.senses or not args.run) and not args.teacher:
         files = [DATA / "sentences.jsonl", *args.senses]
         words = {Path(f).name.split(".")[0]: labelled_words(f, args.cache) for f in files}
-        found["senses"] = {name: scored_senses(some, rows) for name, some in words.items()}
+        before = found.get("senses", {})
+        senses = {name: before.get(name, {}) | scored_senses(some, rows) for name, some in words.items()}
+        found["senses"] = senses
         found["labelled_words"] = {name: len(some) for name, some in words.items()}
+    if args.teacher:
+        few = {row: rows[row] for row in TAUGHT}
+        files = [DATA / "sentences.jsonl", *args.senses]
+        words = {Path(f).name.split(".")[0]: labelled_words(f, args.cache, args.teacher) for f in files}
+        found["taught"] = {name: scored_senses(some, few) for name, some in words.items()}
+        found["teacher"] = Path(args.teacher).name
     if args.run:
         model = MiniCOIL.load(Path(args.run) / "23_model", threads=1)
-        found["search"] = scored_search(model, args.run, args.beir, args.documents, rows, args.cache)
+        new = scored_search(model, args.run, args.beir, args.documents, rows, args.cache)
+        old = found.get("search")
+        for part in ("rows", "cpu_seconds_a_word") if old else ():
+            new[part] = old[part] | new[part]
+        found["search"] = new
     save_record(args.out, {**found, "learned_from": LEARN})
 
 
