@@ -59,16 +59,15 @@ INPUT = "all-MiniLM-L6-v2"
 TAUGHT = ("joint, 8", "fit, 8", "graph, 8", "joint, 4")   # rows that a teacher is tried with
 
 
-def with_weights(sense, wider):
-    """The objective `joint` with other weights of the graph's view and of the spread of cosines."""
+def with_weight(sense):
+    """The objective `joint` with another weight of the graph's view."""
 
     def train(group):
-        before = joint.SENSE_WEIGHT, joint.wider
-        joint.SENSE_WEIGHT, joint.wider = sense, lambda dim: wider
+        before, joint.SENSE_WEIGHT = joint.SENSE_WEIGHT, sense
         try:
             return train_fit(group, joint.joint_goal)
         finally:
-            joint.SENSE_WEIGHT, joint.wider = before
+            joint.SENSE_WEIGHT = before
 
     return replace(joint.JOINT, train=train)
 
@@ -79,9 +78,8 @@ def ways():
     for dim in (8, 4):
         for name in ("joint", "fit", "graph"):
             found[f"{name}, {dim}"] = load_objective(name), dim, name == "joint"
-    found["joint, 8, senses × 2"] = with_weights(2.0, joint.wider(8)), 8, True
-    found["joint, 8, spread × 1"] = with_weights(joint.SENSE_WEIGHT, 1.0), 8, True
-    found["joint, 4, spread × 2"] = with_weights(joint.SENSE_WEIGHT, 2.0), 4, True
+    for sense in (0.3, 2.0):
+        found[f"joint, 8, graph × {sense:g}"] = with_weight(sense), 8, True
     found["fit, 8, below the projection"] = load_objective("fit"), 8, True
     found["joint, 8, without a projection"] = load_objective("joint"), 8, False
     return found
