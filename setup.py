@@ -17,6 +17,21 @@ extras = {name: needs(f"{name}_") for name in ("train", "demo", "dev")}
 extras["all"] = sorted({package for packages in extras.values() for package in packages})
 extras |= {name: needs(f"{name}_") for name in ("docs", "ray")}
 
+# Training is for Linux; a finished model embeds on the others too.
+classifiers = [
+    "Development Status :: 3 - Alpha",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Operating System :: MacOS",
+    "Operating System :: Microsoft :: Windows",
+    "Programming Language :: Python :: 3 :: Only",
+    *(f"Programming Language :: Python :: {version}" for version in cfg["python_versions"].split()),
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Text Processing :: Indexing",
+    "Typing :: Typed",
+]
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -28,13 +43,14 @@ setup(
     license="Apache-2.0",
     url=cfg["git_url"],
     keywords=cfg["keywords"],
+    classifiers=classifiers,
     python_requires=f">={cfg['min_python']}",
     install_requires=needs(""),
     extras_require=extras,
     # The stage notebooks travel in the wheel: `minicoil run` executes them wherever it is installed.
     packages=[*find_packages(include=["minicoil", "minicoil.*"]), "minicoil.notebooks"],
     package_dir={"minicoil.notebooks": "nbs"},
-    package_data={"minicoil": ["py.typed", "data/*", "data/beir/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
+    package_data={"minicoil": ["py.typed", "data/*", "data/*/*", "data/beir/qrels/*"], "minicoil.notebooks": ["[0-9]*.ipynb"]},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

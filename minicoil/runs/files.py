@@ -149,8 +149,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 # %% ../../nbs/00_files.ipynb #a370cac5
 def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Force the names in a folder to disk, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder
+        return
     try:
         os.fsync(handle)
     finally:

@@ -10,8 +10,6 @@ __all__ = ['FOLDER_VARIABLES', 'LONGEST_SOCKET', 'LITTLE_ROOM', 'RECORDED', 'nea
 # %% ../../nbs/00_machine.ipynb #10f969d8
 import contextlib
 import os
-import pwd
-import resource
 import shutil
 import sys
 import tempfile
@@ -63,7 +61,10 @@ def keep_models(models: Path) -> None:
 def name_user() -> None:
     "Give the user a name where the machine knows none for the user id"
     try:
+        import pwd
         pwd.getpwuid(os.getuid())
+    except ImportError:
+        return  # Windows, where users have no ids
     except KeyError:
         for name in ("LOGNAME", "USER"):
             os.environ.setdefault(name, str(os.getuid()))
@@ -134,7 +135,11 @@ RECORDED = (
 
 
 def peak_memory() -> int:
-    "The most memory in MB that this process, or any one it started and saw end, has held so far"
+    "The most memory in MB that this process, or any one it started and saw end, has held so far; 0: unknown"
+    try:
+        import resource
+    except ImportError:
+        return 0  # Windows
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return max(usage) // unit

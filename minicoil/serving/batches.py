@@ -40,11 +40,13 @@ class PassOptions:
         batch_size: most texts in a batch.
         normalize: normalise each text before the tokenizer sees it.
         windows: read a text that is longer than the transformer takes in windows; False cuts it.
+        known_only: run the transformer only for texts with a known word; no sentence embedding of the others.
     """
     make: Callable[..., list]
     batch_size: int = 32
     normalize: bool = False
     windows: bool = False
+    known_only: bool = False
 
 # %% ../../nbs/04_batches.ipynb #a0aaf672
 class Passed(NamedTuple):
@@ -58,16 +60,24 @@ class Opened(VectorSettings, Protocol):
     "An opened model: its tokenizer, its transformer as an ONNX session, its words and their encoders"
     tokenizer: Any
     session: Any
-    inputs: list[str]  # of the graph
     pad_id: int
     vocabulary: Vocabulary
     weights: Encoders
     read: Reader
-    lanes: int  # threads that take a batch each
     lane: Any  # the session they share, once it is open
-    most_tokens: int | None  # in a batch
-
     cutter: Any  # a `Cutter` of the tokenizer
+
+    @property
+    def inputs(self) -> list[str]:
+        "Names of the graph's inputs"
+
+    @property
+    def lanes(self) -> int:
+        "Threads that take a batch each"
+
+    @property
+    def most_tokens(self) -> int | None:
+        "The most tokens of a batch, if there is a limit"
 
     def open_lane(self) -> Any:
         "A session of one thread"

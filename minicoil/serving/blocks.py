@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'CHARACTERS', 'WORKER', 'GUARD', 'DIED', 'whole_number', 'number_between', 'each_text', 'plain_texts',
-           'blocks_of', 'block_pass', 'cores', 'process_count', 'start_worker', 'work_block', 'parallel_passes',
-           'passes', 'text_readings']
+           'blocks_of', 'block_readings', 'known_pass', 'block_pass', 'cores', 'process_count', 'start_worker',
+           'work_block', 'parallel_passes', 'passes', 'text_readings']
 
 # %% ../../nbs/04_blocks.ipynb #c2db087f
 import contextlib
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+import numpy as np
 
 from ..runs.files import UserError
 from minicoil.serving.batches import (
@@ -88,15 +90,39 @@ def blocks_of(texts: Iterator[str], options: PassOptions) -> Iterator[list[str]]
     if block:
         yield block
 
+# %% ../../nbs/04_blocks.ipynb #f6c3c265
+def block_readings(model: Opened, block: list[str], options: PassOptions) -> Iterator[Reading]:
+    "The `Reading` of each text of a block, in order; no transformer runs"
+    if options.windows:
+        for rows in window_rows(model, block):
+            yield join_readings(map(model.read, rows), model.vocabulary)
+    else:
+        yield from map(model.read, token_ids(model.tokenizer, block))
+
+# %% ../../nbs/04_blocks.ipynb #5f533a48
+def known_pass(model: Opened, block: list[str], options: PassOptions,
+               read: Callable[[Opened, list[str], PassOptions], list[Passed]]) -> list[Passed]:
+    "`read`, but only of the texts with a known word; the others are made from their words alone"
+    readings = list(block_readings(model, block, options))
+    known = [text for text, r in zip(block, readings) if r.counts]
+    passed = iter(read(model, known, options) if known else [])
+    nothing = np.empty((0, model.weights.shape[2]), np.float32)
+    return [next(passed) if r.counts else Passed(nothing[:, 0], options.make(model, [r], nothing)[0], False)
+            for r in readings]
+
 # %% ../../nbs/04_blocks.ipynb #336f60cf
 def block_pass(model: Opened, block: list[str], options: PassOptions) -> list[Passed]:
     "What `options` makes of a block of texts, in order"
-    return (long_pass if options.windows else cut_pass)(model, block, options)
+    read = long_pass if options.windows else cut_pass
+    return known_pass(model, block, options, read) if options.known_only else read(model, block, options)
 
 # %% ../../nbs/04_blocks.ipynb #b5c6f287
 def cores() -> int:
-    "Cores that this process may use"
-    return len(os.sched_getaffinity(0))
+    "Cores that this process may use; all there are where the system does not say"
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1  # macOS and Windows
 
 
 def process_count(parallel: int | None) -> int:
@@ -172,8 +198,4 @@ def passes(model: Opened, texts: str | Iterable[str], options: PassOptions,
 def text_readings(model: Opened, texts: str | Iterable[str], options: PassOptions) -> Iterator[Reading]:
     "The `Reading` of each text under `options`, in order; no transformer runs"
     for block in blocks_of(each_text(texts), options):
-        if options.windows:
-            for rows in window_rows(model, block):
-                yield join_readings(map(model.read, rows), model.vocabulary)
-        else:
-            yield from map(model.read, token_ids(model.tokenizer, block))
+        yield from block_readings(model, block, options)

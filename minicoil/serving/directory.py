@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'HUB_FILES', 'USUAL', 'NEEDED', 'find_directory',
            'load_encoders', 'load_tokenizer', 'load_info', 'Parts', 'load_parts', 'check_encoders', 'chosen_providers',
-           'open_session', 'check_graph']
+           'open_session', 'check_graph', 'check_padding', 'LazySession', 'lazy_session']
 
 # %% ../../nbs/04_directory.ipynb #fa2dc01d
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +145,7 @@ NEEDED = {"input_ids", "attention_mask"}
 
 
 def check_graph(folder: Path, session: Any, parts: Parts) -> None:
-    "A `UserError` unless the graph has our inputs, tokens as wide as the encoders, and a known padding"
+    "A `UserError` unless the graph has our inputs, and tokens as wide as the encoders"
     names, outputs = {i.name for i in session.get_inputs()}, session.get_outputs()
     if not names >= NEEDED or not names <= {*NEEDED, "token_type_ids"} or len(outputs) < 2:
         raise UserError(f"{folder}: the graph takes {', '.join(sorted(names))} and gives {len(outputs)} "
@@ -152,6 +154,44 @@ def check_graph(folder: Path, session: Any, parts: Parts) -> None:
     if isinstance(width, int) and width != hidden:
         raise UserError(f"{folder / ENCODERS_FILE} is for token embeddings of {hidden} numbers, "
                         f"and the graph gives {width}: they belong to two models")
+
+
+def check_padding(folder: Path, parts: Parts) -> None:
+    "A `UserError` unless the tokenizer has the token that rows are padded with"
     pad_id = parts.info.get("pad_id", 0)
     if not 0 <= pad_id < 2**31 or parts.tokenizer.id_to_token(pad_id) is None:
         raise UserError(f"{folder / 'minicoil.json'}: the tokenizer has no token {pad_id} to pad with")
+
+# %% ../../nbs/04_directory.ipynb #08118300
+class LazySession:
+    "A session that `open_it` opens at the first use; its methods are those of ONNX Runtime's session"
+
+    def __init__(self, open_it: Callable[[], Any]):
+        self.open_it, self.lock = open_it, Lock()
+
+    @cached_property
+    def opened(self) -> Any:
+        "The session itself"
+        return self.open_it()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)  # what copying and looking ask for opens nothing
+        with self.lock:
+            opened = self.opened
+        return getattr(opened, name)
+
+
+def lazy_session(folder: Path, file: Path, parts: Parts, threads: int | None = None,
+                 providers: list[str] | None = None) -> LazySession:
+    "The session of a model directory's graph, checked as it opens; a `UserError` at once if it is missing"
+    def open_it() -> Any:
+        session = open_session(file, threads, providers)
+        check_graph(folder, session, parts)
+        return session
+
+    if not file.exists():
+        raise UserError(f"{file} is missing: this model directory has no such form")
+    if providers:
+        chosen_providers(providers)
+    return LazySession(open_it)

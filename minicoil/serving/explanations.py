@@ -34,7 +34,7 @@ class ReadQuery(NamedTuple):
 
 def read_query(model: Opened, query: str, normalize: bool = False, windows: bool = False) -> ReadQuery:
     "Read and embed a query; `normalize` and `windows` as the documents were embedded"
-    options = PassOptions(query_vectors, normalize=normalize, windows=windows)
+    options = PassOptions(query_vectors, normalize=normalize, windows=windows, known_only=True)
     reading = next(text_readings(model, plain_texts([query]), options))
     return ReadQuery(reading, next(passes(model, plain_texts([query]), options)).made)
 

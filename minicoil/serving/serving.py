@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['bm25_parameters', 'open_model', 'reopened', 'options_of', 'reopen', 'pickled', 'load', 'embed', 'query_embed',
-           'embed_words', 'embed_both', 'readings', 'word_spans', 'open_lane', 'MiniCOIL']
+           'embed_words', 'embed_both', 'readings', 'word_spans', 'open_lane', 'input_names', 'most_tokens',
+           'lane_count', 'MiniCOIL']
 
 # %% ../../nbs/04_serving.ipynb #ad84f463
 import functools
@@ -24,7 +25,14 @@ from minicoil.serving.blocks import (
     text_readings,
     whole_number,
 )
-from .directory import MODEL_FILES, check_graph, find_directory, load_parts, open_session
+from minicoil.serving.directory import (
+    MODEL_FILES,
+    check_padding,
+    find_directory,
+    lazy_session,
+    load_parts,
+    open_session,
+)
 from .explanations import explain_match
 from minicoil.serving.sparse import (
     Encoders,
@@ -53,12 +61,10 @@ def open_model(kind: type["MiniCOIL"], path: str | Path, threads: int | None,
     "A model of the class `kind`, see `MiniCOIL.load`"
     folder = find_directory(path, one_of("precision", precision, tuple(MODEL_FILES)))
     parts = load_parts(folder, precision)
-    session = open_session(folder / MODEL_FILES[precision], threads, providers)
-    check_graph(folder, session, parts)
+    check_padding(folder, parts)
+    session = lazy_session(folder, folder / MODEL_FILES[precision], parts, threads, providers)
     model = kind(folder, session, parts.tokenizer, parts.vocabulary, parts.weights, parts.info, **bm25)
     model.loaded_with = {"threads": threads, "providers": providers, "precision": precision}
-    on_cpu = model.most_tokens is not None
-    model.lanes = min(threads or cores(), cores()) if on_cpu else 1
     return model
 
 # %% ../../nbs/04_serving.ipynb #f98c1ea3
@@ -139,6 +145,8 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
                 normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
     """Sparse vectors of queries: every word weighs 1, its length and count do not matter.
 
+    The transformer runs only for queries with a word that the model knows.
+
     Args:
         texts: a query or an iterable of queries.
         batch_size: most texts in a batch.
@@ -156,7 +164,7 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
         >>> next(model.query_embed("zzyzx")).values.tolist()
         [1.0]
     """
-    options = PassOptions(query_vectors, batch_size, normalize, windows)
+    options = PassOptions(query_vectors, batch_size, normalize, windows, known_only=True)
     return (passed.made for passed in passes(self, texts, options))
 
 # %% ../../nbs/04_serving.ipynb #7f74144c
@@ -212,7 +220,7 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
     options = PassOptions(document_vectors, batch_size, normalize, windows)
     both = list(passes(self, texts, options, parallel))
     if not both:
-        width = self.session.get_outputs()[1].shape[-1]
+        width = self.graph.get_outputs()[1].shape[-1]
         return np.empty((0, width if isinstance(width, int) else 0), np.float32), []
     return np.array([passed.sentence for passed in both], np.float32), [passed.made for passed in both]
 
@@ -258,6 +266,22 @@ def open_lane(self: "MiniCOIL") -> Any:
     file = self.folder / MODEL_FILES[self.loaded_with["precision"]]
     return open_session(file, 1, self.loaded_with["providers"])
 
+# %% ../../nbs/04_serving.ipynb #a4bb514a
+def input_names(self: "MiniCOIL") -> list[str]:
+    "Names of the graph's inputs"
+    return [i.name for i in self.graph.get_inputs()]
+
+
+def most_tokens(self: "MiniCOIL") -> int | None:
+    "The most tokens of a batch, padding included; None on an accelerator, which has no such limit"
+    return CPU_TOKENS if self.graph.get_providers() == ["CPUExecutionProvider"] else None
+
+
+def lane_count(self: "MiniCOIL") -> int:
+    "Threads that take a batch each"
+    threads = self.loaded_with.get("threads", 1)
+    return min(threads or cores(), cores()) if self.most_tokens else 1
+
 # %% ../../nbs/04_serving.ipynb #6d3aecef
 class MiniCOIL:
     """A finished model: texts in, sparse vectors out. Open one with `MiniCOIL.load`.
@@ -282,20 +306,20 @@ class MiniCOIL:
     readings = readings
     word_spans = word_spans
     explain = explain_match
+    inputs = functools.cached_property(input_names)
+    most_tokens = functools.cached_property(most_tokens)
+    lanes = functools.cached_property(lane_count)
     loaded_with: dict[str, Any] = {}
 
     def __init__(self, folder: Path, session: Any, tokenizer: Any, vocabulary: Vocabulary, weights: Encoders,
                  info: dict[str, Any], k: float = 1.2, b: float = 0.75, avg_len: float = 150.0):
         self.folder, self.session, self.tokenizer, self.info = folder, session, tokenizer, info
+        self.graph = session  # asked for names and shapes only
         self.vocabulary, self.words, self.weights = vocabulary, vocabulary.words, weights
         self.k, self.b, self.avg_len = float(k), float(b), float(avg_len)
         self.dim = weights.shape[2]  # numbers of a known word
         self.shift = unknown_shift(len(self.words), self.dim)  # first index of unknown words
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
-        self.inputs = [i.name for i in session.get_inputs()]
         self.pad_id = int(info.get("pad_id", 0))
-        on_cpu = session.get_providers() == ["CPUExecutionProvider"]
-        self.most_tokens = CPU_TOKENS if on_cpu else None  # in a batch
-        self.lanes = 1  # threads that take a batch each
-        self.lane = None  # the session that they share, once it is open
+        self.lane = None  # the session that the lanes share, once it is open

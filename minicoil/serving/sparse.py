@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REMEMBERED', 'INT32_MAX', 'GAP', 'Encoders', 'WordVectors', 'Reading', 'Reader', 'settle', 'join_readings',
            'bm25_weight', 'idf', 'unknown_shift', 'unknown_index', 'Int8Encoders', 'int8_encoders', 'head_arrays',
-           'unit_rows', 'word_means', 'encode_words', 'SparseEmbedding', 'sum_shared', 'sparse_vectors',
-           'VectorSettings', 'batch_weights', 'document_vectors', 'query_vectors', 'word_vectors']
+           'unit_rows', 'word_means', 'apply_encoders', 'encode_words', 'SparseEmbedding', 'sum_shared',
+           'sparse_vectors', 'VectorSettings', 'batch_weights', 'document_vectors', 'query_vectors', 'word_vectors']
 
 # %% ../../nbs/03_sparse.ipynb #8098070d
 import functools
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..runs.files import UserError
+from .factors import FactoredEncoders, apply_factors
 from ..text.pieces import WordPieces
 from ..text.vocabulary import Vocabulary
 
@@ -159,7 +160,7 @@ class Int8Encoders:
         return self.numbers[ids] * self.scales[ids][..., None, :]
 
 
-Encoders = np.ndarray | Int8Encoders
+Encoders = np.ndarray | Int8Encoders | FactoredEncoders
 
 # %% ../../nbs/03_sparse.ipynb #4da3238f
 def int8_encoders(weights: np.ndarray) -> Int8Encoders:
@@ -193,13 +194,20 @@ def word_means(tokens: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> np.nd
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return np.add.reduceat(flat, starts, axis=0) / sizes[:, None].astype(np.float32)
 
+# %% ../../nbs/03_sparse.ipynb #4288d903
+def apply_encoders(means: np.ndarray, ids: np.ndarray, weights: Encoders) -> np.ndarray:
+    "What the encoders of words by their ids (n,) make of mean token embeddings (n, hidden_size): (n, dim)"
+    if isinstance(weights, FactoredEncoders):
+        return apply_factors(means, ids, weights)
+    return (means[:, None] @ weights[ids])[:, 0]
+
 # %% ../../nbs/03_sparse.ipynb #7ab07d76
 def encode_words(tokens: np.ndarray, readings: Sequence[Reading], weights: Encoders) -> np.ndarray:
     "Unit vectors (n, dim) of the known words of a batch, in order; `tokens` (b, length, hidden_size)"
     ids, rows, sizes = head_arrays(readings, tokens.shape[1])
     if not len(ids):
         return np.empty((0, weights.shape[2]), np.float32)
-    y = (word_means(tokens, rows, sizes)[:, None] @ weights[ids])[:, 0]
+    y = apply_encoders(word_means(tokens, rows, sizes), ids, weights)
     if not np.isfinite(y).all():
         bad = ids[~np.isfinite(y).all(1)][0]
         raise UserError(f"the encoder of word number {bad} has numbers that are not finite: "
