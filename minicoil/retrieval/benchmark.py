@@ -99,7 +99,7 @@ def read_for(model: Any, found: Judged, avg_len: float | str, cache: str | Path 
     index = build_index(forms, model.vocabulary)
     return Read(index, asked, float(index.lengths.mean()) if avg_len == "auto" else float(avg_len))
 
-# %% ../../nbs/33_benchmark.ipynb #4fd20436
+# %% ../../nbs/33_benchmark.ipynb #e734a204
 def with_added_words(model: Any, read: Read, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     "{system of `EXPANDED`: scores}, each document with the words that it means; without any if none is near"
     plain = {rule: scores[rule] for rule in EXPANDED.values() if rule in scores}
@@ -111,7 +111,7 @@ def with_added_words(model: Any, read: Read, scores: dict[str, np.ndarray]) -> d
     found = expanded_scores(thesaurus, model, read.indexed, read.asked, added, plain)
     return {system: found[rule] for system, rule in EXPANDED.items() if rule in found}
 
-# %% ../../nbs/33_benchmark.ipynb #6fa8926b
+# %% ../../nbs/33_benchmark.ipynb #d6548d93
 def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dict[str, np.ndarray]:
     "{rule: scores (queries, documents)} of what `systems` need of ours"
     needed = {*systems, *(MIXES[s][1] for s in systems if s in MIXES)}

@@ -366,8 +366,7 @@ def server_client(url: str) -> Any:
 class Server(Home):
     "A collection on a Qdrant server, whose key is in QDRANT_API_KEY; `:memory:` is an imitation of one"
 
-    def __init__(self, url: str, width: int | None, name: str | None = None, client: Any = None,
-                 expanded: bool = False):
+    def __init__(self, url: str, width: Any, name: Any = None, client: Any = None, expanded: bool = False):
         from qdrant_client import models
         self.engine, self.name, self.server, self.named = models, name or MARK, url, bool(name)
         self.place = f"the collection {self.name} at {url}"

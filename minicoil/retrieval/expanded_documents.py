@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'FROM_RIDGE', 'Added', 'heaviest', 'only_heaviest', 'added_wo
            'own_numbers', 'expanded_vector', 'Vectors', 'embed_expanded', 'AddedPostings', 'added_postings',
            'expanded_scores', 'meanings', 'added_lines']
 
-# %% ../../nbs/29_expanded_documents.ipynb #2414cb93
+# %% ../../nbs/29_expanded_documents.ipynb #04fc743e
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..serving.blocks import each_text
 from ..serving.sparse import Reading, SparseEmbedding, sparse_vectors
 from ..serving.windows import Forms, read_forms
 
-# %% ../../nbs/29_expanded_documents.ipynb #d32b6430
+# %% ../../nbs/29_expanded_documents.ipynb #151beb28
 KEPT, FROM_RIDGE = 80, 60  # words that a document is given, and of these from the map, at most
 
 
@@ -42,7 +42,7 @@ class Added(NamedTuple):
     sources: np.ndarray
     nearness: np.ndarray
 
-# %% ../../nbs/29_expanded_documents.ipynb #b5ee0976
+# %% ../../nbs/29_expanded_documents.ipynb #48964ab5
 def heaviest(weights: np.ndarray, most: int) -> np.ndarray:
     "Rows of the `most` highest weights (n,) above 0, the first of equals first"
     order = np.argsort(-weights, kind="stable")[:most]
@@ -55,7 +55,7 @@ def only_heaviest(weights: np.ndarray, most: int) -> np.ndarray:
     found[rows] = weights[rows]
     return found
 
-# %% ../../nbs/29_expanded_documents.ipynb #3eca99d9
+# %% ../../nbs/29_expanded_documents.ipynb #f12f08cf
 def added_words(thesaurus: Any, placed: Placed, weights: np.ndarray, dense: np.ndarray,
                 most: int = KEPT) -> Added:
     """The words that one document is given.
@@ -83,7 +83,7 @@ def added_words(thesaurus: Any, placed: Placed, weights: np.ndarray, dense: np.n
     where = np.where(brought, sources[rows], -1)
     return Added(rows, total[rows], where, np.where(brought, cosines[sources[rows], rows], 0))
 
-# %% ../../nbs/29_expanded_documents.ipynb #6a67b693
+# %% ../../nbs/29_expanded_documents.ipynb #baad0c63
 def of_text(placed: Placed, text: int) -> Placed:
     "The terms of one text of a block"
     at = np.flatnonzero(placed.texts == text)
@@ -108,7 +108,7 @@ def expanded_documents(thesaurus: Any, model: Any, forms: Forms, most: int = KEP
         added = added_words(thesaurus, own, weights, dense, most) if own.terms else nothing
         yield Expanded(own, weights, added)
 
-# %% ../../nbs/29_expanded_documents.ipynb #48b49a61
+# %% ../../nbs/29_expanded_documents.ipynb #c14d75d5
 def own_numbers(model: Any, own: Placed) -> np.ndarray:
     "Unit vectors (n, dim) of the known words among a document's own terms"
     known = np.array([isinstance(term, int) for term in own.terms], bool)
@@ -128,7 +128,7 @@ def expanded_vector(thesaurus: Any, model: Any, document: Expanded) -> SparseEmb
                    dict.fromkeys([t for t in terms if isinstance(t, str)], 1))
     return sparse_vectors([read], numbers, weights[known], weights[~known], model.shift)[0]
 
-# %% ../../nbs/29_expanded_documents.ipynb #802a77d2
+# %% ../../nbs/29_expanded_documents.ipynb #f68742af
 class Vectors(NamedTuple):
     "A document's dense vector (d,) and its sparse vector"
     dense: np.ndarray
@@ -157,7 +157,7 @@ def embed_expanded(thesaurus: Any, model: Any, texts: str | Iterable[str],
         for dense, document in zip(forms.dense, expanded_documents(thesaurus, model, forms)):
             yield Vectors(np.asarray(dense, np.float32), expanded_vector(thesaurus, model, document))
 
-# %% ../../nbs/29_expanded_documents.ipynb #982a423a
+# %% ../../nbs/29_expanded_documents.ipynb #e08dc7c6
 class AddedPostings(NamedTuple):
     "The documents (n,) that are given a term, and the weights (n,) with IDF"
     documents: list[int]
@@ -174,7 +174,7 @@ def added_postings(thesaurus: Any, documents: Iterable[Expanded]) -> dict[int | 
             found[term].values.append(weight * thesaurus.rarity(term))
     return found
 
-# %% ../../nbs/29_expanded_documents.ipynb #2b9f58af
+# %% ../../nbs/29_expanded_documents.ipynb #dcb84487
 def expanded_scores(thesaurus: Any, model: Any, index: Index, asked: Forms,
                     postings: dict[int | str, AddedPostings],
                     scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -211,7 +211,7 @@ def meanings(thesaurus: Any, model: Any, term: int | str, asked: np.ndarray) -> 
     w = model.weights[np.array([term])][0]
     return apply(asked, w) @ thesaurus.typical[thesaurus.rows[term]]
 
-# %% ../../nbs/29_expanded_documents.ipynb #a8b4b830
+# %% ../../nbs/29_expanded_documents.ipynb #d651cc8b
 def added_lines(thesaurus: Any, model: Any, document: Expanded, most: int = 12) -> list[str]:
     "`carcinoma → tumor .62` for each of the heaviest words that a document is given"
     own, added = names_of(model, document.own.terms), document.added

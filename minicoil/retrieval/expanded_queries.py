@@ -6,7 +6,7 @@
 __all__ = ['BROUGHT', 'QUOTED', 'SUMMED', 'Brought', 'terms_in', 'quoted_terms', 'neighbour_numbers', 'brought_words',
            'indexes_of', 'query_vector', 'Gain', 'stored_product', 'exact_gains']
 
-# %% ../../nbs/29_expanded_queries.ipynb #f9e4b5f1
+# %% ../../nbs/29_expanded_queries.ipynb #fccb8cda
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from ..serving.batches import encode_means
 from ..serving.sparse import SparseEmbedding, unknown_index
 from ..serving.windows import read_forms
 
-# %% ../../nbs/29_expanded_queries.ipynb #d8a636b1
+# %% ../../nbs/29_expanded_queries.ipynb #02cb261a
 BROUGHT = 8  # words that a query's word brings along, at most
 
 
@@ -39,7 +39,7 @@ class Brought(NamedTuple):
     weight: float
     numbers: np.ndarray
 
-# %% ../../nbs/29_expanded_queries.ipynb #11a5e1d4
+# %% ../../nbs/29_expanded_queries.ipynb #b12a4da3
 QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
 
 
@@ -56,7 +56,7 @@ def quoted_terms(model: Any, query: str, exact: bool = False) -> set[int | str]:
     quoted = " . ".join(a or b for a, b in QUOTED.findall(query))
     return terms_in(model, quoted) & terms_in(model, query)
 
-# %% ../../nbs/29_expanded_queries.ipynb #441546d8
+# %% ../../nbs/29_expanded_queries.ipynb #4b4f7025
 def neighbour_numbers(model: Any, term: int | str, embedding: np.ndarray) -> np.ndarray:
     "What a term's encoder reads (dim,) from an embedding (hidden_size,); (1,) a one for a stem"
     return encode_means(embedding[None], [term], model.weights)[0] if isinstance(term, int) else np.ones(1)
@@ -88,7 +88,7 @@ def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
             found.append(Brought(term, neighbour, near.nearness, weight, numbers))
     return found
 
-# %% ../../nbs/29_expanded_queries.ipynb #497d7886
+# %% ../../nbs/29_expanded_queries.ipynb #15316905
 SUMMED = 0.5  # of the weight, where an engine adds up
 
 
@@ -119,7 +119,7 @@ def query_vector(thesaurus: Any, model: Any, plain: SparseEmbedding,
             values[index] = values.get(index, 0.0) + weight * number
     return SparseEmbedding(np.array(list(values), np.int32), np.array(list(values.values()), np.float32))
 
-# %% ../../nbs/29_expanded_queries.ipynb #edddfff2
+# %% ../../nbs/29_expanded_queries.ipynb #8c5a127f
 class Gain(NamedTuple):
     "What a word that a document lacks adds to its score, and the neighbour that stands for it"
     value: float

@@ -8,7 +8,7 @@ __all__ = ['EXPANSION_FILE', 'SIDES', 'GROWN', 'HEAD', 'AROUND', 'embed', 'query
            'product_of', 'query_side', 'documents_side', 'ExpandedWord', 'around', 'explain_gains', 'Bringer',
            'bringers', 'explain_expanded', 'describe_source']
 
-# %% ../../nbs/29_expansion.ipynb #d0874e6b
+# %% ../../nbs/29_expansion.ipynb #cd0f6191
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..serving.explanations import MatchedWord, explain_vectors, read_query
 from ..serving.sparse import SparseEmbedding
 from ..serving.windows import read_forms
 
-# %% ../../nbs/29_expansion.ipynb #91fa6498
+# %% ../../nbs/29_expansion.ipynb #9a6c7a22
 def embed(self: "Expansion", model: Any, texts: str | Iterable[str]) -> Iterator[SparseEmbedding]:
     """Sparse vectors of documents with the words that they mean, see `embed_expanded`.
 
@@ -59,14 +59,14 @@ def query_embed(self: "Expansion", model: Any, queries: str | Iterable[str]) -> 
     self.check_model(model)
     return (one_query(self, model, query) for query in each_text(queries))
 
-# %% ../../nbs/29_expansion.ipynb #99eae8be
+# %% ../../nbs/29_expansion.ipynb #758432c6
 def one_query(expansion: "Expansion", model: Any, query: str, exact: bool = False) -> SparseEmbedding:
     "The sparse vector of a query with the words that it brings along"
     plain = next(model.query_embed(plain_texts([query]), **OURS))
     brought = brought_words(expansion, model, query, quoted=quoted_terms(model, query, exact))
     return query_vector(expansion, model, plain, brought)
 
-# %% ../../nbs/29_expansion.ipynb #56fe0c39
+# %% ../../nbs/29_expansion.ipynb #ac009ffb
 class Expansion(Thesaurus):
     """A thesaurus of a collection, as the model's methods and a search take it.
 
@@ -82,7 +82,7 @@ class Expansion(Thesaurus):
     embed = embed
     query_embed = query_embed
 
-# %% ../../nbs/29_expansion.ipynb #29c5bfdd
+# %% ../../nbs/29_expansion.ipynb #fc90d12b
 EXPANSION_FILE = ".expansion.npz"  # in a collection's folder
 SIDES = ("query", "documents")
 GROWN = 0.1  # of the collection's size: the expansion is learned again beyond
@@ -104,7 +104,7 @@ def is_current(expansion: Thesaurus, model: Any, size: int) -> bool:
     grown = abs(size - expansion.size) > GROWN * expansion.size
     return not grown and expansion.avg_len == model.avg_len
 
-# %% ../../nbs/29_expansion.ipynb #deba3cdd
+# %% ../../nbs/29_expansion.ipynb #5284928e
 def kept_expansion(home: Any, model: Any, texts: Sequence[str],
                    cache: str | Path | None = None) -> Expansion:
     """The expansion of an opened collection, learned now unless the kept one still fits.
@@ -133,7 +133,7 @@ def kept_expansion(home: Any, model: Any, texts: Sequence[str],
     fitted.save(path)
     return fitted
 
-# %% ../../nbs/29_expansion.ipynb #40ce4e68
+# %% ../../nbs/29_expansion.ipynb #5e015c51
 def expansion_of(home: Any, model: Any) -> Expansion:
     "The expansion that a collection keeps; a `UserError` if it has none, or another model's"
     path = expansion_file(home)
@@ -150,7 +150,7 @@ def check_side(expand: str | None) -> None:
     if expand is not None:
         one_of("expand", expand, SIDES)
 
-# %% ../../nbs/29_expansion.ipynb #21a80191
+# %% ../../nbs/29_expansion.ipynb #863cc916
 HEAD = 200  # hits that are scored exactly, at least
 
 
@@ -171,7 +171,7 @@ def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, floa
     "What a term adds to the product of two vectors"
     return sum(query.get(i, 0.0) * stored.get(i, 0.0) for i in indexes_of(model, term))
 
-# %% ../../nbs/29_expansion.ipynb #190e7ec6
+# %% ../../nbs/29_expansion.ipynb #4ae46266
 def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit: int, expansion: Expansion,
                exact: bool = False) -> list[Scored]:
     "The best points for a query that brings its neighbours along, scored exactly"
@@ -186,7 +186,7 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
         found.append(Scored(point.number, head[point.number], score))
     return best_scored(found, limit)
 
-# %% ../../nbs/29_expansion.ipynb #18bef6a2
+# %% ../../nbs/29_expansion.ipynb #35adfb4b
 def documents_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit: int,
                    exact: bool = False) -> list[Scored]:
     "The best points among expanded documents; a quoted word counts only where it stands"
@@ -202,7 +202,7 @@ def documents_side(home: Any, model: Any, query: str, plain: SparseEmbedding, li
         found.append(Scored(point.number, point.payload, head[point.number].score - less))
     return best_scored(found, limit)
 
-# %% ../../nbs/29_expansion.ipynb #e2eebfb3
+# %% ../../nbs/29_expansion.ipynb #9dcef50b
 class ExpandedWord(MatchedWord, total=False):
     "What a word adds to a score, where another stands for it"
     source: str  # the document's own word; empty where the dense vector alone brought the word in
@@ -223,7 +223,7 @@ def around(model: Any, text: str, term: int | str) -> str:
             return text[first.start() : last.end()]
     return ""
 
-# %% ../../nbs/29_expansion.ipynb #404a506d
+# %% ../../nbs/29_expansion.ipynb #15e6d614
 def explain_gains(expansion: Expansion, model: Any, query: str, text: str, stored: Mapping[int, float],
                   exact: bool = False) -> list[ExpandedWord]:
     "Rows for the words of a query that a document lacks and a neighbour stands for"
@@ -238,7 +238,7 @@ def explain_gains(expansion: Expansion, model: Any, query: str, text: str, store
             context=around(model, text, b.neighbour)))
     return rows
 
-# %% ../../nbs/29_expansion.ipynb #93af968a
+# %% ../../nbs/29_expansion.ipynb #d4b1dd5f
 class Bringer(NamedTuple):
     "The own term of a document that brought a word in, None for its dense vector; and the nearness"
     term: int | str | None
@@ -254,7 +254,7 @@ def bringers(expansion: Thesaurus, model: Any, text: str) -> dict[str, Bringer]:
         found[expansion.names[row]] = Bringer(term, float(near))
     return found
 
-# %% ../../nbs/29_expansion.ipynb #2d508f20
+# %% ../../nbs/29_expansion.ipynb #cfe260c2
 def explain_expanded(expansion: Thesaurus, model: Any, query: str, text: str, stored: SparseEmbedding,
                      exact: bool = False) -> list[MatchedWord]:
     "Rows for a query's words in an expanded document; a row of an added word says what brought it in"

@@ -95,7 +95,7 @@ def mixed(lists: dict[str, list], limit: int, weights: dict[str, float]) -> list
     best = sorted(scores, key=lambda number: (-scores[number], number))[:limit]
     return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
 
-# %% ../../nbs/32_search.ipynb #4a0cee4e
+# %% ../../nbs/32_search.ipynb #2e5ce88d
 class Asked(NamedTuple):
     "A query to a collection, with the expansion that its words bring neighbours from, or None"
     home: Home
@@ -122,7 +122,7 @@ def fused_hits(lists: dict[str, list], limit: int) -> list[Hit]:
     best = sorted(scores, key=lambda number: (-scores[number], number))[:limit]
     return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
 
-# %% ../../nbs/32_search.ipynb #af730b1e
+# %% ../../nbs/32_search.ipynb #47df4e71
 def side_of(home: Home, model: Any, expand: str | None, expansion: Expansion | None) -> Expansion | None:
     "The expansion for a query, None where queries bring nothing; a `UserError` if the collection is another"
     check_side(expand)

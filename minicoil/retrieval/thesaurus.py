@@ -7,9 +7,9 @@ __all__ = ['MOST_TERMS', 'ROOM', 'T', 'LEAST_DOCUMENTS', 'RIDGE', 'FIT_BLOCK', '
            'NEAR', 'Sums', 'grow', 'row_of', 'commonest', 'cut', 'Placed', 'placed_terms', 'placed_weights', 'gather',
            'half', 'ridge_map', 'typical_numbers', 'names_of', 'too_few', 'check_teachable', 'finish', 'fit_blocks',
            'learned', 'fit_texts', 'to_bytes', 'save', 'from_arrays', 'read_file', 'Neighbour', 'nearness', 'nearest',
-           'neighbours', 'rarity', 'check_model', 'Thesaurus', 'layout', 'draw_thesaurus']
+           'neighbours', 'rarity', 'check_model', 'Learned', 'Thesaurus', 'layout', 'draw_thesaurus']
 
-# %% ../../nbs/28_thesaurus.ipynb #74fb35ef
+# %% ../../nbs/28_thesaurus.ipynb #ea64bd52
 import hashlib
 import io
 import json
@@ -31,7 +31,7 @@ from ..serving.blocks import each_text
 from ..serving.sparse import bm25_weight, idf, unit_rows
 from ..serving.windows import Forms, read_forms
 
-# %% ../../nbs/28_thesaurus.ipynb #6b21cbca
+# %% ../../nbs/28_thesaurus.ipynb #3148199b
 @dataclass
 class Sums:
     """What one pass gathers; `rows` {term: its row in the arrays}.
@@ -53,7 +53,7 @@ class Sums:
         self.counts = np.zeros(1024, np.int64)  # documents that have the term
         self.gram = np.zeros((self.width, self.width))  # dense vectors with each other
 
-# %% ../../nbs/28_thesaurus.ipynb #76622a19
+# %% ../../nbs/28_thesaurus.ipynb #283952cc
 MOST_TERMS = 50_000  # that a thesaurus has
 ROOM = 2 * MOST_TERMS  # rows of the table before it is cut
 T = TypeVar("T", bound="Thesaurus")
@@ -73,7 +73,7 @@ def row_of(sums: Sums, term: int | str) -> int:
         grow(sums)
     return row
 
-# %% ../../nbs/28_thesaurus.ipynb #ddd78e06
+# %% ../../nbs/28_thesaurus.ipynb #31acf72a
 def commonest(sums: Sums, most: int, least: int = 1) -> list[int | str]:
     "The `most` terms in the most documents, of those in `least` at least, in the order they were met"
     counts = sums.counts[: len(sums.rows)]
@@ -92,7 +92,7 @@ def cut(sums: Sums, most: int) -> None:
         array[len(at) :] = 0
     sums.rows = {term: row for row, term in enumerate(kept)}
 
-# %% ../../nbs/28_thesaurus.ipynb #5749d659
+# %% ../../nbs/28_thesaurus.ipynb #f91b4195
 class Placed(NamedTuple):
     "The terms of a block of texts: text (n,), term, how often (n,), mean embedding (n, h)"
     texts: np.ndarray
@@ -111,7 +111,7 @@ def placed_terms(found: Sequence[dict[int | str, Occurrences]], forms: Forms) ->
         embeddings = term_vectors(forms, [seen.rows for _, _, seen in flat]).astype(np.float32)
     return Placed(texts, [term for _, term, _ in flat], counts, embeddings)
 
-# %% ../../nbs/28_thesaurus.ipynb #03cffbfd
+# %% ../../nbs/28_thesaurus.ipynb #99e7f450
 def placed_weights(model: Any, placed: Placed, avg_len: float) -> np.ndarray:
     "BM25 weights (n,) of the terms of a block, without IDF"
     lengths = np.bincount(placed.texts, placed.counts)
@@ -135,7 +135,7 @@ def gather(sums: Sums, model: Any, forms: Forms) -> None:
     if len(sums.rows) > ROOM:
         cut(sums, MOST_TERMS)
 
-# %% ../../nbs/28_thesaurus.ipynb #543730f1
+# %% ../../nbs/28_thesaurus.ipynb #e12246fc
 LEAST_DOCUMENTS = 2  # that have a term of the thesaurus
 RIDGE = 1.0  # pull of the map toward 0; a dense vector's square is 1
 
@@ -150,7 +150,7 @@ def ridge_map(sums: Sums, rows: np.ndarray) -> np.ndarray:
     gram = sums.gram + RIDGE * np.eye(sums.width)
     return np.linalg.solve(gram, sums.cross[rows].T.astype(float))
 
-# %% ../../nbs/28_thesaurus.ipynb #aaaee533
+# %% ../../nbs/28_thesaurus.ipynb #b3709284
 def typical_numbers(model: Any, terms: list[int | str], means: np.ndarray) -> np.ndarray:
     "What encoders read (n, dim) from the mean embeddings (n, hidden_size) of terms; zeros for stems"
     known = np.array([isinstance(term, int) for term in terms], bool)
@@ -164,7 +164,7 @@ def names_of(model: Any, terms: Iterable[int | str]) -> list[str]:
     "Terms as texts: vocabulary words and stems"
     return [model.words[term - 1] if isinstance(term, int) else term for term in terms]  # ids start at 1
 
-# %% ../../nbs/28_thesaurus.ipynb #143cc87f
+# %% ../../nbs/28_thesaurus.ipynb #51942e3a
 def too_few(documents: int) -> UserError:
     "The error of documents that teach nothing"
     return UserError("an expansion learns which words mean nearly the same from documents that share words: "
@@ -183,7 +183,7 @@ def check_teachable(model: Any, texts: Iterable[str]) -> None:
         documents += 1
     raise too_few(documents)
 
-# %% ../../nbs/28_thesaurus.ipynb #dc25f16a
+# %% ../../nbs/28_thesaurus.ipynb #1a32eb0c
 def finish(cls: type[T], sums: Sums, model: Any) -> T:
     "The `Thesaurus` of what was gathered; a `UserError` if no two documents share a word"
     kept = commonest(sums, MOST_TERMS, LEAST_DOCUMENTS)
@@ -197,7 +197,7 @@ def finish(cls: type[T], sums: Sums, model: Any) -> T:
         sums.counts[rows], half(center), half(unit_rows(means - center)),
         half(typical_numbers(model, kept, means)), half(ridge_map(sums, rows)))
 
-# %% ../../nbs/28_thesaurus.ipynb #b6ed9ff5
+# %% ../../nbs/28_thesaurus.ipynb #4fbd34d6
 FIT_BLOCK = 256  # documents that are read at a time
 MOST_DOCUMENTS = 20_000  # that a thesaurus learns from
 
@@ -208,7 +208,7 @@ def fit_blocks(texts: list[str]) -> list[list[str]]:
     every = max(1, -(-len(texts) // MOST_DOCUMENTS))  # -(-x // y) is x / y, rounded up
     return blocks[::every]
 
-# %% ../../nbs/28_thesaurus.ipynb #28f985b3
+# %% ../../nbs/28_thesaurus.ipynb #d605d9a8
 def learned(cls: type[T], model: Any, blocks: Iterable[Forms], avg_len: float) -> T:
     "The `Thesaurus` of documents that come in blocks"
     sums = None
@@ -217,7 +217,7 @@ def learned(cls: type[T], model: Any, blocks: Iterable[Forms], avg_len: float) -
         gather(sums, model, forms)
     return finish(cls, sums or Sums(1, 1, avg_len), model)
 
-# %% ../../nbs/28_thesaurus.ipynb #7a6be0e6
+# %% ../../nbs/28_thesaurus.ipynb #5b9d3ff9
 def fit_texts(cls: type[T], model: Any, texts: str | Iterable[str], cache: str | Path | None = None) -> T:
     "What texts teach, see `Thesaurus.fit`"
     texts = list(each_text(texts))
@@ -226,7 +226,7 @@ def fit_texts(cls: type[T], model: Any, texts: str | Iterable[str], cache: str |
     found.size = len(texts)
     return found
 
-# %% ../../nbs/28_thesaurus.ipynb #b63f8347
+# %% ../../nbs/28_thesaurus.ipynb #93809273
 FACTS = ("terms", "names", "model", "documents", "size", "avg_len")
 ARRAYS = ("counts", "center", "centroids", "typical", "ridge")
 FORM = 1  # of the file
@@ -246,7 +246,7 @@ def save(self: "Thesaurus", path: str | Path) -> None:
     "Write the thesaurus into a file, in one step"
     write_bytes(path, to_bytes(self))
 
-# %% ../../nbs/28_thesaurus.ipynb #b2866aad
+# %% ../../nbs/28_thesaurus.ipynb #9bacdbc3
 def from_arrays(cls: type[T], found: Any) -> T:
     "The thesaurus of a file's arrays; a `ValueError` or `KeyError` if they do not fit each other"
     facts = json.loads(bytes(found["facts"]))
@@ -268,7 +268,7 @@ def read_file(cls: type[T], path: str | Path) -> T:
     except Exception:  # whatever a damaged archive leads to
         raise UserError(f"{path} is not an expansion, or it is damaged: make it again") from None
 
-# %% ../../nbs/28_thesaurus.ipynb #2c8112f1
+# %% ../../nbs/28_thesaurus.ipynb #f11c2512
 NEAR = 0.3  # a cosine that counts nothing yet
 
 
@@ -292,7 +292,7 @@ def nearest(self: "Thesaurus", cosines: np.ndarray, most: int,
     order = np.argsort(-left, kind="stable")[:most].tolist()
     return [Neighbour(row, self.names[row], float(left[row])) for row in order if left[row] > NEAR]
 
-# %% ../../nbs/28_thesaurus.ipynb #db71371e
+# %% ../../nbs/28_thesaurus.ipynb #0fc31524
 def neighbours(self: "Thesaurus", word: str, most: int = 8) -> list[Neighbour]:
     """The words that mean nearly what a word means in this collection.
 
@@ -311,7 +311,7 @@ def neighbours(self: "Thesaurus", word: str, most: int = 8) -> list[Neighbour]:
     row = self.names.index(word)
     return nearest(self, self.centroids @ self.centroids[row], most, [row])
 
-# %% ../../nbs/28_thesaurus.ipynb #8aae3130
+# %% ../../nbs/28_thesaurus.ipynb #cf1237dc
 def rarity(self: "Thesaurus", term: int | str) -> float:
     "IDF of a term among the documents that the thesaurus was learned from"
     row = self.rows.get(term)
@@ -323,10 +323,10 @@ def check_model(self: "Thesaurus", model: Any) -> None:
     if self.model != model_key(model):
         raise UserError("the expansion was learned with another model: fit it again with this one")
 
-# %% ../../nbs/28_thesaurus.ipynb #2c59f4f2
+# %% ../../nbs/28_thesaurus.ipynb #65a2a865
 @dataclass(eq=False)
-class Thesaurus:
-    """Which of a collection's n terms mean nearly the same. Make one with `Thesaurus.fit`.
+class Learned:
+    """What a collection teaches about its n terms.
 
     Args:
         terms: word ids, and stems of unknown words.
@@ -340,12 +340,6 @@ class Thesaurus:
         centroids: (n, hidden_size) unit rows, centred.
         typical: (n, dim) what encoders read from the terms' mean embeddings; zeros for stems.
         ridge: (d, n) from a dense vector to BM25 weights of terms.
-
-    Example:
-        >>> from minicoil import MiniCOIL
-        >>> model = MiniCOIL.load("outputs/demo/23_model")                              # doctest: +SKIP
-        >>> Thesaurus.fit(model, ["A bat in a cave.", "A bat, a cave."]).names          # doctest: +SKIP
-        ['bat', 'cave']
     """
     terms: list[int | str]
     names: list[str]
@@ -359,6 +353,9 @@ class Thesaurus:
     typical: np.ndarray
     ridge: np.ndarray
 
+# %% ../../nbs/28_thesaurus.ipynb #aca63f1d
+class Thesaurus(Learned):
+    "Which of a collection's terms mean nearly the same. Make one with `Thesaurus.fit`."
     # the methods are the functions above
     save = save
     neighbours = neighbours
@@ -381,6 +378,12 @@ class Thesaurus:
 
         Raises:
             UserError: no two documents share a word, or something is not a text.
+
+        Example:
+            >>> from minicoil import MiniCOIL
+            >>> model = MiniCOIL.load("outputs/demo/23_model")                          # doctest: +SKIP
+            >>> Thesaurus.fit(model, ["A bat in a cave.", "A bat, a cave."]).names      # doctest: +SKIP
+            ['bat', 'cave']
         """
         return fit_texts(cls, model, texts, cache)
 
@@ -404,7 +407,7 @@ class Thesaurus:
         "A hash of all that the thesaurus is"
         return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
 
-# %% ../../nbs/28_thesaurus.ipynb #3aade9a0
+# %% ../../nbs/28_thesaurus.ipynb #613f790c
 def layout(rows: np.ndarray) -> np.ndarray:
     "Two main directions (n, 2) of rows (n, d), stretched by rank so that names do not cover each other"
     centred = rows - rows.mean(0)
