@@ -100,7 +100,7 @@ def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], 
         home.put(list(points_of(model, some, wanted, expansion, cache)))
     return len(new)
 
-# %% ../../nbs/28_documents.ipynb #2096f066
+# %% ../../nbs/28_documents.ipynb #a8cb51c4
 def points_of(model: Any, documents: list[tuple[str, str]], digests: dict[int, str],
               expansion: Any = None, cache: str | Path | None = None) -> Iterator[Point]:
     "Yields the points of documents"
@@ -144,7 +144,7 @@ def dense_width(model: Any) -> int:
     "Numbers of the model's dense vectors"
     return model.embed_both(["width"])[0].shape[1]
 
-# %% ../../nbs/28_documents.ipynb #5b156305
+# %% ../../nbs/28_documents.ipynb #46bb7282
 def fill_collection(home: Home, model: Any, documents: Iterable[tuple[str, str]],
                     avg_len: float | str | None = "auto", expand: str | None = None,
                     expansion: Any = None) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def fill_collection(home: Home, model: Any, documents: Iterable[tuple[str, str]]
         embedded = add_documents(home, model, documents, expansion=given, cache=cache if given else None)
     return {"documents": len(documents), "embedded": embedded, "avg_len": model.avg_len}
 
-# %% ../../nbs/28_documents.ipynb #5a024c1c
+# %% ../../nbs/28_documents.ipynb #4991c656
 def build_collection(where: str | Path, model: Any, documents: Iterable[tuple[str, str]],
                      avg_len: float | str | None = "auto", expand: str | None = None,
                      expansion: Any = None, **given: Any) -> dict[str, Any]:

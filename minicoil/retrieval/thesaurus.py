@@ -226,13 +226,13 @@ def fit_texts(cls: type[T], model: Any, texts: str | Iterable[str], cache: str |
     found.size = len(texts)
     return found
 
-# %% ../../nbs/28_thesaurus.ipynb #93809273
+# %% ../../nbs/28_thesaurus.ipynb #3c184788
 FACTS = ("terms", "names", "model", "documents", "size", "avg_len")
 ARRAYS = ("counts", "center", "centroids", "typical", "ridge")
 FORM = 1  # of the file
 
 
-def to_bytes(self: "Thesaurus") -> bytes:
+def to_bytes(self: "Learned") -> bytes:
     "The file's content"
     facts = {"form": FORM, **{name: getattr(self, name) for name in FACTS}}
     arrays = {name: getattr(self, name) for name in ARRAYS}
@@ -323,7 +323,7 @@ def check_model(self: "Thesaurus", model: Any) -> None:
     if self.model != model_key(model):
         raise UserError("the expansion was learned with another model: fit it again with this one")
 
-# %% ../../nbs/28_thesaurus.ipynb #65a2a865
+# %% ../../nbs/28_thesaurus.ipynb #d81e95e3
 @dataclass(eq=False)
 class Learned:
     """What a collection teaches about its n terms.
@@ -353,7 +353,17 @@ class Learned:
     typical: np.ndarray
     ridge: np.ndarray
 
-# %% ../../nbs/28_thesaurus.ipynb #aca63f1d
+    @cached_property
+    def rows(self) -> dict[int | str, int]:
+        "{term: its row}"
+        return {term: row for row, term in enumerate(self.terms)}
+
+    @cached_property
+    def key(self) -> str:
+        "A hash of all that the thesaurus is"
+        return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
+
+# %% ../../nbs/28_thesaurus.ipynb #69f867e5
 class Thesaurus(Learned):
     "Which of a collection's terms mean nearly the same. Make one with `Thesaurus.fit`."
     # the methods are the functions above
@@ -373,17 +383,8 @@ class Thesaurus(Learned):
             texts: the documents' texts; they are read as for a search.
             cache: a folder that keeps what the transformer said, see `read_forms`.
 
-        Returns:
-            The thesaurus; the same for the same texts in the same order.
-
         Raises:
             UserError: no two documents share a word, or something is not a text.
-
-        Example:
-            >>> from minicoil import MiniCOIL
-            >>> model = MiniCOIL.load("outputs/demo/23_model")                          # doctest: +SKIP
-            >>> Thesaurus.fit(model, ["A bat in a cave.", "A bat, a cave."]).names      # doctest: +SKIP
-            ['bat', 'cave']
         """
         return fit_texts(cls, model, texts, cache)
 
@@ -396,16 +397,6 @@ class Thesaurus(Learned):
     def load(cls: type[T], path: str | Path) -> T:
         "Read a thesaurus from the file that `save` wrote; a `UserError` if there is none, or it is damaged"
         return read_file(cls, path)
-
-    @cached_property
-    def rows(self) -> dict[int | str, int]:
-        "{term: its row}"
-        return {term: row for row, term in enumerate(self.terms)}
-
-    @cached_property
-    def key(self) -> str:
-        "A hash of all that the thesaurus is"
-        return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
 
 # %% ../../nbs/28_thesaurus.ipynb #613f790c
 def layout(rows: np.ndarray) -> np.ndarray:
