@@ -26,11 +26,11 @@ run: $(READY)
 
 # An English model made for search: many words with few sentences each. A query word without an encoder gains
 # nothing, and fifty sentences are enough. Eight numbers per word gain more than four, in an index 1.8 times as
-# large (DIM=4 makes the small one; notebook 57 has the figures). CORPUS is text of yours, e.g. a sample of
+# large (DIM=4 OBJECTIVE=fit makes the small one; notebook 57 has the figures). CORPUS is text of yours, e.g. a sample of
 # Wikipedia; without it OpenWebText is used.
 CORPUS ?= openwebtext
 model-en: $(READY)
-	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective fit --dim $(or $(DIM),8) --pictures 24 --out outputs/en
+	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective $(or $(OBJECTIVE),joint) --dim $(or $(DIM),8) --pictures 24 --out outputs/en
 
 # For every change; make test before it is pushed
 check: $(READY)
@@ -62,6 +62,7 @@ bench: $(READY)
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/python tests/bench/scale.py growth --corpus $(CORPUS))
 	$(if $(OPENWEBTEXT),$(BIN)/python tests/bench/scale.py readers --corpus $(OPENWEBTEXT))
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
+	$(if $(BEIR),$(BIN)/python tests/bench/splade.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 
 $(BIN)/docs-ready: $(READY)

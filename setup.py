@@ -13,7 +13,7 @@ def needs(key):
     return cfg.get(f"{key}requirements", "").split()
 
 
-extras = {name: needs(f"{name}_") for name in ("train", "demo", "dev")}
+extras = {name: needs(f"{name}_") for name in ("train", "serve", "demo", "dev")}
 extras["all"] = sorted({package for packages in extras.values() for package in packages})
 extras |= {name: needs(f"{name}_") for name in ("docs", "ray")}
 

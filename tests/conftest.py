@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 # for it see it.
 if "QDRANT_URL" in os.environ:
     os.environ["MINICOIL_TEST_QDRANT"] = os.environ.pop("QDRANT_URL")
+
+# No test sees or fills the user's own cache.
+CACHE = tempfile.TemporaryDirectory(prefix="minicoil-cache-")
+os.environ["MINICOIL_CACHE"] = CACHE.name
 
 SMALL_WORDS = "bat,bank,seal,mouse/mice"
 

@@ -513,6 +513,9 @@ def texts_and_model(folder, model_folder):
     (folder / "old" / "10_corpus").mkdir()
     shutil.copy(DATA / "sentences.jsonl", folder / "corpus.jsonl")
     (folder / "old" / "10_corpus" / "a.txt").write_text("seal\n")
+    for name in ("beir", "odd/gain.png"):
+        shutil.copytree(DATA / "beir", folder / name)
+    (folder / "linked-beir").symlink_to("beir")
 
 
 ITS_OWN_INPUT = {
@@ -542,6 +545,15 @@ ITS_OWN_INPUT = {
     "senses-collection": "benchmark make-collection --data corpus.jsonl --out .",
     "results-in-the-model": "benchmark retrieval --model MODEL --data demo --out old/23_model",
     "cache-in-the-model": "benchmark retrieval --model MODEL --data demo --cache old/23_model/cache",
+    "results-are-the-data": "benchmark retrieval --model MODEL --data beir --out beir",
+    "results-in-the-data": "benchmark retrieval --model MODEL --data demo --data beir --out linked-beir/new",
+    "cache-is-the-data": "benchmark retrieval --model MODEL --data linked-beir --cache beir",
+    "cache-in-the-data": "benchmark retrieval --model MODEL --data beir --cache beir/qrels",
+    "results-over-the-data": "benchmark retrieval --model MODEL --data odd/gain.png --out odd",
+    "collection-in-the-documents": "search --model MODEL --documents texts --collection texts/index bat",
+    "collection-in-the-model": "search --model MODEL --documents a.txt --collection old/23_model/index bat",
+    "list-in-the-run": "ADD --words seal --run old --out new --list old/run.json",
+    "new-model-in-the-run": "ADD --words seal --run old --out old/10_corpus/new",
 }
 
 
@@ -564,6 +576,27 @@ def test_an_output_is_never_an_input(case, model_folder, tmp_path):
     before = contents(tmp_path)
     line = one_line(call(tmp_path, *spelled_out(ITS_OWN_INPUT[case])))
     assert re.search(r"is read|are read|what is read|is the file that|exists already", line), line
+    assert contents(tmp_path) == before
+
+
+def test_a_name_of_the_package_is_not_a_folder(model_folder, tmp_path):
+    """`demo` is the bundled data, also where the user has a folder of that name: it may be written to."""
+    from minicoil.commands.options import keep_apart
+
+    (tmp_path / "demo").mkdir()
+    with contextlib.chdir(tmp_path):
+        keep_apart("demo/results", ["demo"])
+
+
+@pytest.mark.parametrize("out", ["new/", "new/.", "texts/..", "new//", "./"])
+@pytest.mark.parametrize(
+    "what", ["embed a.txt --model MODEL --out", "ADD --words seal --corpus a.txt --list"]
+)
+def test_a_path_that_means_a_folder_is_no_file(what, out, model_folder, tmp_path):
+    """Where a file is written, a path with a slash at its end is refused, and no file is made of it."""
+    texts_and_model(tmp_path, model_folder)
+    before = contents(tmp_path)
+    assert f"{out} names a folder" in one_line(call(tmp_path, *spelled_out(f"{what} {out}")))
     assert contents(tmp_path) == before
 
 
@@ -869,7 +902,72 @@ def test_a_query_without_quotes(model_folder, tmp_path):
     )
 
 
+# Options that would do nothing
+
+NOTHING_DONE = {
+    "name-without-collection": ("search --model MODEL --collection-name mine bat", "--collection"),
+    "from-after-until": ("run --from model --until corpus --out new", "nothing would be done"),
+    "redo-after-the-end": ("run --from benchmark --until export --out old", "nothing would be done"),
+    "ray-without-ray": ("run --words bat --ray-address auto --out new", "--engine ray"),
+    "splade-that-is-not-asked": (
+        "benchmark retrieval --model MODEL --data demo --systems bm25 --splade some/model",
+        "--systems",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_DONE)
+def test_an_option_without_effect_is_refused(case, model_folder, tmp_path):
+    """An option that would be passed over in silence is refused in one line, and nothing has changed."""
+    arguments, named = NOTHING_DONE[case]
+    texts_and_model(tmp_path, model_folder)
+    (tmp_path / "old" / "run.json").write_text('{"parameters": {"words": ["bat"]}}')
+    before = contents(tmp_path)
+    assert named in one_line(call(tmp_path, *spelled_out(arguments)))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("query", [[""], [" "], ["\n", "\t"], ["\x00"[:0], ""]], ids=ascii)
+def test_an_empty_query(query, model_folder, tmp_path):
+    """A query with nothing in it is called empty; the documents are not blamed."""
+    assert "the query is empty" in one_line(call(tmp_path, "search", "--model", model_folder, *query))
+
+
+@pytest.mark.parametrize("query", ["the of", "?!", "...", "\u200b"], ids=ascii)
+def test_a_query_without_words(query, model_folder, tmp_path):
+    """A query of stop words or signs has no word to look for, and the line says so; dense vectors take it."""
+    (tmp_path / "a.txt").write_text("A bat in a cave.\n")
+    asked = ("search", "--model", model_folder, "--documents", "a.txt", query)
+    assert "no word to look for" in one_line(call(tmp_path, *asked))
+    assert "A bat in a cave." in call(tmp_path, *asked, "--using", "dense").stdout
+
+
+def test_a_collection_in_memory_is_quiet(model_folder, tmp_path):
+    """The imitation of a server says nothing on stderr."""
+    (tmp_path / "a.txt").write_text("A bat in a cave.\n")
+    options = ("--model", model_folder, "--documents", tmp_path / "a.txt", "--collection", ":memory:")
+    done = minicoil("search", *options, "bat", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "A bat in a cave." in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 # Messages
+
+
+@pytest.mark.parametrize("name", ["new\nline", "\x1b[31m red", "a\tb'c\\d"], ids=ascii)
+def test_where_to_look_is_printable(name, run_folder, tmp_path):
+    """A folder's name with a line end or an escape stays in its line, and the command can still be pasted."""
+    from minicoil.commands.pipeline import where_to_look
+    from minicoil.runs.run import open_run
+
+    shutil.copytree(run_folder, tmp_path / name, copy_function=os.link)
+    with contextlib.chdir(tmp_path):
+        found = where_to_look(open_run(name))
+    assert all(line.isprintable() for line in found.split("\n"))
+    line = found.split("\n")[-1].removeprefix("Try:")
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True).stdout
+    assert words.split("\0")[3] == f"{name}/23_model"
 
 
 def test_a_command_to_paste(run_folder, tmp_path):

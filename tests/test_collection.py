@@ -441,6 +441,20 @@ def test_judgements_that_are_partly_missing(tmp_path, capsys):
     assert "\x1b" not in said
 
 
+def test_judgements_that_contradict_each_other(tmp_path, capsys):
+    """A pair that is judged twice with two grades is counted and its line named; the same grade twice is
+    nothing."""
+    judged = [("q", "cave", 1), ("q", "cave", 1), ("q", "club", 2), ("q", "club", 0), ("q", "cave", 2)]
+    found = read_judged(beir(tmp_path / "c", BATS, [("q", "bat")], judged[:2]))
+    assert (found.judged, capsys.readouterr().err) == ({"q": {"cave": 1}}, "")
+    found = read_judged(beir(tmp_path / "d", BATS, [("q", "bat")], judged))
+    said = capsys.readouterr().err
+    assert found.judged == {"q": {"cave": 2, "club": 0}}
+    assert len(said.splitlines()) == 1
+    assert "2 judgements contradict an earlier line" in said
+    assert "the first is line 5" in said
+
+
 anything = st.one_of(
     st.none(),
     st.booleans(),

@@ -181,3 +181,58 @@ def test_a_folder_that_nobody_may_write(small, full_disk, tmp_path, command_line
     assert len(one_line(errors)) == 1, errors
     assert str(disk) in errors, errors
     assert digests(disk) == before
+
+
+def at_the_end_of_a_disk(disk, left):
+    """Fill a disk but for so many bytes; returns the file that fills it."""
+    filler = disk / "filler"
+    filler.write_bytes(b"\0" * (shutil.disk_usage(disk).free - left))
+    return filler
+
+
+def told_apart(folder):
+    """The results of stage `benchmark` and the card, without what a clock decides."""
+    made = {name: (folder / "33_benchmark" / name).read_bytes() for name in ("results.json", "results.md")}
+    return made | {"card": (folder / "23_model" / "README.md").read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_run, tmp_path_factory):
+    """What the stage makes of the tiny run where nothing is in its way."""
+    folder = copy_before(tiny_run, "benchmark", tmp_path_factory.mktemp("measured") / "run")
+    work(open_run(folder), "benchmark")
+    return told_apart(folder)
+
+
+@pytest.mark.parametrize("left", [8192, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_full_disk_at_the_benchmark(tiny_run, measured, full_disk, left):
+    """The last stage on a full disk is one line and not done; with room again it ends as it would have."""
+    disk = full_disk("400m")
+    folder = copy_before(tiny_run, "benchmark", disk / "run")
+    filler = at_the_end_of_a_disk(disk, left)
+    code, errors = in_process(folder, ["benchmark"])
+    assert code == 2, errors[-1500:]
+    assert len(one_line(errors)) == 1, errors[-1500:]
+    assert "make room" in errors, errors[-1500:]
+    assert not open_run(folder).stage("benchmark").done
+    filler.unlink()
+    work(open_run(folder), "benchmark")
+    assert told_apart(folder) == measured
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+def test_a_full_disk_where_a_benchmark_writes(small, full_disk, option):
+    """A benchmark whose results or cache find no room is one line, leaves no half of a file, and goes on."""
+    model, disk = small[0] / "23_model", full_disk("4m")
+    filler = at_the_end_of_a_disk(disk, 8192)
+    asked = ["benchmark", "retrieval", "--model", model, "--data", "demo", "--systems", "bm25,minicoil"]
+    code, errors = finish(start([command("x")[0], *map(str, asked), option, str(disk / "new")]))
+    assert code == 2, errors
+    assert len(one_line(errors)) == 1, errors
+    assert "make room" in errors
+    assert not [path.name for path in disk.rglob("*") if path.name.endswith(".tmp")]
+    filler.unlink()
+    if option == "--out":
+        code, errors = finish(start([command("x")[0], *map(str, asked), option, str(disk / "new")]))
+        assert code == 0, errors
+        assert (disk / "new" / "gain.png").read_bytes().startswith(b"\x89PNG")

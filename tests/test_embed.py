@@ -260,8 +260,90 @@ def test_a_file_named_dash(model, tmp_path):
     assert len(done.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "a.parquet", "A.TXT.ZST", "a.tar"])
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.parquet", "A.TXT.ZST", "a.tar", "a.doc.gz", "a.xz"])
 def test_packed_texts_are_not_read_as_lines(model, tmp_path, name):
-    """Bytes that are not lines of text are refused, not embedded with replacement characters."""
+    """Bytes that are not what a name says are refused, not embedded with replacement characters."""
     (tmp_path / name).write_bytes(b"\x1f\x8b\x00bat\n")
-    assert "is not lines of text" in one_line(call(tmp_path, "embed", "--model", model, name))
+    assert name in one_line(call(tmp_path, "embed", "--model", model, name, "--out", "v.jsonl"))
+    assert not (tmp_path / "v.jsonl").exists()
+
+
+def packed(path, texts):
+    """A file of texts in the format and the packing that its name says."""
+    import gzip
+    import io
+    import lzma
+    import tarfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if ".parquet" in path.name:
+        pq.write_table(pa.table({"text": texts}), path)
+    elif ".tar" in path.name:
+        with tarfile.open(path, "w") as tar:
+            for i, text in enumerate(texts):
+                info = tarfile.TarInfo(f"{i}.txt")
+                info.size = len(text)
+                tar.addfile(info, io.BytesIO(text.encode()))
+    else:
+        rows = texts if ".txt" in path.name else [json.dumps({"text": text, "id": 1}) for text in texts]
+        raw = "\n".join(rows).encode() + b"\n"
+        packing = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": lambda b: pa.compress(b, "zstd", True)}
+        path.write_bytes(packing.get(path.suffix, bytes)(raw))
+    return path
+
+
+FORMATS = ["a.jsonl", "A.JSONL", "a.jsonl.gz", "a.jsonl.xz", "a.parquet", "a.tar", "a.txt.gz", "a.txt.zst"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_records_are_read_as_search_reads_them(model, tmp_path, name):
+    """Of a file with records the text of each is embedded, not its syntax; packed lines are unpacked."""
+    texts = ["A bat in a cave.", "The bank of the river.", "a bat"]
+    packed(tmp_path / name, texts)
+    done = call(tmp_path, "embed", "--model", model, name)
+    plain = call(tmp_path, "embed", "--model", model, given="\n".join(texts).encode())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same(rows(done.stdout), rows(plain.stdout))
+
+
+def test_a_packed_file_has_a_line_for_every_line(model, tmp_path):
+    """Blank lines of a packed text count, as those of a plain one do."""
+    packed(tmp_path / "a.txt.gz", ["a bat", "", "a bank", ""])
+    done = call(tmp_path, "embed", "--model", model, "a.txt.gz")
+    assert [bool(v) for v in rows(done.stdout)] == [True, False, True, False]
+
+
+def test_records_from_a_pipe(model, tmp_path):
+    """With a field's name standard input is records; without one a line says that they are embedded as they
+    stand."""
+    given = b'{"body": "A bat."}\n\n{"body": "A bank."}\n'
+    texts = call(tmp_path, "embed", "--model", model, given=b"A bat.\nA bank.\n")
+    fields = call(tmp_path, "embed", "--model", model, "--text-field", "body", given=given)
+    assert (fields.stdout, fields.stderr) == (texts.stdout, "")
+    plain = call(tmp_path, "embed", "--model", model, given=given)
+    assert len(rows(plain.stdout)) == 3
+    assert len(plain.stderr.splitlines()) == 1
+    assert "JSON objects" in plain.stderr
+    assert "2 lines, the first is line 1" in plain.stderr
+    assert "--text-field" in plain.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [b'{"body": "A bat."}', b"[1]", b"3", b"A bat.", b'{"text": 3}', b'{"text": null}']
+)
+def test_a_record_without_a_text(model, tmp_path, wrong):
+    """A record without its text is refused with its line, from a file and from a pipe, and nothing is
+    written."""
+    given = b'{"text": "A bat."}\n' + wrong + b"\n"
+    (tmp_path / "a.jsonl").write_bytes(given)
+    asked = ("embed", "--model", model, "--out", "v.jsonl")
+    for done in (
+        call(tmp_path, *asked, "a.jsonl"),
+        call(tmp_path, *asked, "--text-field", "text", given=given),
+    ):
+        line = one_line(done)
+        assert "line 2 has no text in the field 'text'" in line
+        assert "--text-field" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

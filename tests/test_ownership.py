@@ -78,6 +78,42 @@ def test_a_run_beside_others_things(tmp_path):
     assert load_json(folder / "run.json")["parameters"]["seed"] == 3
 
 
+LONE = [".run.json.7.tmp", ".log.txt.7.tmp", ".report.html.7.tmp", ".10_corpus.7.old/manifest.json"]
+
+
+@pytest.mark.parametrize("name", [*LONE, None], ids=str)
+def test_nothing_is_swept_at_the_top_of_a_folder_that_was_there(tmp_path, name):
+    """In a folder that the run did not make a lone file of the user stays, also when a stage is redone."""
+    folder = put(tmp_path / "home", LONE if name is None else [name])
+    before = state(folder)
+    for options in ({"words": ["bat"]}, {"redo_from": "corpus", "seed": 3}):
+        with open_run(folder, **options).working("corpus") as stage:
+            stage.finish()
+        after = state(folder)
+        assert {name: after.get(name) for name in before} == before
+
+
+def test_the_command_sweeps_nothing_of_the_users(tmp_path):
+    """So it is with the command, which makes its locks and its record there."""
+    folder = put(tmp_path / "home", LONE)
+    before = state(folder)
+    done = run_here(folder)
+    assert done.returncode == 0, done.stderr
+    after = state(folder)
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_an_empty_folder_of_the_user_is_the_users(tmp_path):
+    """A folder that was empty when the run began is not the run's: what is put there later stays."""
+    (tmp_path / "home").mkdir()
+    run = open_run(tmp_path / "home", words=["bat"])
+    before = state(put(run.dir, LONE))
+    with run.working("corpus"):
+        pass
+    after = state(run.dir)
+    assert {name: after.get(name) for name in before} == before
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -284,3 +284,55 @@ def test_a_document_keeps_its_own_id(tmp_path):
     assert read_collection(path) == [("new", "first"), *found[:2]]
     (tmp_path / "more.jsonl").write_text(json.dumps({"id": 7, "text": "another"}))
     assert ("more.jsonl:1", "another") in read_collection(tmp_path)
+
+
+def test_a_row_of_parquet_keeps_its_own_id(tmp_path):
+    """Parquet with a column `_id` or `id` is found by it, as JSON lines are; fractions are no ids."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def ids(**columns):
+        pq.write_table(pa.table({"text": ["river", "money"], **columns}), tmp_path / "docs.parquet")
+        return [name for name, _ in read_collection(tmp_path / "docs.parquet")]
+
+    by_place = ["docs.parquet:1", "docs.parquet:2"]
+    assert ids() == by_place
+    assert ids(id=[7, 8]) == ids(_id=["7", "8"]) == ["7", "8"]
+    assert ids(id=[1, 2], _id=["a", "b"]) == ["a", "b"]
+    assert ids(id=["a", None]) == ["a", by_place[1]]
+    assert ids(id=["a", "a"]) == ["a", by_place[1]]
+    assert ids(id=[1.5, 2.5]) == ids(id=[b"a", b"b"]) == ids(id=[[1], [2]]) == by_place
+    assert list(documents([str(tmp_path / "docs.parquet")])) == ["river", "money"]
+
+
+BLANKS = ["\n", " \t\r\n", "\ufeff", "\ufeff \u00a0\u3000\u2028\n"]
+
+
+@pytest.mark.parametrize("blanks", BLANKS, ids=ascii)
+@pytest.mark.parametrize("name", ["blank.txt", "BLANK.TXT", "blank.txt.gz", "blank.jsonl"])
+def test_a_blank_file_of_a_folder_is_left_out_and_named(folder, name, blanks):
+    """A file with nothing but blanks is no document for anybody; it is counted and named."""
+    raw = blanks.encode()
+    (folder / "a.txt").write_text(LINE)
+    (folder / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    said = []
+    assert read_collection(folder, tell=said.append) == [("a.txt", LINE)]
+    assert list(documents([str(folder)])) == [LINE]
+    assert said == [f"{folder}: 1 files are read, 1 entries are left out: {name} (blank)"]
+
+
+def test_a_folder_of_blank_files_has_none(folder):
+    """A folder in which every file is blank is refused, and so is a blank file that is named alone."""
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(" \n")
+    for read in (lambda: read_collection(folder), lambda: list(documents([str(folder)]))):
+        with pytest.raises(UserError, match=r"a\.txt \(blank\); b\.txt \(blank\)"):
+            read()
+    with pytest.raises(UserError, match="has no documents"):
+        read_collection(folder / "a.txt")
+
+
+def test_a_file_that_begins_with_blanks_is_read(folder):
+    """Many blanks before the first word do not make a file blank."""
+    (folder / "a.txt").write_text("\n" * 100_000 + LINE)
+    assert list(documents([str(folder)])) == [LINE]

@@ -22,6 +22,12 @@ def model(model_folder):
     return MiniCOIL.load(model_folder)
 
 
+@pytest.fixture(scope="module")
+def other_model(model_folder):
+    """A model whose parameters a test may change."""
+    return MiniCOIL.load(model_folder)
+
+
 def long_text(end, model, n=300):
     """A text that fills two windows and more, with `end` on the last."""
     assert "word" not in model.words
@@ -315,6 +321,44 @@ def test_fuzz_of_loading(model_folder, name, value):
     def finite(model):
         return all(np.isfinite(v.values).all() for v in model.embed(["bat", "a bat in a cave " * 30]))
     right_or_one_line(lambda: MiniCOIL.load(model_folder, **{name: value}), finite)
+
+
+@tried
+@given(name=st.sampled_from(["k", "b", "avg_len"]), value=ODD)
+def test_fuzz_of_setting(other_model, name, value):
+    """A number that is set on an opened model: its vectors are finite, or one line and the old number."""
+    model = other_model
+    before = getattr(model, name)
+
+    def set_and_embed():
+        setattr(model, name, value)
+        return list(model.embed(["bat", "a bat in a cave " * 30]))
+
+    right_or_one_line(set_and_embed, lambda found: all(np.isfinite(v.values).all() for v in found))
+    assert np.isfinite(getattr(model, name))
+    setattr(model, name, before)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("k", float("inf")), ("k", -1), ("k", "much"), ("b", 1.1), ("b", -0.1), ("b", None), ("b", float("nan")),
+    ("avg_len", -1), ("avg_len", 0), ("avg_len", 1e300), ("avg_len", "auto"), ("avg_len", [150]),
+])
+def test_a_parameter_that_is_set_is_checked(model, name, value):
+    """BM25's parameters are checked where they are set on an opened model, not only where it is opened."""
+    before = getattr(model, name)
+    with pytest.raises(UserError, match=rf"^{name} is .*: it must be a number from"):
+        setattr(model, name, value)
+    assert getattr(model, name) == before
+
+
+def test_a_parameter_that_is_set_counts(model_folder):
+    """A number that is set is used by the next vectors, and by a copy of the model."""
+    import pickle
+    model, other = MiniCOIL.load(model_folder), MiniCOIL.load(model_folder, k=2, b=0, avg_len=10)
+    model.k, model.b, model.avg_len = 2, np.float32(0), "10"
+    for one in (model, pickle.loads(pickle.dumps(model))):
+        assert (one.k, one.b, one.avg_len) == (2.0, 0.0, 10.0)
+        assert next(one.embed("a bat, a bat")).as_dict() == next(other.embed("a bat, a bat")).as_dict()
 
 
 @pytest.mark.parametrize("path", [None, 3, b"model", "", "\0", "x" * 5000, [], float("nan")])

@@ -12,10 +12,17 @@ from minicoil.commands.chain import from_model
 from minicoil.learning.objectives import OBJECTIVES, Objective, apply, load_objective, mean_cosine
 from minicoil.retrieval.benchmark import other_objectives, skipped_objectives
 from minicoil.retrieval.tables import senses_table
-from minicoil.runs.files import UserError, load_json
+from minicoil.runs.files import JOURNAL, UserError, load_json
 from minicoil.runs.run import open_run
 from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words, supplied, word_samples
+from minicoil.stages.training import (
+    group_words,
+    run_projection,
+    stored_projection,
+    supplied,
+    train_words,
+    word_samples,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +68,44 @@ def test_serves(trained):
 def test_company(trained, corpus, tmp_path):
     """A word trained without the others has the same encoder, byte for byte, under every objective."""
     objective, folder = trained
-    alone = undisturbed(tmp_path / "alone", words=["bank"], corpus=[corpus], pictures=0, objective=objective)
+    given = {"words": ["bank"], "corpus": [corpus], "pictures": 0, "objective": objective}
+    alone = work(open_run(tmp_path / "alone", **given), *TO_MODEL[: TO_MODEL.index("training")])
+    train_words(alone, stored_projection(folder / "22_training"))   # the same, if the words share one
 
     def encoders(run):
         return load_file(run / "22_training" / "encoders.safetensors")["encoders"]
 
-    assert encoders(folder)[1].tobytes() == encoders(alone)[0].tobytes()
+    assert encoders(folder)[1].tobytes() == encoders(alone.dir)[0].tobytes()
+
+
+def test_shared_projection(trained):
+    """Where words share a projection, the files agree: encoders are products, and the model keeps both."""
+    objective, folder = trained
+    files = [folder / stage / "projection.safetensors" for stage in ("22_training", "23_model")]
+    assert [file.exists() for file in files] == [load_objective(objective).rank > 0] * 2
+    if files[0].exists():
+        tensors, encoders = load_file(files[0]), load_file(files[0].with_name("encoders.safetensors"))
+        projection = tensors["projection"]
+        assert tensors["factors"].shape == (3, projection.shape[1], 4)
+        assert np.array_equal(projection @ tensors["factors"], encoders["encoders"])
+        assert np.allclose(projection.T @ projection, np.eye(projection.shape[1]), atol=1e-5)
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_killed_after_the_projection(trained, tmp_path):
+    """A run that goes on finds the projection that it made, and ends with the same bytes."""
+    objective, folder = trained
+    if not load_objective(objective).rank:
+        pytest.skip("its words share no projection")
+    run = open_run(copy_before(folder, "training", tmp_path / "run"))
+    made, path = run_projection(run), run.stage("training").path
+    stamp = (path / "projection.npy").stat().st_mtime_ns
+    (path / JOURNAL).touch()
+    work(run, "training")
+    assert (path / "projection.npy").stat().st_mtime_ns == stamp
+    for name in ("projection.safetensors", "encoders.safetensors"):
+        assert digests(path)[name] == digests(folder / "22_training")[name]
+    assert np.array_equal(made, stored_projection(folder / "22_training"))
 
 
 def test_trained_again(trained, corpus, tmp_path):

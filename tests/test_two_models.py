@@ -24,9 +24,12 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands import chain
-from minicoil.runs.files import load_json
+from minicoil.learning.objectives import apply, train_group
+from minicoil.runs.files import load_json, refuses
 from minicoil.runs.run import STAGES, check_parameters, open_run, stage_function
 from minicoil.stages.targets import cut_shards
+from minicoil.stages.tokens import one_model
+from minicoil.stages.training import supplied, train_word, word_samples
 from minicoil.text.transformer import load_tokenizer, load_transformer
 
 WORDS, DIM = ["seal", "crane"], 3
@@ -132,6 +135,59 @@ def test_words_beyond_the_cut(models, tmp_path):
     work(run, "corpus", "sentences", "targets", "store", "tokens")
     assert run.stage("sentences").manifest["sentences"] == 35
     assert run.stage("tokens").manifest["rows"] == 30
+
+
+def test_the_target_teaches(two, given, tmp_path):
+    """`fit` learns the target's cosines.
+
+    They come closer than in a run that knows only the input's; a word has the same bytes in company.
+    """
+    run = open_run(copy_before(two, "training", tmp_path / "run"))
+    left = list(word_samples(run))
+    taught = supplied(run, left, "fit")
+    assert [s.teacher.shape for s in taught] == [(len(s.tokens), 96) for s in left]
+    assert all(s.teacher is None for s in supplied(run, left, "graph"))
+
+    def cosines(x):
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return np.clip(unit @ unit.T, 0, None)[np.triu_indices(len(x), 1)] ** 2
+
+    for plain, sample in zip(left, taught):
+        goal = cosines(sample.teacher)
+        errors = [
+            np.abs(y - goal).mean()
+            for y in (cosines(apply(s.tokens, train_word(s, "fit", DIM))) ** 0.5 for s in (sample, plain))
+        ]
+        assert errors[0] < errors[1], sample.word
+    together = train_group("fit", taught, DIM)
+    assert all((w == train_word(s, "fit", DIM)).all() for w, s in zip(together, taught))
+
+
+def test_one_model_needs_no_second_pass(given, models, tmp_path, monkeypatch):
+    """The target under another name of the input model's: nothing is encoded twice, and nobody teaches."""
+    (tmp_path / "alias").symlink_to(models["input_model"])
+    two_names = {**given, "target_model": str(tmp_path / "alias"), "objective": "fit"}
+    run = work(open_run(tmp_path / "run", **two_names), "corpus", "sentences", "targets", "store")
+    monkeypatch.setattr("minicoil.stages.tokens.encode_drawn", None)
+    work(run, "senses", "tokens")
+    assert one_model(run)
+    assert all(s.teacher is None for s in supplied(run, list(word_samples(run)), "fit"))
+
+
+def test_another_target_is_refused(two, given, models):
+    """A run that goes on with another target model: one line, and the folder stays as it is."""
+    before = digests(two / "12_targets")
+    other = {**given, "target_model": models["input_model"]}
+    refuses("target_model", lambda: open_run(two, **other))
+    assert digests(two / "12_targets") == before
+
+
+def test_a_target_of_other_words_is_refused(given, models, tmp_path, monkeypatch):
+    """A target whose word pieces do not show the drawn words: one line, and no shard is written."""
+    monkeypatch.setattr("minicoil.stages.targets.positions", lambda row, pieces, vocabulary: {})
+    run = work(open_run(tmp_path / "run", **given), "corpus", "sentences")
+    refuses("does not find the drawn word in", lambda: work(run, "targets"))
+    assert not list((tmp_path / "run" / "12_targets").glob("part-*"))
 
 
 def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ from minicoil.runs.run import (
     check_parameters,
     run_parameters,
 )
+from ..text.folders import shown
 
 # %% ../../nbs/39_chain.ipynb #f80de4dc
 def notebook_path(stage: str) -> Path:
@@ -70,8 +71,12 @@ class Execution:
         """The stages to do, in order; a `UserError` if a stage or the engine is unknown."""
         order = list(STAGES)
         one_of("engine", self.engine, tuple(ENGINES))
-        one_of("stage", self.from_stage or order[0], order)
-        return order[: order.index(one_of("stage", self.until or order[-1], order)) + 1]
+        first = order.index(one_of("stage", self.from_stage or order[0], order))
+        last = order.index(one_of("stage", self.until or order[-1], order))
+        if first > last:
+            places = f"--from {self.from_stage} comes after --until {self.until}"
+            raise UserError(f"{places}, so nothing would be done: name a later stage, or omit --until")
+        return order[: last + 1]
 
 # %% ../../nbs/39_chain.ipynb #ef503a5e
 def check_first(params: Parameters) -> None:
@@ -166,7 +171,7 @@ def stage_error(stage: str, error: Any, failed: Path) -> Exception:
         return UserError(f"stage {stage} cannot write: {error.evalue}; {AGAIN}")
     place = f"stage {stage} failed in cell {error.exec_count}{raised_in(error.traceback)}"
     cause = f"{error.ename}: {str(error.evalue)[:300]}"
-    return StageFailed(f"{place}: {cause}\nThe executed notebook: {failed}")
+    return StageFailed(f"{place}: {cause}\nThe executed notebook: {shown(failed)}")
 
 # %% ../../nbs/39_chain.ipynb #406fb3aa
 def execute(run: Run, stage: str) -> None:
@@ -198,7 +203,7 @@ def execute(run: Run, stage: str) -> None:
     except (RuntimeError, nbformat.ValidationError) as e:
         check_machine(f"stage {stage}", e, ends[0] if ends else None, run.dir)
         cause = f"{type(e).__name__}: {e}"
-        raise StageFailed(f"stage {stage} failed: {cause}\nThe executed notebook: {out}") from None
+        raise StageFailed(f"stage {stage} failed: {cause}\nThe executed notebook: {shown(out)}") from None
 
 # %% ../../nbs/39_chain.ipynb #e3e27c98
 def run_stage(run: Run, stage: str) -> float:
@@ -209,7 +214,8 @@ def run_stage(run: Run, stage: str) -> float:
     begin = time.perf_counter()
     execute(run, stage)
     if not run.stage(stage).done:
-        raise StageFailed(f"stage {stage} ended without its manifest.\nThe executed notebook: {executed}")
+        there = f"The executed notebook: {shown(executed)}"
+        raise StageFailed(f"stage {stage} ended without its manifest.\n{there}")
     return time.perf_counter() - begin
 
 # %% ../../nbs/39_chain.ipynb #fd04137d
@@ -300,7 +306,7 @@ def run_chain(out: str | Path, params: Parameters, execution: Execution | None =
         variables = stack.enter_context(chosen_engine(how.engine, how.ray_address, how.jobs))
         stack.enter_context(environment(**variables, MINICOIL_QDRANT=how.qdrant))
         end_orphan(out)
-        run = begin_run(out, params, how.from_stage, how.jobs or os.cpu_count() or 1)
+        run = begin_run(out, params, how.from_stage, how.jobs or os.cpu_count() or 1, new)
         check_inputs(run)
         run_stages(run, stages)
         write_report(run)

@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'benchmarks', 'COMMANDS', 'named', 'opened', 'read_blocks', 'command_embed',
-           'command_add_words', 'check_home', 'print_hits', 'documents_of', 'command_search', 'command_senses',
-           'command_retrieval', 'command_make_collection']
+           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
+           'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
+           'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
+           'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
-import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, NamedTuple
 
 import typer
 
 from .. import MiniCOIL
-from .lines import Oddities, blocks, decoded, note, report, write_jsonl, write_npz
+from .lines import Oddities, blocks, note, opened, report, texts_of, write_jsonl, write_npz
 from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
+    file_to_write,
     in_range,
     job_count,
     keep_apart,
@@ -30,15 +32,14 @@ from minicoil.commands.options import (
     lies_in,
     listed_items,
     one_line,
+    printable,
     real_path,
-    same_file,
     standard_input,
     word_list,
 )
 from ..runs.files import UserError, is_handle
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
-from ..text.folders import file_format, is_tar
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
 MODEL = typer.Option(..., help="Model directory")
@@ -64,20 +65,6 @@ def named(path: str | None) -> Path | None:
     """A path, or None where it is `-` or a name of standard input or output; `./-` is a file."""
     return None if path is None or path in STREAMS else Path(path)
 
-# %% ../../nbs/35_commands.ipynb #9c9f060f
-def opened(file: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
-    """A file's bytes, or standard input's."""
-    if file is None:
-        if sys.stdin is None:
-            raise UserError("standard input is closed: name a file to read")
-        return contextlib.nullcontext(sys.stdin.buffer)
-    if file_format(file).packed or file_format(file).kind == ".parquet" or is_tar(file):
-        raise UserError(f"{file} is not lines of text: unpack it, and give the text to minicoil embed")
-    try:
-        return open(file, "rb")
-    except (OSError, ValueError) as e:
-        raise UserError(f"{file} cannot be read: {getattr(e, 'strerror', None) or e}") from None
-
 # %% ../../nbs/35_commands.ipynb #b90393c4
 def read_blocks(
     model: MiniCOIL, texts: Iterable[str], size: int, oddities: Oddities, cut: bool
@@ -95,7 +82,9 @@ def read_blocks(
 
 # %% ../../nbs/35_commands.ipynb #6df3007b
 def command_embed(
-    file: str | None = typer.Argument(None, help="A text a line; standard input if none, or -"),
+    file: str | None = typer.Argument(
+        None, help="A text a line, or a file of JSON lines or Parquet; standard input if none, or -"
+    ),
     model: Path = MODEL,
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
@@ -105,10 +94,14 @@ def command_embed(
     ),
     batch_size: int = typer.Option(32, help="Texts per batch"),
     cut: bool = typer.Option(False, "--cut", help="Read as FastEmbed does: 256 tokens, as they stand"),
+    text_field: str | None = typer.Option(
+        None, help="Field of .jsonl and .parquet files that holds the text (text, if not given); with it "
+        "standard input and any other file are JSON lines too"
+    ),
 ) -> None:
     """Sparse vectors of texts, a line each."""
     kind = choice("format", format, ("jsonl", "npz"))
-    source, target = named(file), named(out)
+    source, target = named(file), file_to_write(None if out in STREAMS else out, "--out")
     if kind == "npz" and target is None:
         raise UserError("npz cannot be written to standard output: name a file with --out")
     in_range("batch size", batch_size, 1, MOST_TEXTS)
@@ -120,8 +113,9 @@ def command_embed(
     reading = dict(normalize=not cut, windows=not cut)
     oddities: Oddities = {}
     with opened(source) as stream:
-        texts = read_blocks(loaded, decoded(stream, oddities), 32 * batch_size, oddities, cut)
-        vectors = (embed(block, batch_size, **reading) for block in texts)
+        texts = texts_of(source, stream, text_field, oddities)
+        in_blocks = read_blocks(loaded, texts, 32 * batch_size, oddities, cut)
+        vectors = (embed(block, batch_size, **reading) for block in in_blocks)
         if target and kind == "npz":
             write_npz(vectors, target)
         else:
@@ -136,7 +130,7 @@ def command_add_words(
     corpus: list[str] | None = CORPUS,
     run: str = typer.Option("", help="Or: an earlier run's folder, whose documents are learned from"),
     out: Path | None = typer.Option(None, help="New directory to write; the old one stays as it is"),
-    list_file: Path | None = typer.Option(
+    list_file: str | None = typer.Option(
         None, "--list", help="Write the numbers of the documents that have the new words, a JSON line each"
     ),
     index: list[str] | None = typer.Option(
@@ -149,13 +143,14 @@ def command_add_words(
     """Train new words into a finished model; the others stay as they are."""
     from minicoil.commands.words import add_words, listed, report
     given = dict(text_field=text_field, on_bad_input=choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
-    read = [*(corpus or ()), *(index or ()), words_file]
+    read = [*(corpus or ()), *(index or ()), words_file, run]
+    new_list = file_to_write(list_file, "--list")
     keep_apart(out, [model, *read])
-    keep_apart(list_file, [model, *read], "--list")
-    if out and list_file and lies_in(list_file, out):
-        raise UserError(f"--list {list_file} lies in {out}, which is read: name a place outside of it")
+    keep_apart(new_list, [model, *read], "--list")
+    if out and new_list and lies_in(new_list, out):
+        raise UserError(f"--list {new_list} lies in {out}, which is read: name a place outside of it")
     facts = add_words(
-        model, word_list(words, words_file) or [], tuple(corpus or ()), run, out, list_file,
+        model, word_list(words, words_file) or [], tuple(corpus or ()), run, out, new_list,
         tuple(index or ()), job_count(jobs), **given,
     )
     if facts["left_out"]:
@@ -169,25 +164,51 @@ COLLECTION_NAME = typer.Option(
     "only if it is named, and theirs stay as they are"
 )
 
+COLLECTION = typer.Option(
+    "", help="Keep the collection in this folder, or on the Qdrant server at this URL, instead of the cache; "
+    "the next call embeds only what has changed"
+)
+ENGINES = ("numpy", "qdrant")
+ENGINE = typer.Option(
+    "", help="numpy or qdrant: what holds the documents. A search without --collection keeps them in the "
+    "cache by numpy; a new --collection folder is Qdrant's"
+)
 
-def check_home(collection: str, documents: str, model: Path) -> None:
-    """Refuse a --collection folder that is the documents or the model, or holds one of them."""
+
+def check_home(collection: str, name: str, documents: str, model: Path) -> None:
+    """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
     from minicoil.retrieval.collection import is_server
+    if name and not collection:
+        raise UserError(f"--collection-name {printable(name, 60)} needs --collection, a folder or a server")
     if collection and not is_server(collection):
-        for source in (documents, str(model)):
-            if same_file(collection, source) or Path(source).exists() and lies_in(source, collection):
-                raise UserError(f"--collection {collection} holds {source}, which is read: name another")
+        keep_apart(collection, [documents, model], "--collection", replaced=["."])
 
 # %% ../../nbs/35_commands.ipynb #e8fef29d
-def print_hits(hits: list, n_documents: int, explain: bool) -> None:
-    """Print a query's hits, best first, or that there are none."""
+def print_hits(model: MiniCOIL, hits: list, n_documents: int, explain: bool) -> None:
+    """Print a query's hits, best first, each with the passage that matched; or that there are none."""
+    from minicoil.retrieval.passages import passage
     from minicoil.retrieval.search import describe
     for rank, (hit, rows) in enumerate(hits, 1):
-        print(f"{rank}. {hit.score:.2f}  {one_line(hit.text)}  [{one_line(hit.id)}]")
+        print(f"{rank}. {hit.score:.2f}  {one_line(passage(model, hit.text, rows))}  [{one_line(hit.id)}]")
         if explain:
             print("   " + ("; ".join(one_line(describe(row)) for row in rows) or "no word in common"))
     if not hits:
         print(f"none of the {n_documents:,} documents has a word of the query")
+
+
+def asked_for(query: list[str]) -> str:
+    """The query as one text; a `UserError` if there is nothing in it."""
+    asked = " ".join(query)
+    if not one_line(asked):
+        raise UserError("the query is empty: say what to look for")
+    return asked
+
+
+def check_words(model: MiniCOIL, query: str) -> None:
+    """A `UserError` for a query of which no word is searched for."""
+    if not next(model.readings(query, normalize=True)).length:
+        stops = "stop words and punctuation are not searched for"
+        raise UserError(f"the query {printable(query, 60)!r} has no word to look for ({stops}): add one")
 
 # %% ../../nbs/35_commands.ipynb #3b5fa5e3
 def documents_of(source: str, text_field: str, on_bad_input: str) -> list[tuple[str, str]]:
@@ -196,9 +217,57 @@ def documents_of(source: str, text_field: str, on_bad_input: str) -> list[tuple[
     from minicoil.text.readers import to_stderr
     skipped: list[str] = []
     found = read_collection(source, text_field, on_bad_input, skipped, to_stderr)
-    if skipped:
-        to_stderr(f"{len(skipped):,} lines or files cannot be read and are left out, the first: {skipped[0]}")
+    say_skipped(skipped)
     return found
+
+
+def say_skipped(skipped: list[str]) -> None:
+    """Count on stderr what cannot be read."""
+    if skipped:
+        what = f"{len(skipped):,} lines or files cannot be read and are left out"
+        print(f"{what}, the first: {skipped[0]}", file=sys.stderr)
+
+# %% ../../nbs/35_commands.ipynb #aac4fe05
+class Question(NamedTuple):
+    """What a search asks for: the query, how many hits, by which vectors, with which mean length."""
+    query: str
+    limit: int
+    using: str
+    average: float | str
+
+
+class Answer(NamedTuple):
+    """The hits of a search, each with its words, and how many documents were searched."""
+    hits: list
+    documents: int
+
+
+def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
+    """The explained hits of an opened collection."""
+    from minicoil.retrieval.search import explain_hits, search
+    hits = search(home, model, asked.query, asked.limit, asked.using)
+    return explain_hits(home, model, asked.query, hits)
+
+# %% ../../nbs/35_commands.ipynb #9cf5ca54
+def kept_answer(model: MiniCOIL, source: Any, asked: Question) -> Answer:
+    """Search a source by its index in the cache."""
+    from minicoil.retrieval.kept import kept_index
+    from minicoil.text.readers import to_stderr
+    kept = kept_index(model, source, asked.average, to_stderr)
+    say_skipped(source.skipped)
+    return Answer(answers_in(kept.home, model, asked), kept.documents)
+
+
+def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
+                      name: str, engine: str) -> Answer:
+    """Search documents in a collection: the user's own, or one that lasts as long as this search."""
+    from minicoil.retrieval.documents import dense_width, fill_collection
+    from minicoil.retrieval.inverted import open_home
+    with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder:
+        where = collection or folder
+        with open_home(where, dense_width(model), name or None, engine=engine or None) as home:
+            fill_collection(home, model, found, asked.average)
+            return Answer(answers_in(home, model, asked), len(found))
 
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
@@ -214,27 +283,32 @@ def command_search(
     ),
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
-    collection: str = typer.Option(
-        "", help="Keep the collection in this folder, or on the Qdrant server at this URL; the next call "
-        "embeds only what has changed"
-    ),
+    collection: str = COLLECTION,
     collection_name: str = COLLECTION_NAME,
+    engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
     """Search documents, and say why each one was found."""
-    from minicoil.retrieval.search import WAYS, search_documents
+    from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.search import WAYS
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
-    average = length_option(avg_len)
-    check_home(collection, documents, model)
-    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
-    found = documents_of(documents, text_field, bad)
+    asked = Question(asked_for(query), limit, way, length_option(avg_len))
+    check_home(collection, collection_name, documents, model)
+    held_by = choice("engine", engine, ENGINES) if engine else ""
+    source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
+    in_cache = not collection and held_by != "qdrant"
+    source.files()  # what is not there is refused before the model is opened
+    found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
-    asked = " ".join(query)
-    kept = (collection, average, explain, collection_name or None)
-    hits = search_documents(loaded, found, [asked], limit, way, *kept)[0]
-    print_hits(hits, len(found), explain)
+    if way == "minicoil":
+        check_words(loaded, asked.query)
+    if in_cache:
+        answer = kept_answer(loaded, source, asked)
+    else:
+        answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
+    print_hits(loaded, answer.hits, answer.documents, explain)
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
@@ -268,11 +342,13 @@ def command_retrieval(
     ),
 ) -> None:
     """nDCG@10, recall@100 and MRR@10 on judged collections, one or several."""
-    from minicoil.retrieval.benchmark import SYSTEMS, benchmark_collections
+    from minicoil.retrieval.benchmark import REPORTS, SYSTEMS, benchmark_collections
     chosen = tuple(choice("systems", name, SYSTEMS) for name in listed_items(systems)) or SYSTEMS
+    if splade and "splade" not in chosen:
+        raise UserError(f"--splade names {printable(splade, 60)}, but --systems has no splade: add it")
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
-    keep_apart(out, [model])
-    keep_apart(cache, [model], "--cache")
+    keep_apart(out, [model, *data], replaced=REPORTS)
+    keep_apart(cache, [model, *data], "--cache")
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), [*data], out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51

@@ -11,7 +11,6 @@ __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION'
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib
 import os
-import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -21,15 +20,26 @@ from typing import Any
 import typer
 
 from .. import __version__
+from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .lines import ReaderGone
-from .options import choice, job_count, keep_apart, printable, stage_name, word_list
+from minicoil.commands.options import (
+    choice,
+    job_count,
+    keep_apart,
+    printable,
+    quoted,
+    stage_name,
+    word_list,
+)
+from .serve import command_serve
 from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
 from ..runs.files import UserError
 from ..runs.run import CHOICES, STAGES, Run, run_parameters
+from ..text.folders import shown
 
 # %% ../../nbs/40_pipeline.ipynb #2ee236b1
 def plain_name(name: str) -> str:
@@ -64,7 +74,9 @@ def shared_options(
 for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
+app.command("serve", context_settings=SETTINGS)(command_serve)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
+app.add_typer(cache_commands, name="cache", context_settings=SETTINGS)
 
 # %% ../../nbs/40_pipeline.ipynb #4c16b649
 def given_parameters(**options: Any) -> dict[str, Any]:
@@ -84,7 +96,7 @@ REPLACED = ("notebooks", "run.json", "report.html", "log.txt", *(folder for fold
 def keep_inputs(out: Path, inputs: dict[str, Any], words_file: Path | None) -> None:
     """Refuse a run's folder that lies in what is read, or would replace it; `inputs`: parameters by name."""
     models = [inputs.get(name) for name in ("target_model", "input_model", "start_from")]
-    folders = [name for name in inputs.get("corpus") or () if name not in ("demo", "openwebtext")]
+    folders = inputs.get("corpus") or ()
     if os.path.abspath(out).encode("utf-8", "replace").decode() != os.path.abspath(out):
         raise UserError(f"--out {out} is not a name in UTF-8: choose another")
     keep_apart(out, [*folders, *models, words_file], replaced=REPLACED)
@@ -161,8 +173,9 @@ def found_files(run: Run) -> list[str]:
     for title, stage, file in RESULTS:
         if run.stage(stage).done:
             places[title] = run.stage(stage).path / file
-    lines = [f"{title:13} {os.path.relpath(path)}" for title, path in places.items() if path.exists()]
-    lines[0] += f"  (notebooks as executed: {os.path.relpath(run.dir / 'notebooks')})"
+    there = {title: shown(os.path.relpath(path)) for title, path in places.items() if path.exists()}
+    lines = [f"{title:13} {path}" for title, path in there.items()]
+    lines[0] += f"  (notebooks as executed: {shown(os.path.relpath(run.dir / 'notebooks'))})"
     return lines
 
 # %% ../../nbs/40_pipeline.ipynb #28fb1301
@@ -173,7 +186,7 @@ def command_to_try(run: Run) -> str:
     installed = Path(sys.executable).with_name("minicoil")
     minicoil = "minicoil" if shutil.which("minicoil") else os.path.relpath(installed)
     model = os.path.relpath(run.stage("model").path)
-    return shlex.join([minicoil, "search", "--model", model, "--documents", "demo", query])
+    return " ".join(map(quoted, [minicoil, "search", "--model", model, "--documents", "demo", query]))
 
 
 def where_to_look(run: Run) -> str:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['FIT_ROWS', 'RANK', 'FIT_STEPS', 'MIXED', 'VIEWS', 'OLD_WEIGHT', 'WIDER', 'FIT', 'unit', 'cosines', 'sharpened',
-           'real_pairs', 'Goal', 'fit_rows', 'own_goal', 'MainSpace', 'main_space', 'mixed_start', 'first_map',
-           'fit_projection', 'Standard', 'average', 'standardise', 'adapted_goal', 'choose_goal', 'train_fit']
+           'real_pairs', 'Goal', 'fit_rows', 'full_cosines', 'own_goal', 'MainSpace', 'main_space', 'mixed_start',
+           'first_map', 'fit_projection', 'Standard', 'average', 'standardise', 'adapted_goal', 'choose_goal',
+           'train_fit']
 
 # %% ../../nbs/06_objectives_fit.ipynb #ecf46ce5
 def unit(x: torch.Tensor) -> torch.Tensor:
@@ -68,9 +69,15 @@ def fit_rows(x: torch.Tensor) -> torch.Tensor:
     return unit(x[:, :FIT_ROWS].double()).float()
 
 
+def full_cosines(group: WordGroup) -> torch.Tensor:
+    """The teacher's cosines (words, rows, rows), sharpened; the token embeddings' own if there is none."""
+    seen = group.stacked("teacher") if group.has("teacher") else group.x
+    return sharpened(fit_rows(seen), group.dim)
+
+
 def own_goal(group: WordGroup) -> Goal:
-    """The cosines of the group's token embeddings, sharpened."""
-    return Goal(sharpened(fit_rows(group.x), group.dim))
+    """The full embedding's cosines, sharpened."""
+    return Goal(full_cosines(group))
 
 # %% ../../nbs/06_objectives_fit.ipynb #b2a76d4b
 RANK, FIT_STEPS, MIXED = 48, 120, 40
@@ -187,9 +194,10 @@ def adapted_goal(group: WordGroup) -> Goal:
     middle, directions, _ = graph_projection(group.x, graph, wide, group.pooled)
     x = group.x[:, :FIT_ROWS]
     full, pairs = unit(x), real_pairs(x)
+    says = standardise(full_cosines(group), pairs)
     own = cosines((x - middle[:, None].float()) @ directions[:, :, :VIEWS].float())
     old = standardise(cosines(torch.tanh(x @ group.bases)), pairs)
-    new = standardise(sharpened(full, group.dim), pairs).values + standardise(own, pairs).values
+    new = says.values + standardise(own, pairs).values
     views = new + OLD_WEIGHT * old.values
     goal = (old.mean + WIDER * old.deviation * standardise(views, pairs).values).clamp(-1, 1)
     begin = directions[:, :, : group.dim - 1]
@@ -208,4 +216,6 @@ def train_fit(group: WordGroup, goal: Callable[[WordGroup], Goal] = choose_goal)
     return nearly_linear(group.x, fit_projection(group.x, group.dim, goal(group), words))
 
 
-FIT = Objective("fit", train_fit, needs=("neighbours",), layers=1, squares=12, constant=0)
+FIT = Objective(
+    "fit", train_fit, needs=("neighbours",), layers=1, squares=12, constant=0, uses=("teacher",),
+)

@@ -11,6 +11,7 @@ __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -358,6 +359,7 @@ def server_client(url: str) -> Any:
     "A client of the server at `url`, which answers; of the imitation for `:memory:`"
     from qdrant_client import QdrantClient
     if url == ":memory:":
+        warnings.filterwarnings("ignore", ".*(local Qdrant|Local mode)")  # of what is not imitated
         return QdrantClient(url)
     check_server(url, "--collection")
     return connect_server(url)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..runs.files import UserError
+from ..text.folders import shown
 from ..text.formats import numbered_lines, writable
 from ..text.readers import DATA, named_documents
 
@@ -94,7 +95,7 @@ HIGHEST_GRADE = 10_000  # what computes the measures keeps a list as long as the
 def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
     "{query: {document: grade}} from a BEIR folder's qrels/test.tsv"
     judged: dict[str, dict[str, int]] = defaultdict(dict)
-    path = beir_file(folder, "qrels/test.tsv")
+    path, changed = beir_file(folder, "qrels/test.tsv"), []
     for number, line in numbered_lines(path):
         cells = line.split("\t")
         if number == 1 and not cells[-1].strip().lstrip("-").isdigit():
@@ -105,7 +106,12 @@ def read_judgements(folder: str | Path) -> dict[str, dict[str, int]]:
             raise UserError(f"{path} line {number} is not query, document, grade") from None
         if abs(grade) > HIGHEST_GRADE:
             raise UserError(f"{path} line {number}: the grade {cells[2].strip()[:30]} is out of range")
+        if judged[cells[0]].get(cells[1], grade) != grade:
+            changed.append(number)
         judged[cells[0]][cells[1]] = grade
+    if changed:
+        print(f"warning: {shown(path)}: {len(changed):,} judgements contradict an earlier line, and the last "
+              f"one of a pair counts (the first is line {changed[0]})", file=sys.stderr)
     return judged
 
 # %% ../../nbs/25_judged.ipynb #9bc0fddb
@@ -130,7 +136,7 @@ def check_judgements(folder: str | Path, judged: dict[str, dict[str, int]], docu
     lost = [missing("documents", "corpus.jsonl", names, there)]
     lost.append(missing("queries", "queries.jsonl", list(judged), asked))
     if any(lost):
-        print(f"warning: {folder}: {'; '.join(filter(None, lost))}", file=sys.stderr)
+        print(f"warning: {shown(folder)}: {'; '.join(filter(None, lost))}", file=sys.stderr)
 
 # %% ../../nbs/25_judged.ipynb #f76a3ad9
 class Judged(NamedTuple):

@@ -111,22 +111,18 @@ def check_notebooks(run_dir: Path, stages: Iterable[str]) -> None:
         raise not_ours(taken[0])
 
 # %% ../../nbs/00_ownership.ipynb #02810d9e
-def top_litter(run_dir: Path, stages: Iterable[str], shared: bool) -> list[Path]:
-    "What killed processes left at the top of a run's folder; `shared`: the folder holds others' things too."
-    halves = [path for stage in stages for path in run_dir.glob(f".{stage}.*.old")]
-    found = [path for path in halves if is_made(path) or not shared]
-    if not shared:
-        found += [path for name in TOP_FILES for path in run_dir.glob(f".{name}.*.tmp")]
+def top_litter(run_dir: Path, stages: Iterable[str]) -> list[Path]:
+    "What killed processes left at the top of a folder that a run has made."
+    found = [path for stage in stages for path in run_dir.glob(f".{stage}.*.old")]
+    found += [path for name in TOP_FILES for path in run_dir.glob(f".{name}.*.tmp")]
     return [path for path in found if LITTER.fullmatch(path.name)]
 
 # %% ../../nbs/00_ownership.ipynb #763e0652
 def is_shared(run_dir: Path) -> bool:
-    "Whether a run's folder holds, or held when the run began, things that are not the run's."
+    "Whether a run's folder was there before the run, and may hold things that are not the run's."
     if (run_dir / RECORD).exists():
         return bool(load_json(run_dir / RECORD).get("shared"))
-    ours = {"notebooks", DRIVER_LOCK, WORK_LOCK}
-    names = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
-    return any(not name.startswith(f".{RECORD}.") for name in names - ours)
+    return run_dir.is_dir()
 
 
 def sweep(run_dir: Path, stages: Iterable[str]) -> None:
@@ -135,7 +131,7 @@ def sweep(run_dir: Path, stages: Iterable[str]) -> None:
     for stage in stages:
         if is_made(run_dir / stage) or not shared:
             sweep_folder(run_dir / stage)
-    for path in top_litter(run_dir, stages, shared):
+    for path in [] if shared else top_litter(run_dir, stages):
         remove(path)
 
 # %% ../../nbs/00_ownership.ipynb #d7e36f56

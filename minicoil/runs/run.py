@@ -303,14 +303,19 @@ def check_changes(run_dir: Path, old: dict[str, Any], params: Parameters, redone
     return changed
 
 # %% ../../nbs/00_run.ipynb #a93d735f
-def begin_run(run_dir: str | Path, params: Parameters, redo_from: str | None = None, jobs: int = 1) -> "Run":
-    """The run in `run_dir`, made new if there is none; stages from `redo_from` on are deleted."""
+def begin_run(
+    run_dir: str | Path, params: Parameters, redo_from: str | None = None, jobs: int = 1, new: bool = False
+) -> "Run":
+    """The run in `run_dir`, made if there is none; stages from `redo_from` on are deleted.
+
+    `new`: the caller has just made the folder.
+    """
     run_dir = Path(run_dir).absolute()
     old = recorded_parameters(run_dir)
     redone = stages_from(redo_from) if redo_from else []
     changed = check_changes(run_dir, old, params, redone)
     facts: dict[str, Any] = {"parameters": dataclasses.asdict(params), "versions": versions()}
-    if is_shared(run_dir):
+    if is_shared(run_dir) and not new:
         facts["shared"] = True
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'PassOptions', 'Passed', 'Opened', 'token_batches', 'feed', 'Embedded', 'forward', 'forwards',
            'lane_session', 'tokenize', 'token_ids', 'batch_pass', 'Row', 'cut_pass', 'cut_windows', 'Cutter',
-           'make_cutter', 'window_rows', 'WindowPass', 'window_passes', 'LongText', 'encode_means', 'long_pass']
+           'make_cutter', 'id_windows', 'window_rows', 'WindowPass', 'window_passes', 'LongText', 'encode_means',
+           'finish_texts', 'long_pass']
 
 # %% ../../nbs/04_batches.ipynb #25bcb769
 from collections import deque
@@ -225,15 +226,18 @@ def make_cutter(tokenizer: Any) -> Cutter:
     return Cutter(whole, before, after, tokenizer.truncation["max_length"] - len(before) - len(after))
 
 # %% ../../nbs/04_batches.ipynb #054dd9d9
+def id_windows(model: Opened, ids: list[int]) -> list[list[int]]:
+    "The windows of a text given as token ids without special ones; each row has its special tokens"
+    cutter, windows = model.cutter, [ids]
+    if len(ids) > cutter.room:
+        windows = cut_windows(ids, model.read.pieces.spans(ids)[:-1], cutter.room)
+    return [[*cutter.before, *window, *cutter.after] for window in windows]
+
+
 def window_rows(model: Opened, texts: Iterable[str]) -> list[list[list[int]]]:
     "For each text its windows as rows of token ids, special tokens included; a text that fits has one row"
-    cutter, rows = model.cutter, []
-    for ids in token_ids(cutter.tokenizer, list(texts), add_special_tokens=False):
-        windows = [ids]
-        if len(ids) > cutter.room:
-            windows = cut_windows(ids, model.read.pieces.spans(ids)[:-1], cutter.room)
-        rows.append([[*cutter.before, *window, *cutter.after] for window in windows])
-    return rows
+    whole = token_ids(model.cutter.tokenizer, list(texts), add_special_tokens=False)
+    return [id_windows(model, ids) for ids in whole]
 
 # %% ../../nbs/04_batches.ipynb #9264321c
 class WindowPass(NamedTuple):
@@ -280,13 +284,18 @@ def encode_means(means: Any, ids: Iterable[int], weights: Encoders) -> np.ndarra
         return np.empty((0, weights.shape[2]), np.float32)
     return encode_words(np.asarray(means, np.float32)[:, None], readings, weights)
 
+# %% ../../nbs/04_batches.ipynb #b5d80969
+def finish_texts(model: Opened, found: Sequence[LongText], make: Callable[..., list]) -> list[Passed]:
+    "What `make` makes of texts whose windows are all gathered, in order"
+    means = np.array([total / text.sizes[w] for text in found for w, total in text.sums.items()])
+    vectors = encode_means(means, [w for text in found for w in text.sums], model.weights)
+    made = make(model, [join_readings(text.windows, model.vocabulary) for text in found], vectors)
+    return [Passed(unit_rows(text.dense), one, len(text.windows) > 1) for text, one in zip(found, made)]
+
 # %% ../../nbs/04_batches.ipynb #ff3d89f0
 def long_pass(model: Opened, texts: list[str], options: PassOptions) -> list[Passed]:
     "A block of texts, each read in windows, in order"
     found = [LongText() for _ in texts]
     for window in window_passes(model, window_rows(model, texts), options.batch_size):
         found[window.text].add(model.read(window.ids), window)
-    means = np.array([total / text.sizes[w] for text in found for w, total in text.sums.items()])
-    vectors = encode_means(means, [w for text in found for w in text.sums], model.weights)
-    made = options.make(model, [join_readings(text.windows, model.vocabulary) for text in found], vectors)
-    return [Passed(unit_rows(text.dense), one, len(text.windows) > 1) for text, one in zip(found, made)]
+    return finish_texts(model, found, options.make)

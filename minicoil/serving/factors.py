@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'BLOCK', 'SMALL_FILE', 'PARTS', 'Tensor', 'tensor_places', '
            'apply_factors', 'int8_factors', 'float_factors', 'Reduced', 'block_starts', 'reduced', 'fitted',
            'save_factors', 'load_factors', 'load_more']
 
-# %% ../../nbs/03_factors.ipynb #d45b19d9
+# %% ../../nbs/03_factors.ipynb #9015ecfd
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import numpy as np
 
 from ..runs.files import write_bytes
 
-# %% ../../nbs/03_factors.ipynb #2b4e8e88
+# %% ../../nbs/03_factors.ipynb #0068cbeb
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1", "U8": "|u1"}
 
 
@@ -29,7 +29,7 @@ class Tensor(NamedTuple):
     first: int
     end: int
 
-# %% ../../nbs/03_factors.ipynb #f3add520
+# %% ../../nbs/03_factors.ipynb #47003259
 def tensor_places(path: str | Path) -> dict[str, Tensor]:
     "{name: where it lies} of a safetensors file; a `ValueError` or `KeyError` if it is none"
     size = Path(path).stat().st_size
@@ -47,7 +47,7 @@ def tensor_places(path: str | Path) -> dict[str, Tensor]:
                 raise ValueError(f"the tensor {name} is cut")
     return found
 
-# %% ../../nbs/03_factors.ipynb #18cad40d
+# %% ../../nbs/03_factors.ipynb #5c9f79f9
 def mapped_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file as read-only arrays, mapped from disk.
 
@@ -65,7 +65,7 @@ def mapped_tensors(path: str | Path) -> dict[str, np.ndarray]:
     return {name: data[t.first:t.end].view(KINDS[t.kind]).reshape(t.shape)
             for name, t in places.items() if t.kind in KINDS}
 
-# %% ../../nbs/03_factors.ipynb #73d521b6
+# %% ../../nbs/03_factors.ipynb #44fcff03
 @dataclass
 class FactoredEncoders:
     """Encoders as products of one projection and a factor a word; indexed by word ids like the full array.
@@ -93,12 +93,12 @@ class FactoredEncoders:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float32)
 
-# %% ../../nbs/03_factors.ipynb #e4756f7d
+# %% ../../nbs/03_factors.ipynb #8219bca2
 def apply_factors(means: np.ndarray, ids: np.ndarray, weights: FactoredEncoders) -> np.ndarray:
     "What the encoders of words by their ids (n,) make of mean token embeddings (n, hidden_size): (n, dim)"
     return ((means @ weights.projection)[:, None] @ weights.factors(ids))[:, 0]
 
-# %% ../../nbs/03_factors.ipynb #0e925f54
+# %% ../../nbs/03_factors.ipynb #9df69927
 def int8_factors(projection: np.ndarray, factors: np.ndarray) -> FactoredEncoders:
     "`FactoredEncoders` in int8 of factors (words + 1, rank, dim) float32"
     scales = (np.abs(factors).max(axis=1) / 127).astype(np.float32)
@@ -111,14 +111,14 @@ def float_factors(projection: np.ndarray, factors: np.ndarray) -> FactoredEncode
     ones = np.ones((len(factors), factors.shape[2]), np.float32)
     return FactoredEncoders(projection.astype(np.float32), factors.astype(np.float32), ones)
 
-# %% ../../nbs/03_factors.ipynb #0ee95933
+# %% ../../nbs/03_factors.ipynb #5b053f57
 class Reduced(NamedTuple):
     "A shared projection (hidden_size, rank), factors (words + 1, rank, dim), and the share of squares lost"
     projection: np.ndarray
     factors: np.ndarray
     lost: float
 
-# %% ../../nbs/03_factors.ipynb #9fb22fc4
+# %% ../../nbs/03_factors.ipynb #7a136366
 BLOCK = 1000  # words at a time
 
 
@@ -151,12 +151,12 @@ def reduced(weights: Any, rank: int) -> Reduced:
     lost = max(0.0, 1 - float(kept[::-1][:rank].sum()) / total)
     return Reduced(projection.astype(np.float32), factors, lost)
 
-# %% ../../nbs/03_factors.ipynb #920e5404
+# %% ../../nbs/03_factors.ipynb #c0e02ab8
 def fitted(projection: np.ndarray, encoders: np.ndarray) -> np.ndarray:
     "Factors (n, rank, dim) float32 whose products with a projection are nearest to encoders (n, hidden, dim)"
     return (np.linalg.pinv(projection.astype(np.float64)) @ encoders).astype(np.float32)
 
-# %% ../../nbs/03_factors.ipynb #8e347c3a
+# %% ../../nbs/03_factors.ipynb #519d8517
 SMALL_FILE = "minicoil.small.safetensors"
 PARTS = ("projection", "factors", "scales")
 
@@ -175,7 +175,7 @@ def save_factors(path: str | Path, weights: FactoredEncoders,
     tensors = {**(more or {}), **own}
     write_bytes(path, save({name: np.ascontiguousarray(t) for name, t in tensors.items()}))
 
-# %% ../../nbs/03_factors.ipynb #5df0428b
+# %% ../../nbs/03_factors.ipynb #72b59c25
 def load_factors(path: str | Path) -> FactoredEncoders:
     "Encoders in the small form, mapped from disk; a `ValueError` or `KeyError` for another file"
     tensors = mapped_tensors(path)

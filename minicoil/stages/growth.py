@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'OF_THE_ENCODERS', 'grown_vocabulary', 'origin', 'grown_info', 'grown_card',
-           'renew_manifest', 'grow']
+           'renew_manifest', 'grow_projection', 'grow']
 
 # %% ../../nbs/34_growth.ipynb #2c3100a4
 import re
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.files import load_json, save_json, save_npy, write_bytes
+from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
@@ -21,6 +21,7 @@ from ..serving.directory import ENCODERS_FILE
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .sentences import trained_words
+from .training import PROJECTION_FILE
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 # %% ../../nbs/34_growth.ipynb #87911ffa
@@ -77,6 +78,18 @@ def renew_manifest(folder: Path, words: int) -> None:
         **manifest, "words": words, "files": {name: sizes[name] for name in known},
         "checksums": {name: checksums[name] for name in known}})
 
+# %% ../../nbs/34_growth.ipynb #8f7530ea
+def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
+    """Append the factors of a trained run to the model's `projection.safetensors`, if it has one"""
+    from safetensors.numpy import load_file, save_file
+    old = model.folder / PROJECTION_FILE
+    if not old.exists():
+        return
+    tensors, new = load_file(old), load_file(hidden.stage("training").path / PROJECTION_FILE)
+    tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
+    with atomic(folder / PROJECTION_FILE) as temporary:
+        save_file(tensors, temporary)
+
 # %% ../../nbs/34_growth.ipynb #75412d78
 OF_THE_ENCODERS = ("minicoil.int8.npy", "minicoil.int8.scales.npy",
                    "minicoil_head.onnx", "minicoil_head_int8.onnx")
@@ -89,7 +102,8 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
     rows = load_file(hidden.stage("training").path / "encoders.safetensors")["encoders"]
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
-    copy_synced(model.folder, folder, but=(ENCODERS_FILE, *OF_THE_ENCODERS))
+    copy_synced(model.folder, folder, but=(ENCODERS_FILE, PROJECTION_FILE, *OF_THE_ENCODERS))
+    grow_projection(model, hidden, folder)
     save_npy(folder / ENCODERS_FILE, np.concatenate([weights, rows.astype(weights.dtype)]))
     save_vocabulary(folder, vocabulary)
     save_json(folder / "minicoil.json", info)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHARD_ROWS', 'CONTEXT_WIDTH', 'ORIGIN', 'cut_shards', 'ids_to_encode', 'word_embeddings', 'context_weights',
-           'word_contexts', 'drawn_words', 'WordRows', 'word_rows', 'stack_words', 'encode_shard', 'origin_of',
-           'check_origin', 'shard_facts', 'encode_targets', 'gather_targets', 'PairRows', 'pair_keys', 'gather_rows',
-           'gather_pairs']
+           'word_contexts', 'drawn_words', 'WordRows', 'word_rows', 'stack_words', 'check_seen', 'encode_shard',
+           'origin_of', 'check_origin', 'shard_facts', 'encode_targets', 'gather_targets', 'PairRows', 'pair_keys',
+           'gather_rows', 'gather_pairs']
 
 # %% ../../nbs/12_targets.ipynb #dd5e2cf3
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..runs.engine import map_shards
 from ..runs.files import UserError, load_json, load_npy, save_json, save_npy
-from ..runs.run import Run, open_run
+from ..runs.run import Parameters, Run, open_run
 from .draw import ROW_BITS, read_draw
 from .sentences import sentence_texts, trained_words
 from ..text.pieces import WordPieces
@@ -108,6 +108,16 @@ def stack_words(found: Sequence[WordRows], hidden_size: int) -> WordRows:
     empty = WordRows(*[np.empty((0, hidden_size), np.float16)] * 3)
     return WordRows(*(np.concatenate(rows) for rows in zip(*(found or [empty]))))
 
+# %% ../../nbs/12_targets.ipynb #f1dd9709
+def check_seen(params: Parameters, unseen: int, pairs: int) -> None:
+    """A `UserError` if the target model does not see the word in over half of the drawn pairs."""
+    if unseen > pairs / 2:
+        raise UserError(
+            f"the target model {params.target_model!r} does not find the drawn word in {unseen} of {pairs} "
+            f"sentences: its word pieces make other words than those of {params.input_model!r}; "
+            "choose a target that splits text into the same words"
+        )
+
 # %% ../../nbs/12_targets.ipynb #a8464b54
 def encode_shard(shard: tuple[int, np.ndarray], run: Run) -> None:
     """Encode one shard (number, sentence ids) into its `.npy` files."""
@@ -119,14 +129,17 @@ def encode_shard(shard: tuple[int, np.ndarray], run: Run) -> None:
     texts = sentence_texts(run, ids)
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), p.language)
-    vectors, words = np.empty((len(ids), model.dim), np.float16), {}
+    vectors, words, unseen = np.empty((len(ids), model.dim), np.float16), {}, 0
     for batch, sentences, tokens, lasts in encode_rows(model, rows, last=True, precision=p.precision):
         vectors[batch] = sentences
         for i, token, last in zip(batch, tokens, lasts):
             if i in wanted:
                 found = positions(rows[i], pieces, vocabulary)
                 words[i] = word_rows(token, last, [found.get(w, []) for w in wanted[i]])
+                if len(rows[i]) < model.max_length:    # a cut text may have lost the word
+                    unseen += sum(w not in found for w in wanted[i])
     pairs = [(w, ids[i]) for i in sorted(wanted) for w in wanted[i]]
+    check_seen(p, unseen, len(pairs))
     save_npy(out / f"ids-{name}", ids)
     save_npy(out / f"pairs-{name}", np.array(pairs, np.int64).reshape(-1, 2))
     for kind, found in stack_words([words[i] for i in sorted(words)], model.hidden_size)._asdict().items():

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SNIPPET', 'POOL_SENTENCES', 'POOL_LEAST', 'load_sentences', 'input_transformer', 'kept_kind', 'Snippet', 'snippet',
            'Requests', 'requests_for', 'shard_path', 'encode_pairs', 'encode_drawn', 'pool_texts', 'form_vectors',
-           'within_groups', 'pooled_covariance', 'TokenSources', 'token_sources', 'write_words', 'encode_and_filter',
-           'WordTokens', 'word_tokens']
+           'within_groups', 'pooled_covariance', 'one_model', 'TokenSources', 'token_sources', 'write_words',
+           'encode_and_filter', 'WordTokens', 'word_tokens']
 
 # %% ../../nbs/21_tokens.ipynb #2f44501f
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from .sentences import sentence_texts, trained_words
 from .store import drawn_sentences
 from .targets import PairRows, cut_shards, gather_pairs, gather_rows, word_embeddings
 from ..text.pieces import WordPieces
-from ..text.transformer import Transformer, load_transformer
+from ..text.transformer import Transformer, load_transformer, same_model
 from ..text.transformer import encode as encode_rows
 from ..text.vocabulary import make_vocabulary, positions, stop_words
 
@@ -165,6 +165,12 @@ def pooled_covariance(run: Run) -> np.ndarray:
     often = [rows for _, rows in sorted(forms.items()) if len(rows) >= POOL_LEAST]
     return within_groups([np.stack(rows).astype(np.float64) for rows in often], model.hidden_size)
 
+# %% ../../nbs/21_tokens.ipynb #32a9e6ec
+def one_model(run: Run) -> bool:
+    """Whether the run's target model is its input model."""
+    p = run.params
+    return p.target_model == p.input_model or same_model(p.target_model, p.input_model)
+
 # %% ../../nbs/21_tokens.ipynb #e228355a
 class TokenSources(NamedTuple):
     """Where the rows of a run's pairs are."""
@@ -174,7 +180,7 @@ class TokenSources(NamedTuple):
 
 def token_sources(run: Run, pairs: np.ndarray) -> TokenSources:
     """Encode what stage 12 has not: all pairs for another input model, and snippets if they are needed."""
-    same = run.params.target_model == run.params.input_model
+    same = one_model(run)
     wanted = load_objective(run.params.objective).reads("snippets")
     return TokenSources(
         None if same else encode_drawn(run, pairs), encode_drawn(run, pairs, SNIPPET) if wanted else None,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 # %% ../../nbs/01_normalize.ipynb #f9f621dd
 @functools.cache
 def is_symbol(character: str) -> bool:
-    "Whether a character is a sign beside words: ® ™ ² ½ ° € 🍕, and what Unicode has no meaning for"
+    "Whether a character is a symbol beside words: ® ™ ² ½ ° € 🍕, and what Unicode has no meaning for"
     category = unicodedata.category(character)
     signs = category[0] == "S" or category in ("No", "Me", "Co", "Cn")
     return character > "\x7f" and (signs or character in "ªº")

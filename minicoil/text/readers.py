@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['DATA', 'OPENWEBTEXT_DOCUMENTS', 'OPENWEBTEXT_BYTES', 'OPENWEBTEXT', 'CORPORA', 'sense_row', 'read_senses',
-           'bundled_sentences', 'demo_documents', 'stream_openwebtext', 'KnownCorpus', 'text_bytes', 'files_of',
-           'to_stderr', 'find_files', 'NamedDocument', 'named_documents', 'FileMeter', 'source_documents', 'documents',
-           'corpus_bytes']
+           'bundled_sentences', 'demo_documents', 'stream_openwebtext', 'KnownCorpus', 'text_bytes', 'is_blank',
+           'without_blanks', 'files_of', 'to_stderr', 'find_files', 'NamedDocument', 'file_documents',
+           'named_documents', 'named_files', 'FileMeter', 'source_documents', 'documents', 'corpus_bytes']
 
 # %% ../../nbs/02_readers.ipynb #862dad27
+import contextlib
 import importlib.resources
+import io
 import json
 import os
 import sys
@@ -21,6 +23,7 @@ from ..runs.files import UserError
 from minicoil.text.folders import (
     FORMATS,
     PACKED,
+    Listing,
     file_format,
     is_readable_format,
     left_out_line,
@@ -28,8 +31,10 @@ from minicoil.text.folders import (
     shown,
 )
 from minicoil.text.formats import (
+    READ_ERRORS,
     BadInput,
     numbered_lines,
+    open_bytes,
     read_documents,
     read_rows,
     whole_text,
@@ -121,13 +126,33 @@ CORPORA = {
 }
 
 # %% ../../nbs/02_readers.ipynb #4d8b7547
+def is_blank(file: Path) -> bool:
+    "Whether a file of text or JSON lines holds nothing but blanks; one that cannot be read is not blank"
+    if file_format(file).kind not in (".txt", ".jsonl"):
+        return False
+    with contextlib.suppress(*READ_ERRORS):
+        with io.TextIOWrapper(open_bytes(file), "utf-8-sig", errors="replace") as text:
+            while block := text.read(4096):
+                if block.strip():
+                    return False
+        return True
+    return False
+
+
+def without_blanks(listing: Listing) -> Listing:
+    "The listing with blank files among what is left out"
+    blank = dict.fromkeys(filter(is_blank, listing.files), "blank")
+    files = [file for file in listing.files if file not in blank]
+    return Listing(files, listing.left_out | blank)
+
+# %% ../../nbs/02_readers.ipynb #6e69c0af
 def files_of(name: str | Path, tell: Callable[[str], object] | None = None) -> list[Path]:
     "The files that a path stands for, see `find_files`"
     path = Path(name)
     if shown(writable(str(name))) != shown(name):
         raise UserError(f"{shown(name)} is not a name in UTF-8: rename it")
     if os.path.isdir(path):
-        listing = list_folder(path)
+        listing = without_blanks(list_folder(path))
         line = left_out_line(path, listing)
         if not listing.files:
             formats, found = ", ".join(FORMATS), f" ({line})" if line else ""
@@ -176,6 +201,19 @@ class NamedDocument(NamedTuple):
     name: str
     text: str
 
+# %% ../../nbs/02_readers.ipynb #f826f9e5
+def file_documents(
+    file: Path, name: str, text_field: str, bad: BadInput, seen: set[str | None], whole: bool = False
+) -> Iterator[NamedDocument]:
+    "The documents of one file called `name`; `whole` reads a `.txt` as one; `seen` are ids that are taken"
+    if whole and file_format(file).kind == ".txt":
+        yield NamedDocument(name, whole_text(file, bad))
+        return
+    for number, row in enumerate(read_rows(file, text_field, bad), 1):
+        own = None if row.own_id in seen else row.own_id
+        seen.add(own)
+        yield NamedDocument(own or f"{name}:{number}", row.text)
+
 # %% ../../nbs/02_readers.ipynb #fc0793e5
 def named_documents(
     source: str | Path, text_field: str = "text", on_bad_input: str = "refuse",
@@ -183,16 +221,15 @@ def named_documents(
 ) -> Iterator[NamedDocument]:
     "The documents of a file or folder, as search takes them, see `documents` and `find_files`"
     bad = BadInput(on_bad_input, [] if skipped is None else skipped)
-    in_folder, seen = os.path.isdir(source), set()
-    for file in files_of(source, tell):
-        name = shown(file.relative_to(source) if in_folder else file.name)
-        if in_folder and file_format(file).kind == ".txt":
-            yield NamedDocument(name, whole_text(file, bad))
-        else:
-            for number, row in enumerate(read_rows(file, text_field, bad), 1):
-                own = None if row.own_id in seen else row.own_id
-                seen.add(own)
-                yield NamedDocument(own or f"{name}:{number}", row.text)
+    seen: set[str | None] = set()
+    for name, file in named_files(source, tell).items():
+        yield from file_documents(file, name, text_field, bad, seen, os.path.isdir(source))
+
+
+def named_files(source: str | Path, tell: Callable[[str], object] | None = None) -> dict[str, Path]:
+    "{name: path} of the files of a file or folder, as messages and documents call them; see `files_of`"
+    below = source if os.path.isdir(source) else Path(source).parent
+    return {shown(file.relative_to(below)): file for file in files_of(source, tell)}
 
 # %% ../../nbs/02_readers.ipynb #77aee497
 class FileMeter:

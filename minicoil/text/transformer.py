@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BUNDLED', 'BUNDLED_SHA256', 'LAYERS', 'BATCH_TOKENS', 'GPU_TOKENS', 'BATCHES_A_TRIM', 'sha256', 'bundled_model',
-           'locate_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'ForwardPass', 'own_tokenizer', 'Transformer',
-           'load_sentence_transformer', 'model_inputs', 'halved', 'load_transformer', 'load_once', 'chosen_device',
-           'layer_mean', 'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
+           'locate_model', 'same_model', 'hub_name', 'in_hub_cache', 'hub_answers', 'ForwardPass', 'own_tokenizer',
+           'open_layers', 'Transformer', 'load_sentence_transformer', 'model_inputs', 'halved', 'load_transformer',
+           'load_once', 'chosen_device', 'layer_mean', 'load_tokenizer', 'equal_length_batches', 'arithmetic', 'encode']
 
 # %% ../../nbs/02_transformer.ipynb #a74ca4de
 import contextlib
@@ -63,6 +63,12 @@ def locate_model(name: str) -> str:
         raise UserError(f"model {name!r} {missing}: check the name or the network")
     return name
 
+# %% ../../nbs/02_transformer.ipynb #7069c503
+def same_model(one: str, other: str) -> bool:
+    "Whether two names mean one model: the same folder, or the same name on the hub"
+    places = [locate_model(name) for name in (one, other)]
+    return len({str(Path(p).resolve()) if Path(p).is_dir() else hub_name(p) for p in places}) == 1
+
 # %% ../../nbs/02_transformer.ipynb #4d1f0a02
 def hub_name(name: str) -> str:
     "The hub's name of a model: names without an owner belong to sentence-transformers"
@@ -112,6 +118,15 @@ def own_tokenizer(model: Any, max_length: int) -> Any:
     tokenizer.enable_truncation(max_length)
     return tokenizer
 
+# %% ../../nbs/02_transformer.ipynb #d35fd90e
+def open_layers(name: str, model: Any) -> None:
+    "Make a model say what its hidden layers hold; a `UserError` where it has none to read"
+    inner = getattr(model[0], "auto_model", None)
+    if inner is None or not hasattr(inner, "config"):
+        raise UserError(f"model {name!r} has no hidden layers to read token embeddings from: "
+                        "choose a sentence transformer that has a transformer inside")
+    inner.config.output_hidden_states = True
+
 # %% ../../nbs/02_transformer.ipynb #e73b428e
 class Transformer:
     "A sentence transformer with `tokenizer`, `max_length`, `hidden_size`, and `dim` of sentence embeddings"
@@ -120,7 +135,7 @@ class Transformer:
         self.name, self.path, self.layers = name, locate_model(name), layers or LAYERS
         self.device = device or chosen_device()
         self.model = load_sentence_transformer(name, self.path, self.device)
-        self.model[0].auto_model.config.output_hidden_states = True
+        open_layers(name, self.model)
         self.max_length = int(self.model.max_seq_length or 512)
         self.tokenizer = own_tokenizer(self.model, self.max_length)
         self.pad_id = self.model.tokenizer.pad_token_id or 0

@@ -33,14 +33,20 @@ from minicoil.retrieval.rivals import outside_scores
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
-from minicoil.stages.training import group_words, supplied, word_samples
+from minicoil.stages.training import (
+    group_words,
+    projection_beside,
+    run_projection,
+    supplied,
+    word_samples,
+)
 
 ORDINARY = (
     "cranfield",
     "medline",
     "scifact",
 )  # cacm's gain is inflated by unique query terms: it is reported, not averaged
-WAYS = {"fit, 4": ("fit", 4), "fit, 8": ("fit", 8), "graph, 4": ("graph", 4), "graph, 8": ("graph", 8)}
+WAYS = {f"{objective}, {dim}": (objective, dim) for objective in ("fit", "graph", "joint") for dim in (4, 8)}
 FITTED = ("fit, 4", "fit, 8")  # of `WAYS`: those that are trained again on a collection's documents
 SYSTEMS = (*LEXICAL, "dense", *MIXES, "fastembed_bm25", "bm25s")
 PARTS = ("collections", "layers", "senses", "adapted", "parity", "costs")
@@ -63,6 +69,12 @@ def shards_of(run, needed):
             yield list(found), list(found.values())
 
 
+def shared_by(run, objective):
+    """The projection that an objective's words share, of all words of the run; None if they share none."""
+    own = objective == run.params.objective and run.stage("training").done
+    return run_projection(run) if own else projection_beside(run, objective)
+
+
 def train_ways(run, needed, ways=WAYS, bases=None):
     """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token
     embeddings.
@@ -73,6 +85,7 @@ def train_ways(run, needed, ways=WAYS, bases=None):
     tokens = run.stage("tokens")
     pooled, size = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"]
     words = sum(shard["words"] for shard in tokens.manifest["shards"])
+    shared = {way: shared_by(run, objective) for way, (objective, _) in ways.items()}
     found = {way: np.zeros((words + 1, size, dim), np.float32) for way, (_, dim) in ways.items()}
     for numbers, samples in shards_of(run, needed):
         for way, (objective, dim) in ways.items():
@@ -80,7 +93,8 @@ def train_ways(run, needed, ways=WAYS, bases=None):
                 chosen, at = [samples[i] for i in group], [numbers[i] for i in group]
                 if bases:
                     chosen = [replace(s, base=bases[way][i]) for s, i in zip(chosen, at)]
-                found[way][at] = train_group(objective, supplied(run, chosen, objective), dim, pooled)
+                chosen = supplied(run, chosen, objective)
+                found[way][at] = train_group(objective, chosen, dim, pooled, projection=shared[way])
     return found
 
 
