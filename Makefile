@@ -3,11 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 export HF_HUB_DISABLE_TELEMETRY = 1
-export PYTHONWARNINGS = ignore::SyntaxWarning
+export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
+
+# An index of one's own for torch alone, e.g. of builds for the CPU; what torch needs comes from pip's index.
+TORCH_INDEX ?=
+TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
 .PHONY: run model-en check test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
+	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
 	@echo "make model-en CORPUS=PATH   an English model of 20,000 words, for search"
 	@echo "make check  lint, types, exports and the quick tests, in two minutes"
 	@echo "make test   everything that should hold, in twenty"
@@ -17,7 +22,8 @@ help:
 $(READY): settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@echo "$(if $(TORCH_INDEX),Installing torch from $(TORCH_INDEX),$(TORCH_NOTE))"
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[all]'
 	@touch $(READY)
 

@@ -318,3 +318,19 @@ def test_bag_of_words_is_not_enough(capsys):
         print(f"bag of words {bag:.3f}, full token embedding {token:.3f}")
         print("  ".join(f"{word} {a:.2f} {b:.2f}" for word, (a, b) in scores.items()))
     assert bag < token
+
+
+def test_queries_of_two_words():
+    """Three queries for each sense of a word with several; one of their two words is a form of it."""
+    rows = json_lines(DATA / "two_words.jsonl")
+    senses = {(row["word"], row["sense"]) for row in ROWS if row["word"]}
+    several = {pair for pair in senses if sum(word == pair[0] for word, _ in senses) > 1}
+    assert all(set(row) == {"query", "word", "sense"} for row in rows)
+    assert Counter((row["word"], row["sense"]) for row in rows) == dict.fromkeys(several, 3)
+    assert len({row["query"] for row in rows}) == len(rows)
+    for row in rows:
+        words = row["query"].split()
+        assert len(words) == 2
+        assert sum(word.startswith(row["word"]) for word in words) == 1
+    readme = (DATA / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"(\d+) queries of two words", readme)[1] == str(len(rows))

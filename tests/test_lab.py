@@ -143,3 +143,32 @@ def test_hostile_output_is_text_in_jupyterlab(browser, lab):
         assert page.locator(".jp-OutputArea pre").filter(has_text="</pre><script>").count() >= 1
         assert page.left == []
         assert not [fault for fault in page.faults if fault.startswith("dialog")]
+
+
+OPENED = """from minicoil import MiniCOIL
+model = MiniCOIL.load({folder!r}, threads=1)
+model"""
+
+
+@pytest.mark.slow
+def test_the_live_atlas_in_a_cell(browser, lab, model_folder):
+    """A model shows its facts, and `explore()` a page in a frame that answers what is typed into it."""
+    address, token, folder = lab
+    opened = OPENED.format(folder=str(model_folder))
+    (folder / "nbs" / "live.ipynb").write_text(notebook_of(opened, "model.explore(height=700)"))
+    with watched(browser) as page:
+        state = run_all(page, address, token, "live")
+        assert state["errors"] == []
+        facts = page.locator(".jp-OutputArea table").filter(has_text="MiniCOIL")
+        facts.wait_for(timeout=60_000)
+        assert "all-MiniLM-L6-v2" in facts.inner_text()
+        frame = page.frame_locator("iframe[title='Live atlas of the model']")
+        frame.locator("#text").fill("A bat slept in the <b>cave</b>.")
+        frame.get_by_role("button", name="Show").click()
+        found = frame.locator("#typed")
+        found.wait_for(timeout=60_000)
+        assert found.inner_text() == "A bat slept in the <b>cave</b>."
+        assert found.locator("mark").inner_text() == "bat"
+        page.screenshot(path=str(folder / "live.png"))
+        page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        assert page.left == []

@@ -230,6 +230,36 @@ def test_a_users_folder_where_a_stage_would_work(tmp_path, redo):
     assert state(run.dir) == before
 
 
+def test_a_grown_model_keeps_the_users_files(tmp_path):
+    """Files of the user in a model's folder are there in its next version, whatever their names; only what
+    killed processes left is not."""
+    from minicoil.runs.swap import copy_synced
+
+    names = ("notes.txt", "draft.tmp", ".draft.tmp", "old.7.tmp", "sub/mine.tmp", ".hidden.old")
+    folder = put(tmp_path / "model", names)
+    (folder / ".model.onnx.7.tmp").touch()
+    copy_synced(folder, tmp_path / "new", but=())
+    assert state(tmp_path / "new") == {name: f"mine: {name}".encode() for name in names}
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file", "a link"])
+def test_a_work_folder_of_the_user_is_refused(tmp_path, what):
+    """What stands under the name of a work folder, and was not made to build in, is not swept."""
+    from minicoil.runs.swap import work_folder, workshop
+
+    mine, elsewhere = work_folder(tmp_path / "model"), put(tmp_path / "elsewhere", ("x.txt",))
+    if what == "a folder":
+        put(mine, ("notes.txt", "run/settings"))
+    elif what == "a file":
+        mine.write_text("mine")
+    else:
+        mine.symlink_to(elsewhere)
+    before = state(tmp_path)
+    with pytest.raises(UserError, match="is not a folder of miniCOIL"), workshop(tmp_path / "model"):
+        pass
+    assert state(tmp_path) == before
+
+
 def test_the_folder_of_another_call_stays(tmp_path):
     """A call that is refused because another is at work in a new folder does not remove that folder."""
     folder = tmp_path / "run"

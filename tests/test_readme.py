@@ -125,3 +125,18 @@ def test_the_house():
     assert all(
         order.index(source) < order.index(stage) for stage, (*_, reads) in HOUSE.items() for source in reads
     )
+
+
+@pytest.mark.parametrize("index", ["", "https://example.org/cpu"])
+def test_torch_from_an_index_of_ones_own(tmp_path, index):
+    """Before torch is downloaded, make says how large it may be, or from which index it comes."""
+    for name in ("Makefile", "settings.ini", "setup.py", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = ["make", "-n", "run", *([f"TORCH_INDEX={index}"] if index else [])]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    lines = printed.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.endswith(" torch"))
+    said = lines[at - 1]
+    assert said.startswith("echo ")
+    assert (f"--no-deps --index-url {index}" in lines[at]) == bool(index)
+    assert index in said if index else "gigabytes; make run TORCH_INDEX=URL" in said

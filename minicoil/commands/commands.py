@@ -25,6 +25,7 @@ from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
     file_to_write,
+    folder_to_write,
     in_range,
     job_count,
     keep_apart,
@@ -347,8 +348,8 @@ def command_retrieval(
     if splade and "splade" not in chosen:
         raise UserError(f"--splade names {printable(splade, 60)}, but --systems has no splade: add it")
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
-    keep_apart(out, [model, *data], replaced=REPORTS)
-    keep_apart(cache, [model, *data], "--cache")
+    keep_apart(folder_to_write(out, "--out"), [model, *data], replaced=REPORTS)
+    keep_apart(folder_to_write(cache, "--cache"), [model, *data], "--cache")
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), [*data], out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51

@@ -190,8 +190,11 @@ def command_to_try(run: Run) -> str:
 
 
 def where_to_look(run: Run) -> str:
-    """The closing lines of a run: model, pictures, numbers, and a command to try."""
-    lines = found_files(run)
+    """The closing lines of a run: model, pictures, numbers, what meaning is worth, and a command to try."""
+    from minicoil.retrieval.benchmark import closing_lines
+    lines, found = found_files(run), closing_lines(run)
+    if found:
+        lines += ["", *found]
     return "\n".join([*lines, "", f"Try:  {command_to_try(run)}"] if run.stage("model").done else lines)
 
 # %% ../../nbs/40_pipeline.ipynb #f86200cd

@@ -6,7 +6,8 @@
 __all__ = ['MIXES', 'EXPANDED', 'SYSTEMS', 'REPORTS', 'check_benchmark', 'ranked', 'rankings', 'Read', 'read_for',
            'with_added_words', 'own_scores', 'benchmark_retrieval', 'extremes', 'rarity', 'explain_extremes',
            'moved_most', 'explain_change', 'collection_names', 'macro_gains', 'save_retrieval', 'benchmark_collections',
-           'other_objectives', 'skipped_objectives', 'objective_row', 'bundle_results', 'benchmark_run']
+           'other_objectives', 'skipped_objectives', 'objective_row', 'benchmark_meaning', 'bundle_results',
+           'two_words_folder', 'tables_text', 'benchmark_run', 'closing_lines']
 
 # %% ../../nbs/33_benchmark.ipynb #7cc7aa10
 import os
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..learning.objectives import OBJECTIVES, load_objective
+from . import two_words
 from .documents import given_length
 from .expanded_documents import added_postings, expanded_documents, expanded_scores
 from .judged import Judged, read_judged
@@ -302,9 +304,20 @@ def objective_row(name: str, own: str) -> str:
         return f"{name} objective"
     return f"{name} objective, of " + ("the last layer" if layers == 1 else f"the mean of {layers} layers")
 
+# %% ../../nbs/33_benchmark.ipynb #d433fa20
+def benchmark_meaning(model: Any, folder: str | Path, seed: int = 0) -> dict[str, Any]:
+    "Two-word queries judged by sense: `measure`'s results and gain, {system: `first` hit right}, `examples`"
+    found = read_judged(folder)
+    read = read_for(model, found, "auto", None)
+    names, ids = [name for name, _ in found.documents], [name for name, _ in found.queries]
+    runs = rankings(own_scores(model, read, two_words.MEANING, seed), two_words.MEANING, names, ids, seed)
+    facts: dict[str, Any] = {"queries": len(ids), "documents": len(names)}
+    facts |= {"first": two_words.first_right(runs, found.judged)} | measure(runs, found.judged)
+    return facts | {"examples": two_words.wrong_first(found, runs, facts.pop("per_query"))}
+
 # %% ../../nbs/33_benchmark.ipynb #b300d75c
 def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
-    "Both benchmarks on the bundle; the other objectives only for a run of at most `most_words` words"
+    "All benchmarks on the bundle; the other objectives only for a run of at most `most_words` words"
     extra, skipped, own = None, {}, run.params.objective
     if len(model.words) <= most_words:
         extra = {objective_row(name, own): w for name, w in other_objectives(run).items()}
@@ -313,11 +326,27 @@ def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
     if skipped:
         senses["skipped"] = skipped
     results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo")}
+    if two_words.bundled_queries(model.words):
+        results["meaning"] = benchmark_meaning(model, two_words_folder(run, model.words))
     return {name: part | {"model": "23_model"} for name, part in results.items()}
+
+# %% ../../nbs/33_benchmark.ipynb #4d54830e
+def two_words_folder(run: Run, words: Sequence[str]) -> Path:
+    "The folder of the demonstration's collection, written now"
+    folder = run.stage("benchmark").path / "two_words"
+    two_words.make_two_words(words, folder)
+    return folder
+
+
+def tables_text(results: dict) -> str:
+    "All benchmarks' tables as Markdown, the demonstration first"
+    if "meaning" not in results:
+        return results_table(results)
+    return two_words.meaning_table(results["meaning"], results["retrieval"]) + results_table(results)
 
 # %% ../../nbs/33_benchmark.ipynb #6d44c91a
 def benchmark_run(run: Run, most_words: int = 24) -> dict[str, Any]:
-    "Stage `benchmark`: both benchmarks on the bundle into `results.json` and `results.md`"
+    "Stage `benchmark`: all benchmarks on the bundle into `results.json` and `results.md`"
     if run.stage("benchmark").done:
         return run.stage("benchmark").manifest
     run.need("model", "tokens")
@@ -326,7 +355,14 @@ def benchmark_run(run: Run, most_words: int = 24) -> dict[str, Any]:
     with run.working("benchmark") as stage:
         results = bundle_results(run, model, most_words) if labelled else {}
         save_json(stage.path / "results.json", results)
-        write_bytes(stage.path / "results.md", results_table(results).encode())
+        write_bytes(stage.path / "results.md", tables_text(results).encode())
         write_card(run)  # before the stage counts as done: a full disk may stop it here
         stage.finish(labelled_words=len(labelled))
     return run.stage("benchmark").manifest
+
+# %% ../../nbs/33_benchmark.ipynb #8ec89f6d
+def closing_lines(run: Run) -> list[str]:
+    "What meaning is worth in a finished run, in two lines; nothing if it has none of the bundled words"
+    path = run.stage("benchmark").path / "results.json"
+    results = load_json(path) if run.stage("benchmark").done and path.exists() else {}
+    return two_words.meaning_lines(results["meaning"], results["retrieval"]) if "meaning" in results else []

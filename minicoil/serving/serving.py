@@ -17,14 +17,7 @@ import numpy as np
 
 from ..runs.files import one_of
 from .batches import CPU_TOKENS, PassOptions, make_cutter, tokenize
-from minicoil.serving.blocks import (
-    cores,
-    number_between,
-    passes,
-    plain_texts,
-    text_readings,
-    whole_number,
-)
+from .blocks import cores, number_between, passes, plain_texts, text_readings, whole_number
 from minicoil.serving.directory import (
     MODEL_FILES,
     check_padding,
@@ -36,6 +29,7 @@ from minicoil.serving.directory import (
     revision_of,
 )
 from .explanations import explain_match
+from .look import Shown
 from .names import DEFAULT
 from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
@@ -325,7 +319,7 @@ def lane_count(self: "MiniCOIL") -> int:
     return min(threads or cores(), cores()) if self.most_tokens else 1
 
 # %% ../../nbs/04_serving.ipynb #6d3aecef
-class MiniCOIL:
+class MiniCOIL(Shown):
     """A finished model: texts in, sparse vectors out. Open one with `MiniCOIL.load`.
 
     Its vectors are FastEmbed's to 1e-5, except where two words share an index: FastEmbed writes both
