@@ -8,7 +8,7 @@ __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'COR
            'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
            'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer',
            'collection_answer', 'expansion_side', 'expanded_answer', 'command_neighbours', 'command_search',
-           'command_senses', 'command_retrieval', 'command_make_collection']
+           'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -42,9 +42,10 @@ from minicoil.commands.options import (
 from ..runs.files import UserError, is_handle
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
+from ..serving.names import DEFAULT
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
-MODEL = typer.Option(..., help="Model directory")
+MODEL = typer.Option(DEFAULT, help="english (in the package), a model directory, or org/name on the hub")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
 JOBS = typer.Option(0, help="Processes; 0 means one per core")
@@ -87,7 +88,7 @@ def command_embed(
     file: str | None = typer.Argument(
         None, help="A text a line, or a file of JSON lines or Parquet; standard input if none, or -"
     ),
-    model: Path = MODEL,
+    model: str = MODEL,
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
     out: str | None = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
@@ -177,7 +178,7 @@ ENGINE = typer.Option(
 )
 
 
-def check_home(collection: str, name: str, documents: str, model: Path) -> None:
+def check_home(collection: str, name: str, documents: str, model: str) -> None:
     """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
     from minicoil.retrieval.collection import is_server
     if name and not collection:
@@ -328,7 +329,7 @@ USING = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) o
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
-    model: Path = MODEL,
+    model: str = MODEL,
     documents: str = DOCUMENTS,
     limit: int = typer.Option(5, help="Hits to show"),
     using: str = USING,
@@ -366,6 +367,50 @@ def command_search(
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)
 
+# %% ../../nbs/35_commands.ipynb #c7937bf2
+def command_rotate(
+    model: Path = MODEL,
+    out: Path = typer.Option(..., help="New model directory to write"),
+    documents: str | None = typer.Option(
+        None, help="Texts that have the words, best those you search; without it the training sentences of "
+        "the run that the model lies in"
+    ),
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    from minicoil.stages.rotation import rotate_model
+    keep_apart(out, [model, documents])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    texts = None if documents is None else [text for _, text in documents_of(documents, text_field, bad)]
+    print(json.dumps(rotate_model(model, out, texts)))
+
+# %% ../../nbs/35_commands.ipynb #59b183fd
+def command_export_vectors(
+    engine: str = typer.Option(
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+    ),
+    model: Path = MODEL,
+    documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
+    out: Path = typer.Option(..., help="New folder to write"),
+    queries: str | None = typer.Option(None, help="Queries, a line each: written as the engine's requests"),
+    limit: int = typer.Option(10, help="Hits that a request asks for"),
+    avg_len: str = AVERAGE,
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Write documents with their vectors for another search engine."""
+    from minicoil.retrieval.engines import ENGINES
+    from minicoil.retrieval.export_vectors import export_vectors
+    name = choice("for", engine, ENGINES)
+    in_range("limit", limit, 1, MOST_TEXTS)
+    average = length_option(avg_len)
+    keep_apart(out, [model, documents, queries])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    asked = documents_of(queries, text_field, bad) if queries is not None else None
+    found = documents_of(documents, text_field, bad)
+    print(json.dumps(export_vectors(MiniCOIL.load(model), found, out, name, asked, average, limit)))
+
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True,
@@ -375,7 +420,7 @@ benchmarks = typer.Typer(
 
 @benchmarks.command("senses")
 def command_senses(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
 ) -> None:
     """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
@@ -385,7 +430,7 @@ def command_senses(
 # %% ../../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: list[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
     systems: list[str] | None = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = AVERAGE,
@@ -426,4 +471,5 @@ def command_make_collection(
 COMMANDS: dict[str, Callable] = {
     "add-words": command_add_words, "embed": command_embed, "neighbours": command_neighbours,
     "search": command_search,
+    "export-vectors": command_export_vectors, "rotate": command_rotate,
 }
