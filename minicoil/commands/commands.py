@@ -301,7 +301,7 @@ def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Questi
 def command_neighbours(
     word: str = typer.Argument(..., help="The word to look up"),
     collection: Path = typer.Option(..., help="A folder that --collection and --expand made"),
-    model: Path = MODEL,
+    model: str = MODEL,
     limit: int = typer.Option(8, help="Words to show"),
 ) -> None:
     """The words that mean nearly the same in a collection, and how near they are."""
