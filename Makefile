@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en check test coverage test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en english graphs check test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -37,6 +37,15 @@ run: $(READY)
 CORPUS ?= openwebtext
 model-en: $(READY)
 	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective $(or $(OBJECTIVE),joint) --dim $(or $(DIM),8) --pictures 24 --out outputs/en
+
+# The English model of the package, from a finished run: make english RUN=outputs/en. Its card takes files that
+# the benchmarks wrote; FIGURES="a.json b.json" names them; TEXT says what it was trained on. Nothing may be uncommitted.
+english: $(READY)
+	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
+
+# The graphs of the package, made again of the exported transformer
+graphs: $(READY)
+	$(BIN)/python -c "from minicoil.stages.graphs import make_graphs; print(make_graphs())"
 
 # For every change; make test before it is pushed
 check: $(READY)
