@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en check test coverage test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en english graphs check test coverage test-slow bench docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -38,6 +38,15 @@ CORPUS ?= openwebtext
 model-en: $(READY)
 	$(BIN)/minicoil run --corpus $(CORPUS) --top-words $(or $(WORDS),20000) --samples $(or $(SAMPLES),50) --objective $(or $(OBJECTIVE),joint) --dim $(or $(DIM),8) --pictures 24 --out outputs/en
 
+# The English model of the package, from a finished run: make english RUN=outputs/en. Its card takes files that
+# the benchmarks wrote; FIGURES="a.json b.json" names them; TEXT says what it was trained on. Nothing may be uncommitted.
+english: $(READY)
+	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
+
+# The graphs of the package, made again of the exported transformer
+graphs: $(READY)
+	$(BIN)/python -c "from minicoil.stages.graphs import make_graphs; print(make_graphs())"
+
 # For every change; make test before it is pushed
 check: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --quick
@@ -49,7 +58,7 @@ test: $(READY)
 coverage: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
-test-slow: $(BIN)/docs-ready
+test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
@@ -70,6 +79,12 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/splade.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache --beir $(firstword $(BEIR)))
+
+$(BIN)/engines-ready: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
+	@touch $(BIN)/engines-ready
 
 $(BIN)/docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'

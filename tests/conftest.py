@@ -1,5 +1,6 @@
 """Fixtures: one finished small run for the whole session; --slow for the long tests, --quick for a few."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -46,7 +47,21 @@ def is_quick(item):
     return "slow" not in item.keywords and not NOT_QUICK & set(item.fixturenames)
 
 
+# Files that take minutes come first: two processes share the files, and one that is begun last runs alone.
+LONG = [
+    "kill", "signals", "search", "training", "atlas", "serving", "machine", "ownership", "cli", "add_words",
+    "two_models", "security", "site", "collection", "data", "disk", "damage",
+]
+
+
+def turn(item):
+    """When a test's file has its turn: the long ones first, then the others as they were collected."""
+    name = item.path.stem.removeprefix("test_")
+    return LONG.index(name) if name in LONG else len(LONG)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=turn)
     if config.getoption("--quick"):
         items[:] = [item for item in items if is_quick(item)]
     if not config.getoption("--slow"):
@@ -81,16 +96,34 @@ def run_folder(tmp_path_factory):
     """A finished run: MINICOIL_TEST_RUN, or a small one made now."""
     if os.environ.get("MINICOIL_TEST_RUN"):
         return Path(os.environ["MINICOIL_TEST_RUN"])
-    folder = tmp_path_factory.mktemp("run") / "small"
-    done = minicoil("run", "--words", SMALL_WORDS, "--pictures", 2, "--out", folder)
+    return made_once(tmp_path_factory, "run", make_small_run)
+
+
+def make_small_run(folder):
+    """Make the run of `run_folder`."""
+    done = minicoil("run", "--words", SMALL_WORDS, "--pictures", 2, "--out", folder / "small")
     assert done.returncode == 0, done.stderr
-    return folder
+    return folder / "small"
 
 
 @pytest.fixture(scope="session")
 def model_folder(run_folder):
     """The model directory of that run."""
     return run_folder / "23_model"
+
+
+def made_once(tmp_path_factory, name, make):
+    """What `make(folder)` returns, called by the first of the test processes that asks for `name`; the others
+    wait for it."""
+    folder = tmp_path_factory.getbasetemp() / name
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes have a folder each, in one for all
+        folder = folder.parent.parent / name
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "place").exists():
+            (folder / "place").write_text(str(make(folder)))
+    return Path((folder / "place").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +135,13 @@ def tiny_run(tmp_path_factory):
     """
     if os.environ.get("MINICOIL_TEST_TINY"):
         return Path(os.environ["MINICOIL_TEST_TINY"])
+    return made_once(tmp_path_factory, "tiny", make_tiny_run)
+
+
+def make_tiny_run(folder):
+    """Make the run of `tiny_run`."""
     from chains import small_corpus, tiny_transformer, undisturbed
 
-    folder = tmp_path_factory.mktemp("tiny")
     model = str(tiny_transformer(folder / "transformer", 64, seed=5))
     corpus = small_corpus(folder / "corpus.txt", ("bat", "bank", "seal", "crane"), each=40)
     return undisturbed(

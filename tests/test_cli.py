@@ -361,7 +361,7 @@ def test_embed_into_a_pipe(embedded, model_folder):
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
         done = command(
-            embedded[0], "embed", "--model", model_folder, "--out", "pipe", "lines.txt", timeout=60
+            embedded[0], "embed", "--model", model_folder, "--out", "pipe", "lines.txt", timeout=600
         )
         assert stat.S_ISFIFO(pipe.stat().st_mode)
         assert done.returncode == 2 or os.read(reader, 1 << 16).decode() == embedded[1].stdout
@@ -924,6 +924,20 @@ def test_an_option_without_effect_is_refused(case, model_folder, tmp_path):
     (tmp_path / "old" / "run.json").write_text('{"parameters": {"words": ["bat"]}}')
     before = contents(tmp_path)
     assert named in one_line(call(tmp_path, *spelled_out(arguments)))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+@pytest.mark.parametrize("place", ["a.txt", "a.txt/new", "texts/a.txt/b/c"])
+def test_a_folder_for_results_is_looked_at_first(place, option, model_folder, tmp_path, monkeypatch):
+    """Results that would go where a file stands are refused before anything is measured."""
+    from minicoil.retrieval import benchmark
+
+    texts_and_model(tmp_path, model_folder)
+    monkeypatch.setattr(benchmark, "benchmark_collections", lambda *_, **__: pytest.fail("it was measured"))
+    asked = ("benchmark", "retrieval", "--model", model_folder, "--data", "demo", option, place)
+    before = contents(tmp_path)
+    assert f"{option} {place} cannot be a folder" in one_line(call(tmp_path, *asked))
     assert contents(tmp_path) == before
 
 

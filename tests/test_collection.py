@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -342,35 +342,45 @@ def test_an_explanation_embeds_the_query_only(model, tmp_path, monkeypatch):
 
 
 HOLD = """
-import sys, time
+import sys
 from minicoil.retrieval.collection import open_collection
 with open_collection(sys.argv[1], 8):
     print("open", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 
 
-def hold(folder, seconds):
-    """A process that has the collection open for so long."""
-    command = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
-    held = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def hold(folder):
+    """A process that has the collection open until its standard input is closed."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    held = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert held.stdout.readline() == "open\n"
     return held
 
 
 def test_a_second_search_waits(tmp_path):
     """A collection that another search has open is waited for."""
-    held, begin = hold(tmp_path / "c", 1.5), time.monotonic()
-    with open_collection(tmp_path / "c", 8) as home:
-        assert home.digests() == {}
-    assert 0.5 < time.monotonic() - begin < 30
+    held, found = hold(tmp_path / "c"), []
+
+    def open_it():
+        with open_collection(tmp_path / "c", 8) as home:
+            found.append(home.digests())
+
+    second = threading.Thread(target=open_it)
+    second.start()
+    second.join(0.5)
+    assert second.is_alive()
+    assert found == []
+    held.stdin.close()
     assert held.wait() == 0
+    second.join()
+    assert found == [{}]
 
 
 def test_a_second_search_gives_up(tmp_path, monkeypatch):
     """One that stays open ends the second search in one line; one that was killed does not."""
     monkeypatch.setattr(collection, "WAIT", 0.3)
-    held = hold(tmp_path / "c", 60)
+    held = hold(tmp_path / "c")
     with pytest.raises(UserError, match=f"in use by another search.*{held.pid}") as e:
         open_collection(tmp_path / "c", 8).__enter__()
     assert "\n" not in str(e.value)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -401,16 +402,18 @@ def test_two_at_once(tmp_path):
     options = (*WORDS, "--until", "corpus")
     folder = tmp_path / "run"
     both = [start(command(folder, *options)) for _ in range(2)]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while all(p.poll() is None for p in both) and time.monotonic() < until:
         time.sleep(0.01)
     refused, first = sorted(both, key=lambda p: p.poll() is None)
+    os.kill(first.pid, signal.SIGSTOP)  # the third must find it alive, however slowly it starts
     third = start(command(folder, *options, "--from", "corpus", "--seed", 1))
     for process in (refused, third):
         code, errors = finish(process)
         assert code == 2, errors
         assert f"(pid {first.pid})" in errors, errors
         assert len(errors.strip().splitlines()) == 1, errors
+    os.kill(first.pid, signal.SIGCONT)
     code, errors = finish(first)
     assert code == 0, errors
     assert len(starts(folder, "corpus")) == 1
@@ -434,18 +437,19 @@ def test_a_stage_by_hand_is_refused(tmp_path):
         run.dir / ".driver.lock",
         wait=False,
     )
-    wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock", 30)
+    wait_until(driver, lambda: lock_holder(run.dir / ".driver.lock"), "the lock")
     with pytest.raises(UserError, match=rf"\(pid {driver.pid}\)"), run.working("corpus"):
         pass
 
 
 LOCK_AT = """
-import sys, time
+import os, sys, time
 from minicoil.runs.files import UserError
 from minicoil.runs.locks import locked
 while time.time() < float(sys.argv[2]): pass
 try:
-    with locked(sys.argv[1], "busy"): time.sleep(1)
+    with locked(sys.argv[1], "busy"):
+        while not os.path.exists(sys.argv[3]): time.sleep(0.01)
 except UserError as e: sys.exit(str(e))
 """
 
@@ -458,7 +462,11 @@ def test_refused_with_the_right_pid_at_the_same_moment(tmp_path, before):
     """
     (tmp_path / "lock").write_text(before)
     moment = time.time() + 1.5
-    both = [python(LOCK_AT, tmp_path / "lock", moment, wait=False) for _ in range(2)]
+    both = [python(LOCK_AT, tmp_path / "lock", moment, tmp_path / "over", wait=False) for _ in range(2)]
+    until = time.monotonic() + 240
+    while all(p.poll() is None for p in both) and time.monotonic() < until:
+        time.sleep(0.01)
+    (tmp_path / "over").touch()  # the winner holds the lock until the loser has been refused
     ended = {p.pid: finish(p) for p in both}
     winner, loser = sorted(ended, key=lambda pid: ended[pid][0])
     assert ended[winner] == (0, "")
@@ -472,9 +480,9 @@ def test_a_stuck_orphan_is_ended(tmp_path):
         tmp_path / ".work.lock",
         wait=False,
     )
-    wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock", 30)
+    wait_until(orphan, lambda: lock_holder(tmp_path / ".work.lock"), "the lock")
     end_orphan(tmp_path, grace=0.2)
-    assert orphan.wait(5) == -9
+    assert orphan.wait(60) == -9
     with locked(tmp_path / ".work.lock", "still taken"):
         pass
 
@@ -522,7 +530,7 @@ def test_workers_end_with_their_kernel(tmp_path):
     def written():
         return len(list((tmp_path / "out").iterdir()))
 
-    wait_until(kernel, lambda: written() > 20, "work", 60)
+    wait_until(kernel, lambda: written() > 20, "work")
     kernel.kill()
     end_orphan(tmp_path)
     before = written()

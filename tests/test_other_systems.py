@@ -1,4 +1,4 @@
-"""Where the system is not Linux: a finished model serves without fcntl, resource, pwd and sched_getaffinity."""
+"""Where the system is not Linux: a model serves without fcntl, resource, pwd and sched_getaffinity."""
 
 import subprocess
 import sys

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from calls import call
 from conftest import minicoil
 
 from minicoil.runs.files import UserError, load_json
@@ -63,6 +64,11 @@ def state(folder):
 def run_here(folder, *options):
     """`minicoil run --out .` until the first stage, called in a folder."""
     return minicoil("run", "--words", "bat", "--until", "corpus", "--out", ".", *options, cwd=folder)
+
+
+def refused_here(folder):
+    """The same, called in this process: for a refusal, which comes before any kernel is started."""
+    return call(folder, "run", "--words", "bat", "--until", "corpus", "--out", ".")
 
 
 def test_a_run_beside_others_things(tmp_path):
@@ -139,7 +145,7 @@ def test_a_name_that_is_taken(tmp_path, name):
     was."""
     folder = put(tmp_path / "home", (name, "notes.txt"))
     before = state(folder)
-    done = run_here(folder)
+    done = refused_here(folder)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert name.split("/")[0] in done.stderr
@@ -151,7 +157,7 @@ def test_a_name_that_is_taken(tmp_path, name):
 def test_a_record_of_something_else(tmp_path, content):
     """A `run.json` that is not a run's is refused, and stays as it was."""
     (tmp_path / "run.json").write_text(content)
-    done = run_here(tmp_path)
+    done = refused_here(tmp_path)
     assert done.returncode == 2, done.stderr
     assert "run.json" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -167,7 +173,7 @@ def test_a_link_under_a_name_of_ours(tmp_path, name, there):
     target = elsewhere if name in ("10_corpus", "notebooks") else elsewhere / "x.txt"
     (folder / name).symlink_to(target if there else tmp_path / "nowhere")
     before = state(tmp_path)
-    done = run_here(folder)
+    done = refused_here(folder)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert state(tmp_path) == before
@@ -228,6 +234,36 @@ def test_a_users_folder_where_a_stage_would_work(tmp_path, redo):
             with run.working("sentences"):
                 pass
     assert state(run.dir) == before
+
+
+def test_a_grown_model_keeps_the_users_files(tmp_path):
+    """Files of the user in a model's folder are there in its next version, whatever their names; only what
+    killed processes left is not."""
+    from minicoil.runs.swap import copy_synced
+
+    names = ("notes.txt", "draft.tmp", ".draft.tmp", "old.7.tmp", "sub/mine.tmp", ".hidden.old")
+    folder = put(tmp_path / "model", names)
+    (folder / ".model.onnx.7.tmp").touch()
+    copy_synced(folder, tmp_path / "new", but=())
+    assert state(tmp_path / "new") == {name: f"mine: {name}".encode() for name in names}
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file", "a link"])
+def test_a_work_folder_of_the_user_is_refused(tmp_path, what):
+    """What stands under the name of a work folder, and was not made to build in, is not swept."""
+    from minicoil.runs.swap import work_folder, workshop
+
+    mine, elsewhere = work_folder(tmp_path / "model"), put(tmp_path / "elsewhere", ("x.txt",))
+    if what == "a folder":
+        put(mine, ("notes.txt", "run/settings"))
+    elif what == "a file":
+        mine.write_text("mine")
+    else:
+        mine.symlink_to(elsewhere)
+    before = state(tmp_path)
+    with pytest.raises(UserError, match="is not a folder of miniCOIL"), workshop(tmp_path / "model"):
+        pass
+    assert state(tmp_path) == before
 
 
 def test_the_folder_of_another_call_stays(tmp_path):

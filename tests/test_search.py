@@ -14,7 +14,7 @@ import pytest
 from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
 from qdrant_client import QdrantClient, models
-from qdrant_fake import free_port
+from qdrant_fake import nobody
 from test_serving import compare
 
 import minicoil.runs.server as talk
@@ -487,5 +487,6 @@ def test_a_collection_of_another_width_is_refused(tmp_path):
 def test_a_search_server_that_does_not_answer(monkeypatch):
     """At a dead address a collection is given up after a few tries, in one line that names its option."""
     monkeypatch.setattr(talk.time, "sleep", lambda seconds: None)
-    with pytest.raises(UserError, match="no Qdrant server answers at http://127.0.0.1.*check --collection"):
-        open_collection(f"http://127.0.0.1:{free_port() - 1}", 8).__enter__()
+    said = "no Qdrant server answers at http://127.0.0.1.*check --collection"
+    with nobody() as dead, pytest.raises(UserError, match=said):
+        open_collection(dead, 8).__enter__()

@@ -45,19 +45,21 @@ def no_process_left():
 def test_ctrl_c(small, tmp_path):
     """Ctrl-C ends a run within five seconds, with one line that says how to go on.
 
-    The same command then makes the same model.
+    The same command then makes the same model. On a machine that is busy it may take as long as the run took
+    from its start to the stage, which is a few seconds where nothing else is at work.
     """
     run, model = small
     folder = with_notebooks(copy_before(run, "targets", tmp_path / "run"))
+    first = time.monotonic()
     process = start(command(folder, "--until", "model"))
     wait_until(process, lambda: starts(folder, "targets"), "targets at work")
     begin = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    code, errors = finish(process, 60)
+    code, errors = finish(process)
     took = time.monotonic() - begin
     print(f"Ctrl-C: over after {took:.1f} s")
     assert code == 130, (code, took, errors[-800:])
-    assert took < 5 * max(1, os.getloadavg()[0] / os.cpu_count()), (code, took, errors[-800:])
+    assert took < max(5, begin - first), (code, took, errors[-800:])
     assert "the same command goes on where it was" in errors, errors
     assert "Traceback" not in errors, errors
     code, errors = finish(start(command(folder, "--until", "model")))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from chains import copy_before, digests
 from qdrant_client import grpc as q
-from qdrant_fake import FakeQdrant, free_port, serving
+from qdrant_fake import FakeQdrant, nobody, serving
 
 import minicoil.runs.server as talk
 from minicoil.runs.files import UserError
@@ -149,10 +149,9 @@ def test_no_server(monkeypatch):
     """Where no server listens, a check tries at most 5 times within 30 s and says so in one line."""
     pauses = []
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
-    with pytest.raises(
-        UserError, match=r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant"
-    ) as e:
-        check_server(f"http://127.0.0.1:{free_port() - 1}")
+    said = r"no Qdrant server answers at http://127.0.0.1:\d+ .*5 tries.*check --qdrant"
+    with nobody() as dead, pytest.raises(UserError, match=said) as e:
+        check_server(dead)
     assert len(pauses) == 4
     assert sum(pauses) <= 30
     assert "\n" not in str(e.value)
@@ -211,10 +210,10 @@ def test_the_command_says_when_no_server_answers(tmp_path):
 
     So does the address from the environment.
     """
-    dead = f"http://127.0.0.1:{free_port() - 1}"
-    code, said = minicoil_run(
-        "--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY
-    )
+    with nobody() as dead:
+        code, said = minicoil_run(
+            "--words", "bat", "--out", tmp_path / "run", QDRANT_URL=dead, QDRANT_API_KEY=KEY
+        )
     assert code == 2
     assert len(said.strip().splitlines()) == 1
     assert dead in said

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
-           'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
-           'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
-           'command_senses', 'command_retrieval', 'command_make_collection']
+           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'EXPAND', 'DOCUMENTS', 'USING', 'benchmarks',
+           'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
+           'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer',
+           'collection_answer', 'expansion_side', 'expanded_answer', 'command_neighbours', 'command_search',
+           'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -25,6 +26,7 @@ from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
     file_to_write,
+    folder_to_write,
     in_range,
     job_count,
     keep_apart,
@@ -40,9 +42,10 @@ from minicoil.commands.options import (
 from ..runs.files import UserError, is_handle
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
+from ..serving.names import DEFAULT
 
 # %% ../../nbs/35_commands.ipynb #d3704d80
-MODEL = typer.Option(..., help="Model directory")
+MODEL = typer.Option(DEFAULT, help="english (in the package), a model directory, or org/name on the hub")
 TEXT_FIELD = typer.Option("text", help="Field of .jsonl and .parquet files that holds the text")
 AVERAGE = typer.Option("auto", help="Average document length for BM25; auto measures it")
 JOBS = typer.Option(0, help="Processes; 0 means one per core")
@@ -85,7 +88,7 @@ def command_embed(
     file: str | None = typer.Argument(
         None, help="A text a line, or a file of JSON lines or Parquet; standard input if none, or -"
     ),
-    model: Path = MODEL,
+    model: str = MODEL,
     query: bool = typer.Option(False, help="Embed as queries: every word weighs 1"),
     format: str = typer.Option("jsonl", help="jsonl or npz"),
     out: str | None = typer.Option(None, help="File to write; standard output if none (jsonl only)"),
@@ -175,7 +178,7 @@ ENGINE = typer.Option(
 )
 
 
-def check_home(collection: str, name: str, documents: str, model: Path) -> None:
+def check_home(collection: str, name: str, documents: str, model: str) -> None:
     """Refuse a --collection folder that lies in the documents or the model or holds them, or a name alone."""
     from minicoil.retrieval.collection import is_server
     if name and not collection:
@@ -269,18 +272,67 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
             fill_collection(home, model, found, asked.average)
             return Answer(answers_in(home, model, asked), len(found))
 
+# %% ../../nbs/35_commands.ipynb #4417a104
+EXPAND = typer.Option(
+    "", help="query or documents: count words that mean nearly the same too; a word in quotes matches as it "
+    "stands"
+)
+
+
+def expansion_side(expand: str, engine: str) -> str | None:
+    """The side that --expand names, None for none; refused where the engine cannot."""
+    from minicoil.retrieval.expansion import SIDES
+    if not expand:
+        return None
+    if engine == "numpy":
+        raise UserError("--expand needs Qdrant's engine: omit --engine numpy")
+    return choice("expand", expand, SIDES)
+
+
+def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
+                    name: str, side: str, exact: bool) -> Answer:
+    """Search with words that mean nearly the same, by Qdrant's engine."""
+    from minicoil.retrieval.search import search_documents
+    kept = (collection, asked.average, True, name or None)
+    hits = search_documents(model, found, [asked.query], asked.limit, asked.using, *kept, side, exact)
+    return Answer(hits[0], len(found))
+
+# %% ../../nbs/35_commands.ipynb #6dd3eefd
+def command_neighbours(
+    word: str = typer.Argument(..., help="The word to look up"),
+    collection: Path = typer.Option(..., help="A folder that --collection and --expand made"),
+    model: str = MODEL,
+    limit: int = typer.Option(8, help="Words to show"),
+) -> None:
+    """The words that mean nearly the same in a collection, and how near they are."""
+    from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion, terms_in
+    from minicoil.retrieval.thesaurus import names_of
+    in_range("limit", limit, 1, MOST_TEXTS)
+    expansion, loaded = Expansion.load(collection / EXPANSION_FILE), MiniCOIL.load(model)
+    expansion.check_model(loaded)
+    names = names_of(loaded, terms_in(loaded, word))
+    if len(names) != 1:
+        raise UserError(f"{ascii(word)[:60]} is {len(names)} words to a search: name one")
+    found = expansion.neighbours(names[0], limit)
+    for near in found:
+        print(f"{near.nearness:.2f}  {one_line(near.name)}")
+    if not found:
+        print(f"no word is near {one_line(word)}")
+
+# %% ../../nbs/35_commands.ipynb #621dc39c
+DOCUMENTS = typer.Option(
+    "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
+    "or a BEIR folder"
+)
+USING = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)")
+
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
-    model: Path = MODEL,
-    documents: str = typer.Option(
-        "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
-        "or a BEIR folder"
-    ),
+    model: str = MODEL,
+    documents: str = DOCUMENTS,
     limit: int = typer.Option(5, help="Hits to show"),
-    using: str = typer.Option(
-        "minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"
-    ),
+    using: str = USING,
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
     collection: str = COLLECTION,
@@ -288,6 +340,8 @@ def command_search(
     engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
+    expand: str = EXPAND,
+    exact: bool = typer.Option(False, "--exact", help="With --expand: match every word as it stands"),
 ) -> None:
     """Search documents, and say why each one was found."""
     from minicoil.retrieval.changes import source_of
@@ -298,17 +352,64 @@ def command_search(
     check_home(collection, collection_name, documents, model)
     held_by = choice("engine", engine, ENGINES) if engine else ""
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
-    in_cache = not collection and held_by != "qdrant"
+    side = expansion_side(expand, held_by)
+    in_cache = not collection and held_by != "qdrant" and side is None
     source.files()  # what is not there is refused before the model is opened
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
         check_words(loaded, asked.query)
-    if in_cache:
+    if side is not None:
+        answer = expanded_answer(loaded, found, asked, collection, collection_name, side, exact)
+    elif in_cache:
         answer = kept_answer(loaded, source, asked)
     else:
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)
+
+# %% ../../nbs/35_commands.ipynb #c7937bf2
+def command_rotate(
+    model: Path = MODEL,
+    out: Path = typer.Option(..., help="New model directory to write"),
+    documents: str | None = typer.Option(
+        None, help="Texts that have the words, best those you search; without it the training sentences of "
+        "the run that the model lies in"
+    ),
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    from minicoil.stages.rotation import rotate_model
+    keep_apart(out, [model, documents])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    texts = None if documents is None else [text for _, text in documents_of(documents, text_field, bad)]
+    print(json.dumps(rotate_model(model, out, texts)))
+
+# %% ../../nbs/35_commands.ipynb #59b183fd
+def command_export_vectors(
+    engine: str = typer.Option(
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+    ),
+    model: Path = MODEL,
+    documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
+    out: Path = typer.Option(..., help="New folder to write"),
+    queries: str | None = typer.Option(None, help="Queries, a line each: written as the engine's requests"),
+    limit: int = typer.Option(10, help="Hits that a request asks for"),
+    avg_len: str = AVERAGE,
+    text_field: str = TEXT_FIELD,
+    on_bad_input: str = BAD_INPUT,
+) -> None:
+    """Write documents with their vectors for another search engine."""
+    from minicoil.retrieval.engines import ENGINES
+    from minicoil.retrieval.export_vectors import export_vectors
+    name = choice("for", engine, ENGINES)
+    in_range("limit", limit, 1, MOST_TEXTS)
+    average = length_option(avg_len)
+    keep_apart(out, [model, documents, queries])
+    bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
+    asked = documents_of(queries, text_field, bad) if queries is not None else None
+    found = documents_of(documents, text_field, bad)
+    print(json.dumps(export_vectors(MiniCOIL.load(model), found, out, name, asked, average, limit)))
 
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
@@ -319,7 +420,7 @@ benchmarks = typer.Typer(
 
 @benchmarks.command("senses")
 def command_senses(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: Path = typer.Option(..., help="Labelled sentences, .jsonl or .jsonl.gz"),
 ) -> None:
     """1NN, 5NN, AUC and mAUC on labelled sentences, beside what they have to beat."""
@@ -329,7 +430,7 @@ def command_senses(
 # %% ../../nbs/35_commands.ipynb #2b79585f
 @benchmarks.command("retrieval")
 def command_retrieval(
-    model: Path = MODEL,
+    model: str = MODEL,
     data: list[str] = typer.Option(..., help="A BEIR folder, or demo; may be repeated"),
     systems: list[str] | None = typer.Option(None, help="Systems to compare, separated by commas"),
     avg_len: str = AVERAGE,
@@ -347,8 +448,8 @@ def command_retrieval(
     if splade and "splade" not in chosen:
         raise UserError(f"--splade names {printable(splade, 60)}, but --systems has no splade: add it")
     given = dict(systems=chosen, avg_len=length_option(avg_len), splade=splade, cache=cache)
-    keep_apart(out, [model, *data], replaced=REPORTS)
-    keep_apart(cache, [model, *data], "--cache")
+    keep_apart(folder_to_write(out, "--out"), [model, *data], replaced=REPORTS)
+    keep_apart(folder_to_write(cache, "--cache"), [model, *data], "--cache")
     print(json.dumps(benchmark_collections(MiniCOIL.load(model), [*data], out, **given)))
 
 # %% ../../nbs/35_commands.ipynb #f782df51
@@ -368,5 +469,7 @@ def command_make_collection(
 
 # %% ../../nbs/35_commands.ipynb #b23a43f8
 COMMANDS: dict[str, Callable] = {
-    "add-words": command_add_words, "embed": command_embed, "search": command_search,
+    "add-words": command_add_words, "embed": command_embed, "neighbours": command_neighbours,
+    "search": command_search,
+    "export-vectors": command_export_vectors, "rotate": command_rotate,
 }

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_JOBS', 'MOST_TEXTS', 'LONGEST_AVERAGE', 'NOT_FILES', 'listed_items', 'word_list', 'choice', 'stage_name',
            'in_range', 'job_count', 'length_option', 'positive', 'same_file', 'real_path', 'lies_in', 'keep_apart',
-           'check_apart', 'standard_input', 'file_to_write', 'one_line', 'printable', 'quoted']
+           'check_apart', 'standard_input', 'file_to_write', 'folder_to_write', 'one_line', 'printable', 'quoted']
 
 # %% ../../nbs/34_options.ipynb #9ef3b703
 import os
@@ -167,6 +167,17 @@ def file_to_write(text: str | None, option: str) -> Path | None:
     if os.path.basename(text) in ("", ".", ".."):
         raise UserError(f"{option} {text} names a folder: name a file to write")
     return Path(text)
+
+# %% ../../nbs/34_options.ipynb #7b3b0ae9
+def folder_to_write(path: Path | None, option: str) -> Path | None:
+    """A folder that an option names; a `UserError` if a file stands there, or on the way to it."""
+    if path is not None:
+        found = path
+        while not os.path.lexists(found) and found != found.parent:
+            found = found.parent
+        if not found.is_dir():
+            raise UserError(f"{option} {path} cannot be a folder: {found} is a file; name another place")
+    return path
 
 # %% ../../nbs/34_options.ipynb #abb206c9
 def one_line(text: str, width: int = 200) -> str:

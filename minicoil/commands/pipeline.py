@@ -24,6 +24,7 @@ from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
 from .lines import ReaderGone
+from .models import command_export, command_push
 from minicoil.commands.options import (
     choice,
     job_count,
@@ -75,6 +76,8 @@ for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.command("serve", context_settings=SETTINGS)(command_serve)
+app.command("export", context_settings=SETTINGS)(command_export)
+app.command("push", context_settings=SETTINGS)(command_push)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
 app.add_typer(cache_commands, name="cache", context_settings=SETTINGS)
 

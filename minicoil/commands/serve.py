@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # %% ../../nbs/38_serve.ipynb #630568e2
@@ -390,7 +389,7 @@ def serve(model: MiniCOIL, place: socket.socket, limits: Limits, cut: bool = Fal
 
 # %% ../../nbs/38_serve.ipynb #bceb16b9
 def command_serve(
-    model: Path = MODEL,
+    model: str = MODEL,
     host: str = HOST,
     port: int = typer.Option(8080, help="Port to listen on; 0 takes a free one"),
     precision: str = typer.Option("float32", help="float32, int8_head or int8, as minicoil embed has it"),

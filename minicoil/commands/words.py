@@ -26,6 +26,7 @@ from ..runs.files import JOURNAL, UserError, atomic, progress
 from ..runs.locks import locked
 from ..runs.run import Run, open_run
 from ..runs.swap import put_in_place, work_folder, workshop
+from ..serving.names import model_kind
 from ..stages.growth import grow
 from ..stages.sentences import split_sentences, trained_words
 from ..stages.training import stored_projection, train_words
@@ -268,6 +269,8 @@ def add_words(model: str | Path, words: Iterable[str], corpus: Iterable[str] = (
         UserError: The call, the words, the text or the models do not fit.
     """
     corpus, index, target = tuple(corpus), tuple(index), Path(os.path.realpath(out or model))
+    if not out and model_kind(model) != "folder":
+        raise UserError(f"{model} is not a folder of yours: name a new one for the grown model with --out")
     check_call(model, target, corpus, run, out)
     find_files([*corpus, *index], to_stderr)
     with held_workshop(target) as work:

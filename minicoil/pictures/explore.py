@@ -22,6 +22,7 @@ import typer
 
 from .pages import Html, Span, heat, marked, page, rendered, template
 from ..runs.files import UserError, load_json
+from ..serving.names import DEFAULT
 
 # %% ../../nbs/36_explore.ipynb #e552e32f
 LONGEST = 20_000   # characters of a typed text
@@ -238,7 +239,8 @@ def explore_server(model: Any, port: int = 0) -> Any:
 
 # %% ../../nbs/36_explore.ipynb #8cce3ef0
 def command_explore(
-        model: Path = typer.Option(..., help="Model directory"),
+        model: str = typer.Option(
+            DEFAULT, help="english (in the package), a model directory, or org/name on the hub"),
         port: int = typer.Option(0, help="Port on this machine; 0 takes a free one")) -> None:
     "Type a sentence and see where its words land: pages on this machine only"
     from minicoil import MiniCOIL

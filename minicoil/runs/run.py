@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIRST_USE', 'MOST', 'LEAST', 'CHOICES', 'STAGES', 'FOLDERS', 'Parameters', 'check_text', 'check_list', 'check_value',
-           'check_range', 'from_here', 'objective_names', 'check_parameters', 'stage_function', 'stages_from', 'Run',
-           'note', 'check_driver', 'holding', 'blaming', 'recorded_parameters', 'check_folder', 'run_parameters',
-           'check_changes', 'begin_run', 'redo', 'open_run']
+           'check_range', 'from_here', 'objective_names', 'check_parameters', 'stage_function', 'stages_from',
+           'place_on_shelf', 'taken_over', 'made_now', 'Run', 'note', 'check_driver', 'holding', 'blaming',
+           'recorded_parameters', 'check_folder', 'run_parameters', 'check_changes', 'begin_run', 'redo', 'open_run']
 
 # %% ../../nbs/00_run.ipynb #bb4e9ac8
 import contextlib
@@ -35,6 +35,7 @@ from minicoil.runs.ownership import (
     refuse_foreign,
     sweep,
 )
+from .reuse import lay_down, place_of, take_over
 
 # %% ../../nbs/00_run.ipynb #9fa1bcad
 @dataclass(frozen=True)
@@ -179,6 +180,33 @@ def stages_from(stage: str) -> list[str]:
     names = list(STAGES)
     return names[names.index(one_of("stage", stage, names)):]
 
+# %% ../../nbs/00_run.ipynb #7482528a
+def place_on_shelf(run: "Run", name: str) -> Path | None:
+    """Where the results of a stage lie on the run's shelf; None for a run that has none or was worked on."""
+    order = list(STAGES)
+    by_hand = [folder for folder in FOLDERS if (run.dir / folder).exists() and folder not in run.made]
+    if not run.shelf or by_hand or order.index(name) > order.index("model"):
+        return None
+    until = order[: order.index(name) + 1]
+    values = dataclasses.asdict(run.params)
+    return place_of(run.shelf, name, {key: values[key] for key in values if FIRST_USE[key] in until})
+
+
+def taken_over(run: "Run", name: str) -> bool:
+    """Take a stage and those before it from the run's shelf; whether they lay there."""
+    place = place_on_shelf(run, name)
+    if place is not None:
+        run.made.update(take_over(place, run.dir))
+    return STAGES[name][0] in run.made
+
+
+def made_now(run: "Run", name: str) -> None:
+    """Write down that a needed stage was made, and lay the run's stages so far on its shelf."""
+    run.made.add(STAGES[name][0])
+    place = place_on_shelf(run, name)
+    if place is not None:
+        lay_down(place, run.dir, sorted(run.made))
+
 # %% ../../nbs/00_run.ipynb #0c5b8bd8
 @dataclass
 class Run:
@@ -187,6 +215,8 @@ class Run:
     params: Parameters
     throw_away: bool = False
     jobs: int = 1
+    shelf: str = ""  # a folder that keeps what throw-away runs have made, see 00_reuse
+    made: set[str] = dataclasses.field(default_factory=set)  # folders of stages done because needed
 
     def stage(self, name: str) -> Stage:
         """The folder of a stage, by its short name."""
@@ -200,7 +230,9 @@ class Run:
             if not self.throw_away:
                 again = f"minicoil run --out {self.dir} --until {name}"
                 raise UserError(f"stage {name} has not run in {self.dir}: use {again}")
-            stage_function(name)(self)
+            if not taken_over(self, name):
+                stage_function(name)(self)
+                made_now(self, name)
 
     @contextlib.contextmanager
     def working(self, name: str) -> Iterator[Stage]:
@@ -352,6 +384,7 @@ def open_run(run_dir: str | Path = "", redo_from: str | None = None, jobs: int =
         UserError: A parameter is wrong, or contradicts the folder's record and is not redone.
     """
     if not run_dir:
-        return Run(throw_away_folder(), check_parameters(given), throw_away=True, jobs=jobs)
+        shelf = os.environ.get("MINICOIL_SHELF", "")
+        return Run(throw_away_folder(), check_parameters(given), throw_away=True, jobs=jobs, shelf=shelf)
     jobs = int(os.environ.get("MINICOIL_JOBS", jobs))
     return begin_run(run_dir, run_parameters(run_dir, given), redo_from, jobs)

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PLACE', 'WEIGHTS', 'INSTALL', 'ONNX_KINDS', 'GRAPH_OF_MODEL', 'INITIALIZER', 'GRAPHS', 'is_bundled',
            'packaged_weights', 'weights_from_hub', 'stamp_of', 'known_sha256', 'find_weights', 'varint', 'number_field',
-           'block_field', 'described', 'elsewhere', 'Weightless', 'graph_file', 'graph_bytes', 'needed_places', 'lent',
-           'write_graph']
+           'block_field', 'described', 'elsewhere', 'graph_file', 'graph_bytes', 'needed_places', 'noted', 'held',
+           'with_tensors', 'Weightless', 'lent', 'write_graph']
 
-# %% ../../nbs/04_graph.ipynb #022644e9
+# %% ../../nbs/04_graph.ipynb #5a09f797
 import contextlib
 import functools
 import hashlib
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 
 from ..runs.cache import cache_folder, cache_root
 from ..runs.files import UserError, atomic, load_json, save_json
-from .factors import mapped_tensors, tensor_places
+from .factors import Tensor, mapped_tensors, tensor_places
 from ..text.readers import DATA
 from ..text.transformer import BUNDLED, BUNDLED_SHA256, sha256
 
@@ -131,10 +132,46 @@ def elsewhere(key: str, value: object) -> bytes:
     "An entry of the note where a tensor's bytes lie"
     return block_field(13, block_field(1, key.encode()) + block_field(2, str(value).encode()))
 
-# %% ../../nbs/04_graph.ipynb #3b632373
+# %% ../../nbs/04_graph.ipynb #7efc5a7a
 GRAPHS = DATA / "graphs"
 
 
+def graph_file(layers: int) -> Path:
+    "The file of the package with the graph for this number of layers"
+    return GRAPHS / f"{BUNDLED}-{layers}.onnx"
+
+
+def graph_bytes(layers: int) -> bytes:
+    "A graph of the package; a `UserError` if it is not there"
+    try:
+        return graph_file(layers).read_bytes()
+    except OSError:
+        raise UserError(f"{graph_file(layers)} is missing: reinstall minicoil") from None
+
+
+def needed_places(weights: Path) -> dict[str, Tensor]:
+    "Where the tensors lie that the graphs need"
+    return {name: t for name, t in tensor_places(weights).items() if not name.startswith("pooler.")}
+
+# %% ../../nbs/04_graph.ipynb #c51f32d4
+def noted(name: str, place: Tensor) -> bytes:
+    "A tensor with a note where its numbers lie"
+    where = {"location": WEIGHTS, "offset": place.first, "length": place.end - place.first}
+    notes = b"".join(elsewhere(key, value) for key, value in where.items())
+    return described(name, place.kind, place.shape) + notes + number_field(14, 1)
+
+
+def held(name: str, place: Tensor, numbers: np.ndarray) -> bytes:
+    "A tensor with its numbers"
+    return described(name, place.kind, place.shape) + block_field(9, numbers.tobytes())
+
+
+def with_tensors(layers: int, tensors: Iterable[bytes]) -> bytes:
+    "A graph of the package with tensors appended"
+    appended = b"".join(block_field(INITIALIZER, tensor) for tensor in tensors)
+    return graph_bytes(layers) + block_field(GRAPH_OF_MODEL, appended)
+
+# %% ../../nbs/04_graph.ipynb #81088fc5
 @dataclass(frozen=True)
 class Weightless:
     """all-MiniLM-L6-v2 as a graph of the package and weights that lie elsewhere.
@@ -155,46 +192,19 @@ class Weightless:
 
     def with_notes(self) -> bytes:
         "The graph with a note where each of its weights lies"
-        notes = b"".join(
-            block_field(INITIALIZER, described(name, place.kind, place.shape)
-                        + elsewhere("location", WEIGHTS) + elsewhere("offset", place.first)
-                        + elsewhere("length", place.end - place.first) + number_field(14, 1))
-            for name, place in needed_places(self.weights).items())
-        return graph_bytes(self.layers) + block_field(GRAPH_OF_MODEL, notes)
+        return with_tensors(self.layers, itertools.starmap(noted, needed_places(self.weights).items()))
 
     def with_weights(self) -> bytes:
         "The graph with its weights: an ONNX file that any library opens"
-        tensors = mapped_tensors(self.weights)
-        whole = b"".join(
-            block_field(INITIALIZER, described(name, place.kind, place.shape)
-                        + block_field(9, tensors[name].tobytes()))
-            for name, place in needed_places(self.weights).items())
-        return graph_bytes(self.layers) + block_field(GRAPH_OF_MODEL, whole)
+        tensors, places = mapped_tensors(self.weights), needed_places(self.weights)
+        return with_tensors(self.layers, (held(name, place, tensors[name]) for name, place in places.items()))
 
     def lend(self, options: Any) -> None:
         "Let the session options of ONNX Runtime take the weights from the mapped file"
         names, values = lent(self.weights)
         options.add_external_initializers(names, values)
 
-# %% ../../nbs/04_graph.ipynb #9f60a353
-def graph_file(layers: int) -> Path:
-    "The file of the package with the graph for this number of layers"
-    return GRAPHS / f"{BUNDLED}-{layers}.onnx"
-
-
-def graph_bytes(layers: int) -> bytes:
-    "A graph of the package; a `UserError` if it is not there"
-    try:
-        return graph_file(layers).read_bytes()
-    except OSError:
-        raise UserError(f"{graph_file(layers)} is missing: reinstall minicoil") from None
-
-
-def needed_places(weights: Path) -> dict[str, Any]:
-    "Where the tensors lie that the graphs need"
-    return {name: t for name, t in tensor_places(weights).items() if not name.startswith("pooler.")}
-
-# %% ../../nbs/04_graph.ipynb #e84cf5a0
+# %% ../../nbs/04_graph.ipynb #b3fb39c2
 @functools.cache
 def lent(weights: Path) -> tuple[list[str], list[Any]]:
     "Names and values of the tensors of a file, as ONNX Runtime takes them"
@@ -202,7 +212,7 @@ def lent(weights: Path) -> tuple[list[str], list[Any]]:
     tensors, names = mapped_tensors(weights), list(needed_places(weights))
     return names, [ort.OrtValue.ortvalue_from_numpy(np.asarray(tensors[name])) for name in names]
 
-# %% ../../nbs/04_graph.ipynb #945fffd1
+# %% ../../nbs/04_graph.ipynb #77f17fa0
 def write_graph(path: str | Path, graph: Weightless) -> None:
     "Write a graph with its weights as one ONNX file, whole or not at all"
     with atomic(path) as temporary:

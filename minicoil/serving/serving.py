@@ -29,8 +29,10 @@ from minicoil.serving.directory import (
     revision_of,
 )
 from .explanations import explain_match
+from .hub import push_to_hub
 from .look import Shown
 from .names import DEFAULT
+from .non_negative import document_maker, query_maker
 from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
     Encoders,
@@ -38,8 +40,6 @@ from minicoil.serving.sparse import (
     Reading,
     SparseEmbedding,
     WordVectors,
-    document_vectors,
-    query_vectors,
     unknown_shift,
     word_vectors,
 )
@@ -139,7 +139,8 @@ def load(cls: type["MiniCOIL"], path: str | Path = DEFAULT, threads: int | None 
 
 # %% ../../nbs/04_serving.ipynb #f341a406
 def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None,
-          normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
+          normalize: bool = False, windows: bool = False,
+          non_negative: bool = False, expansion: Any = None) -> Iterator[SparseEmbedding]:
     """Sparse vectors of documents.
 
     Args:
@@ -150,12 +151,16 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
         normalize: normalise each text first (NFKC, symbols apart from words); False is FastEmbed's.
         windows: read all of a long text, in windows; False is FastEmbed's reading, which cuts a text where
             the transformer ends (256 tokens).
+        non_negative: no number below 0, for engines that refuse one; queries must be embedded alike. The
+            model must be turned, see `rotate_model`.
+        expansion: an `Expansion` of the collection gives each document words that it means. Texts are read
+            as for a search then, whatever the other options, and the values have IDF in them.
 
     Returns:
         An iterator of sparse vectors, in the order of the texts.
 
     Raises:
-        UserError: for an option out of range, or something that is not a text.
+        UserError: for an option out of range, something that is not a text, or a model that is not turned.
 
     Example:
         >>> model = MiniCOIL.load("outputs/demo/23_model")
@@ -163,12 +168,15 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
         >>> set(second.indices.tolist()) <= set(first.indices.tolist())
         True
     """
-    options = PassOptions(document_vectors, batch_size, normalize, windows)
+    if expansion is not None:
+        return expansion.embed(self, texts)
+    options = PassOptions(document_maker(self, non_negative), batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options, parallel))
 
 # %% ../../nbs/04_serving.ipynb #2939df9d
 def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
-                normalize: bool = False, windows: bool = False) -> Iterator[SparseEmbedding]:
+                normalize: bool = False, windows: bool = False,
+                non_negative: bool = False, expansion: Any = None) -> Iterator[SparseEmbedding]:
     """Sparse vectors of queries: every word weighs 1, its length and count do not matter.
 
     The transformer runs only for queries with a word that the model knows.
@@ -178,19 +186,24 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
         batch_size: most texts in a batch.
         normalize: as the documents were embedded.
         windows: as the documents were embedded; it matters only for a query of more than 256 tokens.
+        non_negative: as the documents were embedded.
+        expansion: an `Expansion` of the collection lets each word bring its neighbours along, for documents
+            that are not expanded; queries are read as for a search then.
 
     Returns:
         An iterator of sparse vectors, in the order of the queries.
 
     Raises:
-        UserError: for an option out of range, or something that is not a text.
+        UserError: for an option out of range, something that is not a text, or a model that is not turned.
 
     Example:
         >>> model = MiniCOIL.load("outputs/demo/23_model")
         >>> next(model.query_embed("zzyzx")).values.tolist()
         [1.0]
     """
-    options = PassOptions(query_vectors, batch_size, normalize, windows, known_only=True)
+    if expansion is not None:
+        return expansion.query_embed(self, texts)
+    options = PassOptions(query_maker(self, non_negative), batch_size, normalize, windows, known_only=True)
     return (passed.made for passed in passes(self, texts, options))
 
 # %% ../../nbs/04_serving.ipynb #7f74144c
@@ -221,7 +234,8 @@ def embed_words(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
 # %% ../../nbs/04_serving.ipynb #1c933fd0
 def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                parallel: int | None = None, normalize: bool = False,
-               windows: bool = False) -> tuple[np.ndarray, list[SparseEmbedding]]:
+               windows: bool = False,
+               non_negative: bool = False) -> tuple[np.ndarray, list[SparseEmbedding]]:
     """Dense and sparse vectors of n documents from one forward pass.
 
     Args:
@@ -230,12 +244,13 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
         parallel: see `embed`.
         normalize: see `embed`.
         windows: see `embed`; the dense vector of a text in windows is their mean, at length 1.
+        non_negative: see `embed`; the dense vectors stay as they are.
 
     Returns:
         Dense vectors (n, d) float32, and n sparse vectors.
 
     Raises:
-        UserError: for an option out of range, or something that is not a text.
+        UserError: for an option out of range, something that is not a text, or a model that is not turned.
 
     Example:
         >>> model = MiniCOIL.load("outputs/demo/23_model")
@@ -243,7 +258,7 @@ def embed_both(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 3
         >>> len(dense), len(sparse)
         (2, 2)
     """
-    options = PassOptions(document_vectors, batch_size, normalize, windows)
+    options = PassOptions(document_maker(self, non_negative), batch_size, normalize, windows)
     both = list(passes(self, texts, options, parallel))
     if not both:
         width = self.graph.get_outputs()[1].shape[-1]
@@ -324,18 +339,15 @@ class MiniCOIL(Shown):
     open_lane = open_lane
     reopen = property(reopen)
     __reduce__ = pickled
-    embed = embed
-    query_embed = query_embed
-    embed_words = embed_words
-    embed_both = embed_both
-    readings = readings
-    word_spans = word_spans
+    embed, query_embed = embed, query_embed
+    embed_words, embed_both = embed_words, embed_both
+    readings, word_spans = readings, word_spans
     explain = explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
     lanes = functools.cached_property(lane_count)
-    save = save
+    save, push_to_hub = save, push_to_hub
     projection = functools.cached_property(projection_of)
     factors = functools.cached_property(factors_of)
     revision: str | None = None  # commit of a model from the hub

@@ -244,7 +244,8 @@ def load_tokenizer(model: str) -> Any:
     path = locate_model(model)
     config = Path(path) / "sentence_bert_config.json"
     try:
-        longest = json.loads(config.read_text()).get("max_seq_length") if config.exists() else None
+        found = config.read_text(encoding="utf-8") if config.exists() else "{}"
+        longest = json.loads(found).get("max_seq_length")
         if longest and (Path(path) / "tokenizer.json").exists():
             from tokenizers import Tokenizer
             tokenizer = Tokenizer.from_file(str(Path(path) / "tokenizer.json"))

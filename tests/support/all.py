@@ -6,6 +6,7 @@ Exports and notebooks are checked on a copy of the tree, so that a test never ch
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,17 +26,48 @@ Skipped: the notebooks, the chain, and every test that trains, serves, kills or 
 What is named as skipped below is skipped for the reason that stands there."""
 
 
-def step(title, *command, **options):
-    """Run one command and say how long it took; leave with its exit code if it fails."""
-    print(f"\n── {title}", flush=True)
-    begin = time.time()
-    code = subprocess.run([str(c) for c in command], **{"cwd": ROOT, **options}).returncode
+def end_step(title, code, begin):
+    """Say how a step ended and how long it took; leave with its exit code if it failed."""
     print(f"── {title}: {'ok' if not code else f'FAILED ({code})'}, {time.time() - begin:.0f} s", flush=True)
     if code:
         sys.exit(code)
 
 
-def check_source(folder):
+def step(title, *command, **options):
+    """Run one command as a step."""
+    print(f"\n── {title}", flush=True)
+    begin = time.time()
+    code = subprocess.run([str(c) for c in command], **{"cwd": ROOT, **options}).returncode
+    end_step(title, code, begin)
+
+
+class Beside:
+    """A command at work beside the steps, many of which use one core; `over` shows what it said."""
+
+    def __init__(self, title, log, *command, env):
+        self.title, self.log, self.begin = title, log, time.time()
+        with open(log, "wb") as out:
+            given = dict(cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen([str(c) for c in command], **given)
+
+    def over(self):
+        """Wait for it, and end it as a step."""
+        code = self.process.wait()
+        print(f"\n── {self.title}, begun before the steps above")
+        print(self.log.read_text(encoding="utf-8", errors="replace"), end="")
+        end_step(self.title, code, self.begin)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        """Let nothing of it stay behind when a step has failed."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.process.wait()
+
+
+def check_source(folder, environment):
     """The package is what the notebooks export; lint, types, and notebooks without outputs."""
     copy, notebooks = folder / "copy", sorted((ROOT / "nbs").glob("*.ipynb"))
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -45,12 +77,14 @@ def check_source(folder):
     step("ruff", BIN / "ruff", "check", "--quiet")
     step("types", BIN / "mypy", "--cache-dir", ROOT / ".mypy_cache")
     step("notebooks are clean", BIN / "nbstripout", "--verify", "--keep-id", *notebooks)
-    step("README is what the index says", BIN / "python", ROOT / "tests" / "support" / "readme.py")
+    readme = (BIN / "python", ROOT / "tests" / "support" / "readme.py")
+    step("README is what the index says", *readme, env=environment)
 
 
 def run_tests(measured, environment, *options):
     """pytest on two processes; what is skipped is named with its reason."""
-    shown = ("-q", "-rs", "-n", 2, "--dist", "loadfile", "-p", "no:cacheprovider")
+    shared = ("-n", 2, "--dist", "loadfile", "--no-loadscope-reorder")  # in the order of conftest.py
+    shown = ("-q", "-rs", "-p", "no:cacheprovider", *shared)
     command = [BIN / "python", *measured, "-m", "pytest", *shown, *options, ROOT / "tests"]
     step("tests", *command, env=environment)
 
@@ -64,12 +98,18 @@ def main():
     single = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="minicoil-test-") as name:
         folder = Path(name)
-        check_source(folder)
+        shelf, run = folder / "shelf", folder / "run"
+        shelf.mkdir()
+        shared = {**single, "MINICOIL_SHELF": str(shelf)}  # notebooks take over each other's throw-away runs
         if quick:
+            check_source(folder, shared)
             return run_tests([], single, "--quick")
-        step("nbdev_test", BIN / "python", *measured, BIN / "nbdev_test", "--n_workers", 2, env=single)
-        run = folder / "run"
-        step("the chain", BIN / "python", *measured, BIN / "minicoil", "run", "--pictures", 3, "--out", run)
+        chain = (*measured, BIN / "minicoil", "run", "--pictures", 3, "--out", run)
+        with Beside("the chain", folder / "chain.log", BIN / "python", *chain, env=single) as beside:
+            check_source(folder, shared)
+            notebooks = (*measured, BIN / "nbdev_test", "--n_workers", 2)
+            step("nbdev_test", BIN / "python", *notebooks, env=shared)
+            beside.over()
         run_tests(measured, {**single, "MINICOIL_TEST_RUN": str(run)}, "--durations=12")
         if measured:
             step("put together", BIN / "python", "-m", "coverage", "combine", "--quiet")

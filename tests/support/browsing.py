@@ -49,6 +49,7 @@ def watched(browser, size=DESKTOP, **options):
     `page.faults` (console errors, exceptions, dialogs) and `page.left` (requests beyond this machine).
     """
     context = browser.new_context(viewport=size, has_touch=size == PHONE, **options)
+    context.set_default_timeout(240_000)  # a busy machine draws slowly
     page = context.new_page()
     page.faults, page.left = [], []
     page.on("console", lambda m: page.faults.append(m.text) if m.type == "error" else None)

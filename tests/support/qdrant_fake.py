@@ -312,8 +312,18 @@ class Proxy:
         self.hang_up()
 
 
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+@contextlib.contextmanager
+def nobody():
+    """The address of a server that is not there.
+
+    Its port and the next one are held meanwhile, so nobody else can begin to listen on them.
+    """
+    with contextlib.ExitStack() as held:
+        while True:
+            one, two = (held.enter_context(socket.socket()) for _ in range(2))
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                two.bind(("127.0.0.1", port + 1))
+                break
+        yield f"http://127.0.0.1:{port}"

@@ -1,0 +1,109 @@
+"""A turned model: no negative number, cosines as before, and the same directory for everyone who opens it."""
+
+import json
+
+import numpy as np
+import pytest
+from calls import call, one_line
+
+from minicoil import MiniCOIL, UserError
+from minicoil.stages.export import HARD_TEXTS
+from minicoil.stages.rotation import rotate_model
+from minicoil.text.readers import bundled_sentences
+
+TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS
+
+
+@pytest.fixture(scope="module")
+def turned(model_folder, tmp_path_factory):
+    """The model of the run, turned by what it was trained with, as (folder, facts)."""
+    out = tmp_path_factory.mktemp("turned") / "model"
+    return out, rotate_model(model_folder, out)
+
+
+def test_no_number_is_negative(turned):
+    """Documents, queries, long texts and both vectors at once, of texts of every awkward kind."""
+    model = MiniCOIL.load(turned[0])
+    found = [
+        *model.embed(TEXTS, non_negative=True),
+        *model.query_embed(TEXTS, non_negative=True),
+        *model.embed(TEXTS[-9:], windows=True, normalize=True, non_negative=True),
+        *model.embed_both(TEXTS[:9], non_negative=True)[1],
+    ]
+    assert all((vector.values >= 0).all() for vector in found)
+    assert any((vector.values == 0).any() for vector in found)
+    signed = list(model.embed(TEXTS))
+    assert any((vector.values < 0).any() for vector in signed)
+    for ours, theirs in zip(found, signed):
+        assert np.array_equal(ours.indices, theirs.indices)  # zeros stay: all numbers of a word count alike
+
+
+def test_a_word_keeps_its_weight(turned):
+    """What is cut off is made up for: a word's numbers have the length that they had."""
+    model = MiniCOIL.load(turned[0])
+    for cut, signed in zip(model.embed(TEXTS, non_negative=True), model.embed(TEXTS)):
+        assert np.linalg.norm(cut.values) == pytest.approx(np.linalg.norm(signed.values), abs=1e-4)
+
+
+def test_cosines_hardly_move(turned, model_folder):
+    """The map is orthogonal; only `tanh` after the encoder sees a difference."""
+    words = [list(MiniCOIL.load(folder).embed_words(TEXTS)) for folder in (model_folder, turned[0])]
+    moved = []
+    for word in {word for found in words[0] for word in found}:
+        before, after = (np.array([found[word] for found in some if word in found]) for some in words)
+        moved.append(np.abs(before @ before.T - after @ after.T).mean())
+    assert np.mean(moved) < 0.05
+    assert turned[1]["negative"] < 0.05
+
+
+def test_fastembed_opens_it(turned):
+    """FastEmbed serves the turned directory unmodified, with the same vectors as `embed`."""
+    fastembed = pytest.importorskip("fastembed")
+    theirs = fastembed.SparseTextEmbedding(
+        "Qdrant/minicoil-v1", specific_model_path=str(turned[0]), local_files_only=True
+    )
+    for a, b in zip(MiniCOIL.load(turned[0]).embed(TEXTS[:20]), theirs.embed(TEXTS[:20], batch_size=8)):
+        order = [np.argsort(v.indices) for v in (a, b)]
+        assert np.array_equal(a.indices[order[0]], np.asarray(b.indices)[order[1]])
+        assert np.abs(a.values[order[0]] - b.values[order[1]]).max(initial=0) < 1e-4
+
+
+def test_every_form_is_turned(turned):
+    """The rounded encoders are those of the turned ones."""
+    exact, rounded = (MiniCOIL.load(turned[0], precision=p) for p in ("float32", "int8_head"))
+    for a, b in zip(exact.embed(TEXTS, non_negative=True), rounded.embed(TEXTS, non_negative=True)):
+        assert np.abs(a.values - b.values).max(initial=0) < 0.1
+
+
+def test_the_same_texts_give_the_same_bytes(model_folder, turned, tmp_path):
+    """Nothing is drawn at random; another sample of texts gives another map."""
+    for name, texts in (("a", TEXTS[:40]), ("b", TEXTS[:40]), ("c", TEXTS[20:])):
+        rotate_model(model_folder, tmp_path / name, texts)
+    a, b, c = ((tmp_path / name / "minicoil.triplet.model.npy").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_a_signed_model_is_refused(model_folder):
+    """In one line, at once, for documents and queries."""
+    model = MiniCOIL.load(model_folder)
+    for embed in (model.embed, model.query_embed, model.embed_both):
+        with pytest.raises(UserError, match="minicoil rotate --model"):
+            embed(["a bat"], non_negative=True)
+    assert len(list(model.embed(["a bat"]))) == 1
+
+
+def test_the_command(model_folder, tmp_path):
+    """The command turns a model; what it cannot do ends in one line, and nothing is left behind."""
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:30]) + "\n", encoding="utf-8")
+    given = ["rotate", "--model", model_folder, "--documents", "texts.txt", "--out"]
+    done = call(tmp_path, *given, "turned")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["words"] > 1
+    assert json.loads((tmp_path / "turned" / "minicoil.json").read_text())["rotated"]
+    assert "exists already" in one_line(call(tmp_path, *given, "turned"))
+    again = call(tmp_path, "rotate", "--model", "turned", "--documents", "texts.txt", "--out", "more")
+    assert "turned already" in one_line(again)
+    assert "lies in" in one_line(call(tmp_path, *given, model_folder / "inside"))
+    missing = call(tmp_path, "rotate", "--model", model_folder, "--documents", "no.txt", "--out", "more")
+    assert "no.txt" in one_line(missing)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.txt", "turned"]
