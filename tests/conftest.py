@@ -47,7 +47,21 @@ def is_quick(item):
     return "slow" not in item.keywords and not NOT_QUICK & set(item.fixturenames)
 
 
+# Files that take minutes come first: two processes share the files, and one that is begun last runs alone.
+LONG = [
+    "kill", "signals", "search", "training", "atlas", "serving", "machine", "ownership", "cli", "add_words",
+    "two_models", "security", "site", "collection", "data", "disk", "damage",
+]
+
+
+def turn(item):
+    """When a test's file has its turn: the long ones first, then the others as they were collected."""
+    name = item.path.stem.removeprefix("test_")
+    return LONG.index(name) if name in LONG else len(LONG)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=turn)
     if config.getoption("--quick"):
         items[:] = [item for item in items if is_quick(item)]
     if not config.getoption("--slow"):

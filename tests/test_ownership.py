@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from calls import call
 from conftest import minicoil
 
 from minicoil.runs.files import UserError, load_json
@@ -63,6 +64,11 @@ def state(folder):
 def run_here(folder, *options):
     """`minicoil run --out .` until the first stage, called in a folder."""
     return minicoil("run", "--words", "bat", "--until", "corpus", "--out", ".", *options, cwd=folder)
+
+
+def refused_here(folder):
+    """The same, called in this process: for a refusal, which comes before any kernel is started."""
+    return call(folder, "run", "--words", "bat", "--until", "corpus", "--out", ".")
 
 
 def test_a_run_beside_others_things(tmp_path):
@@ -139,7 +145,7 @@ def test_a_name_that_is_taken(tmp_path, name):
     was."""
     folder = put(tmp_path / "home", (name, "notes.txt"))
     before = state(folder)
-    done = run_here(folder)
+    done = refused_here(folder)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert name.split("/")[0] in done.stderr
@@ -151,7 +157,7 @@ def test_a_name_that_is_taken(tmp_path, name):
 def test_a_record_of_something_else(tmp_path, content):
     """A `run.json` that is not a run's is refused, and stays as it was."""
     (tmp_path / "run.json").write_text(content)
-    done = run_here(tmp_path)
+    done = refused_here(tmp_path)
     assert done.returncode == 2, done.stderr
     assert "run.json" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -167,7 +173,7 @@ def test_a_link_under_a_name_of_ours(tmp_path, name, there):
     target = elsewhere if name in ("10_corpus", "notebooks") else elsewhere / "x.txt"
     (folder / name).symlink_to(target if there else tmp_path / "nowhere")
     before = state(tmp_path)
-    done = run_here(folder)
+    done = refused_here(folder)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert state(tmp_path) == before

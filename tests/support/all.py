@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NOT_COPIED = (".git", ".venv", "outputs", "__pycache__", "*.egg-info", "_build", ".*_cache")
 ABOUT_ALL = """\
-make test: about 15 minutes on 2 cores. Exports, lint, types, every notebook, the whole chain, all tests.
+make test: about 20 minutes on 2 cores. Exports, lint, types, every notebook, the whole chain, all tests.
 Skipped: tests marked slow (make test-slow runs them), and those that lack a Qdrant server (QDRANT_URL names
 one), Ray, MTEB, the site's packages (make docs), or a browser. For a quick answer there is make check."""
 ABOUT_QUICK = """\
@@ -83,7 +83,8 @@ def check_source(folder, environment):
 
 def run_tests(measured, environment, *options):
     """pytest on two processes; what is skipped is named with its reason."""
-    shown = ("-q", "-rs", "-n", 2, "--dist", "loadfile", "-p", "no:cacheprovider")
+    shared = ("-n", 2, "--dist", "loadfile", "--no-loadscope-reorder")  # in the order of conftest.py
+    shown = ("-q", "-rs", "-p", "no:cacheprovider", *shared)
     command = [BIN / "python", *measured, "-m", "pytest", *shown, *options, ROOT / "tests"]
     step("tests", *command, env=environment)
 
