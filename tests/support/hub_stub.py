@@ -71,7 +71,8 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         about = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        name, revision = (about or file or [None] * 3)[1:3]
+        found = about or file
+        name, revision = (found[1], found[2]) if found else (None, None)
         commit = self.server.newest.get(name) if revision in (None, "main") else revision
         folder = self.server.root / str(name) / str(commit)
         if not folder.is_dir():
