@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .words import listed, starting_parameters
-from ..pictures.report import write_report
 from ..runs.engine import ENGINES, chosen_engine
 from ..runs.files import UserError, bar_width, load_json, one_of, throw_away_folder
 from ..runs.kernel import check_machine, kernel_options
@@ -100,6 +98,7 @@ def from_model(given: dict[str, Any]) -> dict[str, Any]:
     """The parameters given, with those that a run takes over from the model it starts from, if it does."""
     if not given.get("start_from"):
         return given
+    from minicoil.commands.words import starting_parameters
     from minicoil.stages.model import ADAPT_LEAST
     model, own = given["start_from"], starting_parameters(given["start_from"], given.get("words", ()))
     for name, value in own.items():
@@ -234,6 +233,7 @@ def warnings_of(facts: dict[str, Any], adapting: bool) -> list[str]:
     # a model's words that the corpus lacks stay as they are
     left_out = {} if adapting else facts.get("left_out") or {}
     if left_out:
+        from minicoil.commands.words import listed
         found.append(f"warning: {len(left_out)} words left out ({listed(left_out, 10)})")
     if facts.get("adapted") == 0:
         found.append("warning: the corpus has no word of the model often enough: it stays as it was")
@@ -309,5 +309,6 @@ def run_chain(out: str | Path, params: Parameters, execution: Execution | None =
         run = begin_run(out, params, how.from_stage, how.jobs or os.cpu_count() or 1, new)
         check_inputs(run)
         run_stages(run, stages)
+        from minicoil.pictures.report import write_report
         write_report(run)
     return run

@@ -9,9 +9,9 @@ __all__ = ['TEXTS', 'MOST', 'ROWS', 'PARTS_FILE', 'FORMAT', 'SEGMENT_NAME', 'KIN
            'stamp_of', 'described', 'load_part', 'is_inverted', 'check_empty', 'sweep_segments', 'Lists', 'Stored',
            'Inverted', 'chosen_engine', 'open_home']
 
-# %% ../../nbs/28_inverted.ipynb #75b80e06
+# %% ../../nbs/28_inverted.ipynb #e0a22d75
 import contextlib
-import importlib.util
+import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ from ..runs.manifest import load_manifest, save_manifest
 from ..serving.factors import mapped_tensors
 from ..serving.sparse import SparseEmbedding, idf, unit_rows
 
-# %% ../../nbs/28_inverted.ipynb #eb36a7b7
+# %% ../../nbs/28_inverted.ipynb #b28ff036
 @dataclass
 class Strings:
     "n texts: `data` (bytes,) uint8 in UTF-8, and `starts` (n + 1,) int64, where each begins"
@@ -56,7 +56,7 @@ def strings(texts: Iterable[str]) -> Strings:
     starts = np.cumsum([0, *map(len, raw)], dtype=np.int64)
     return Strings(np.frombuffer(b"".join(raw), np.uint8), starts)
 
-# %% ../../nbs/28_inverted.ipynb #191c272b
+# %% ../../nbs/28_inverted.ipynb #30a7a0b9
 @dataclass
 class Segment:
     """Some documents, as they are searched; n documents, t indexes, p postings.
@@ -84,7 +84,7 @@ class Segment:
     places: np.ndarray
     bounds: np.ndarray
 
-# %% ../../nbs/28_inverted.ipynb #5899a3ee
+# %% ../../nbs/28_inverted.ipynb #ff732cf4
 class Documents(NamedTuple):
     "Documents before they are sorted by index: `sizes` (n,) pairs each of `indices` (p,) and `values` (p,)"
     numbers: np.ndarray
@@ -108,7 +108,7 @@ def make_segment(documents: Documents) -> Segment:
     return Segment(documents.numbers, documents.payloads, documents.digests, documents.dense,
                    indexes.astype(np.int32), starts, rows, documents.values[order], places, bounds)
 
-# %% ../../nbs/28_inverted.ipynb #f295603d
+# %% ../../nbs/28_inverted.ipynb #81464811
 def documents_of_points(points: Sequence[Point]) -> Documents:
     "`Documents` of points that have vectors, each number once"
     points = sorted(points, key=lambda point: point.number)
@@ -122,7 +122,7 @@ def documents_of_points(points: Sequence[Point]) -> Documents:
     numbers = np.array([p.number for p in points], np.int64)
     return Documents(numbers, payloads, digests, dense, sizes, indices, values)
 
-# %% ../../nbs/28_inverted.ipynb #a3d03fa9
+# %% ../../nbs/28_inverted.ipynb #a9ff457d
 TEXTS = ("payloads", "digests")
 
 
@@ -147,7 +147,7 @@ def load_segment(path: Path) -> Segment:
         raise ValueError("its parts do not fit each other")
     return segment
 
-# %% ../../nbs/28_inverted.ipynb #2b4de131
+# %% ../../nbs/28_inverted.ipynb #f7dff7d7
 @dataclass
 class Part:
     "A segment, which of its documents are `alive` (n,) bool, and what the list says of its file"
@@ -187,7 +187,7 @@ class Part:
         owner = np.searchsorted(s.starts, places, side="right") - 1
         return SparseEmbedding(s.indexes[owner], s.values[places])
 
-# %% ../../nbs/28_inverted.ipynb #d361d68d
+# %% ../../nbs/28_inverted.ipynb #f37e5f64
 MOST = 2**24  # postings of a joined segment: about 200 MB
 
 
@@ -217,7 +217,7 @@ def ordered(parts: Sequence[Documents]) -> Documents:
                      sizes[order], np.concatenate([p.indices for p in parts])[pairs],
                      np.concatenate([p.values for p in parts])[pairs])
 
-# %% ../../nbs/28_inverted.ipynb #cfd5f355
+# %% ../../nbs/28_inverted.ipynb #5422b193
 def joined(parts: Sequence[Part]) -> Part:
     "One part of the living documents of several"
     segment = make_segment(ordered([living(part) for part in parts]))
@@ -234,7 +234,7 @@ def settled(parts: Sequence[Part]) -> list[Part]:
         found[-2:] = [joined(found[-2:])]
     return found
 
-# %% ../../nbs/28_inverted.ipynb #b736c5c7
+# %% ../../nbs/28_inverted.ipynb #278c862b
 def postings(segment: Segment, index: int) -> slice:
     "Which postings belong to an index; an empty slice if no document has it"
     at = int(np.searchsorted(segment.indexes, index))
@@ -252,7 +252,7 @@ def index_weights(parts: Sequence[Part], query: SparseEmbedding) -> dict[int, fl
         found[index] = float(idf(int(sum(having)), n)) * value
     return found
 
-# %% ../../nbs/28_inverted.ipynb #f011009f
+# %% ../../nbs/28_inverted.ipynb #83f1254b
 def sparse_scores(part: Part, weights: dict[int, float]) -> np.ndarray:
     "Scores (n,) float64 of a part's documents, -inf where no index is shared or the document is gone"
     scores, shares = np.zeros(len(part.alive)), np.zeros(len(part.alive), bool)
@@ -263,7 +263,7 @@ def sparse_scores(part: Part, weights: dict[int, float]) -> np.ndarray:
         shares[rows] = True
     return np.where(shares & part.alive, scores, -np.inf)
 
-# %% ../../nbs/28_inverted.ipynb #c01ddb5d
+# %% ../../nbs/28_inverted.ipynb #1403857d
 ROWS = 2**14  # dense vectors at a time
 
 
@@ -274,7 +274,7 @@ def dense_scores(part: Part, query: np.ndarray) -> np.ndarray:
     found = [np.einsum("nd,d->n", part.segment.dense[a:a + ROWS], unit) for a in starts]
     return np.where(part.alive, np.concatenate(found), -np.inf)
 
-# %% ../../nbs/28_inverted.ipynb #c73f865d
+# %% ../../nbs/28_inverted.ipynb #35a8216d
 class Found(NamedTuple):
     "A document that was found, as the engines give it: the point's number, payload and score"
     id: int
@@ -293,7 +293,7 @@ def best_found(parts: Sequence[Part], scores: Sequence[np.ndarray], limit: int) 
             found.append(Found(int(part.segment.numbers[row]), payload, float(mine[row])))
     return sorted(found, key=lambda f: (-f.score, str(f.payload.get("id"))))[:limit]
 
-# %% ../../nbs/28_inverted.ipynb #0ce51bb6
+# %% ../../nbs/28_inverted.ipynb #de05b3e2
 def fused(lists: Sequence[list[Found]], limit: int) -> list[Found]:
     "The best `limit` documents by reciprocal rank fusion, ties by id"
     some = [{found.id: found.score for found in ranked} for ranked in lists]
@@ -301,7 +301,7 @@ def fused(lists: Sequence[list[Found]], limit: int) -> list[Found]:
     merged = [Found(number, payloads[number], score) for number, score in fuse(some).items()]
     return sorted(merged, key=lambda f: (-f.score, str(f.payload.get("id"))))[:limit]
 
-# %% ../../nbs/28_inverted.ipynb #71edd554
+# %% ../../nbs/28_inverted.ipynb #7df7d13a
 PARTS_FILE, FORMAT = "inverted.json", 1
 SEGMENT_NAME = re.compile(r"segment-\d+\.safetensors|\.(segment-\d+\.safetensors|inverted\.json)\.\d+\.tmp")
 
@@ -334,7 +334,7 @@ def load_part(folder: Path, said: dict[str, Any]) -> Part:
         raise unreadable(path, e) from None
     return Part(segment, alive, file)
 
-# %% ../../nbs/28_inverted.ipynb #ef959f89
+# %% ../../nbs/28_inverted.ipynb #596c6de0
 def is_inverted(folder: str | Path) -> bool:
     "Whether a folder holds an inverted index"
     return (Path(folder) / PARTS_FILE).is_file()
@@ -354,7 +354,7 @@ def sweep_segments(folder: Path, parts: Sequence[Part]) -> None:
         if SEGMENT_NAME.fullmatch(path.name) and path.name not in named:
             path.unlink(missing_ok=True)
 
-# %% ../../nbs/28_inverted.ipynb #da6b3ace
+# %% ../../nbs/28_inverted.ipynb #6bfcdf65
 class Lists(Home):
     "What an inverted index answers: its `parts`, and the `record` of what it was made with"
     parts: list[Part]
@@ -393,7 +393,7 @@ class Lists(Home):
         weights = index_weights(self.parts, vector)
         return [sparse_scores(part, weights) for part in parts]
 
-# %% ../../nbs/28_inverted.ipynb #c139faec
+# %% ../../nbs/28_inverted.ipynb #10310f22
 class Stored(Lists):
     "Lists that lie in a `folder`, for dense vectors of `width`; `next` is the number of the next segment"
     folder: Path
@@ -435,7 +435,7 @@ class Stored(Lists):
             raise UserError(f"{why}: make room, or {self.elsewhere}") from None
         self.parts = parts
 
-# %% ../../nbs/28_inverted.ipynb #b5cd4f1d
+# %% ../../nbs/28_inverted.ipynb #aa827a41
 class Inverted(Stored):
     "A collection in a folder, by numpy alone; see `open_collection`"
 
@@ -476,7 +476,7 @@ class Inverted(Stored):
     def close(self) -> None:
         self.opened.close()
 
-# %% ../../nbs/28_inverted.ipynb #7c2254d7
+# %% ../../nbs/28_inverted.ipynb #962bbd17
 KINDS = ("numpy", "qdrant")  # of engines in a folder
 
 
@@ -488,12 +488,14 @@ def chosen_engine(where: str | Path, name: str | None = None, engine: str | None
         return "numpy"
     if engine == "numpy" and not any((place / CONFIG).exists() for place in places):
         return "numpy"
-    if importlib.util.find_spec("qdrant_edge") is None:
+    try:
+        importlib.import_module("qdrant_edge")
+    except ImportError:
         raise UserError(f"the collection {where} needs Qdrant's engine: pip install qdrant-edge-py, "
-                        "or choose a new folder and --engine numpy")
+                        "or choose a new folder and --engine numpy") from None
     return "qdrant"
 
-# %% ../../nbs/28_inverted.ipynb #358f3b9d
+# %% ../../nbs/28_inverted.ipynb #3be4ccce
 @contextlib.contextmanager
 def open_home(where: str | Path, width: int | None = None, name: str | None = None, client: Any = None,
               engine: str | None = None) -> Iterator[Home]:
