@@ -6,7 +6,7 @@
 __all__ = ['KIND', 'FORMAT', 'TABLE_FILE', 'INDEX_FOLDER', 'entry_facts', 'entry_name', 'load_table', 'Opened', 'open_entry',
            'begin_entry', 'fault_in_entry', 'entry_or_new', 'is_forgotten', 'forget_vanished', 'Kept', 'kept_index']
 
-# %% ../../nbs/32_kept.ipynb #eb5349aa
+# %% ../../nbs/32_kept.ipynb #245a57a4
 import contextlib
 import hashlib
 import os
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from .changes import FileRow, Source, Table, renew
-from .claim import read_record
-from .documents import dense_width, model_key
+from .claim import model_key, read_record
+from .documents import dense_width
 from .inverted import Inverted, is_inverted
 from minicoil.runs.cache import (
     LIST,
@@ -36,7 +36,7 @@ from ..runs.ownership import remove
 from ..text.folders import shown
 from ..text.readers import to_stderr
 
-# %% ../../nbs/32_kept.ipynb #92872b64
+# %% ../../nbs/32_kept.ipynb #e43c4023
 KIND, FORMAT = "indexes", 1
 TABLE_FILE, INDEX_FOLDER = "files.json", "index"
 
@@ -60,7 +60,7 @@ def load_table(path: Path) -> Table:
     said = load_manifest(path)
     return Table(said["made_with"], {name: FileRow(**row) for name, row in said["files"].items()})
 
-# %% ../../nbs/32_kept.ipynb #93e26690
+# %% ../../nbs/32_kept.ipynb #630ce163
 class Opened(NamedTuple):
     "An index of the cache, opened, and its table"
     home: Inverted
@@ -90,7 +90,7 @@ def begin_entry(entry: Path, facts: dict[str, Any]) -> None:
     entry.mkdir(mode=0o700, exist_ok=True)
     save_manifest(entry / LIST, facts)
 
-# %% ../../nbs/32_kept.ipynb #c380df70
+# %% ../../nbs/32_kept.ipynb #0a93a024
 def fault_in_entry(entry: Path) -> str:
     "What keeps a folder of the cache from being opened at all, as words that follow its name; or nothing"
     if not os.path.lexists(entry) or (entry.is_dir() and not any(entry.iterdir())):
@@ -116,7 +116,7 @@ def entry_or_new(entry: Path, facts: dict[str, Any], model: Any) -> Opened:
     begin_entry(entry, facts)
     return open_entry(entry, facts, model)
 
-# %% ../../nbs/32_kept.ipynb #91372b80
+# %% ../../nbs/32_kept.ipynb #fafb5dab
 def is_forgotten(entry: Path) -> bool:
     "Whether an index of the cache belongs to a source or a model that is gone"
     with contextlib.suppress(UserError, OSError, KeyError, TypeError):
@@ -135,7 +135,7 @@ def forget_vanished(folder: Path) -> list[str]:
                 forgotten.append(entry.name)
     return forgotten
 
-# %% ../../nbs/32_kept.ipynb #f57e85df
+# %% ../../nbs/32_kept.ipynb #f351d107
 class Kept(NamedTuple):
     "An index that is up to date, its number of documents, and how many of them had to be embedded"
     home: Inverted
