@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.cache import LIST
 from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
@@ -128,7 +129,7 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
         rows = turned_rows(hidden, rows)
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
-    made_anew = (ENCODERS_FILE, PROJECTION_FILE, SMALL_FILE, GOLDEN, *OF_THE_ENCODERS)
+    made_anew = (ENCODERS_FILE, PROJECTION_FILE, SMALL_FILE, GOLDEN, LIST, *OF_THE_ENCODERS)
     copy_synced(model.folder, folder, but=made_anew)
     if small:
         grow_factors(model, rows, folder)
