@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..runs.cache import LIST
-from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
+from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
@@ -92,14 +92,13 @@ def renew_manifest(folder: Path, words: int) -> None:
 # %% ../../nbs/34_growth.ipynb #8f7530ea
 def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     """Append the factors of a trained run to the model's `projection.safetensors`, if it has one"""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
     old = model.folder / PROJECTION_FILE
     if not old.exists():
         return
     tensors, new = load_file(old), load_file(hidden.stage("training").path / PROJECTION_FILE)
     tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
-    with atomic(folder / PROJECTION_FILE) as temporary:
-        save_file(tensors, temporary)
+    write_bytes(folder / PROJECTION_FILE, save(tensors))
 
 # %% ../../nbs/34_growth.ipynb #ec028b89
 GOLDEN = "golden.json"
