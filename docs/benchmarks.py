@@ -153,7 +153,8 @@ def engines(found):
     return "\n\n".join([
         f"{found['collection']}, {found['numbers_a_word']} numbers a word. How many queries have the ten "
         "documents of exact scoring, ties aside; the index in MB; milliseconds a query, without embedding "
-        "it. [How to load them](howto/other-engines.md)",
+        "it; the times are of a busy machine. Elasticsearch and OpenSearch could not be installed here. "
+        "[How to load the others](howto/other-engines.md)",
         table(["engine", "documents", "loads", "same ten", "MB", "ms a query"], rows)])
 
 

@@ -115,9 +115,9 @@ def test_an_explanation_sums_to_the_score(model, expanded, kept, side):
 def test_a_quoted_word_matches_as_it_stands(model, documents, expanded, kept, side):
     """With quotes, or `exact`, a document without the word is not found by it."""
     with open_collection(expanded if side == "documents" else kept) as home:
-        wide = {h.id for h in search(home, model, "bat", 50, expand=side)}
+        wide = {h.id for h in search(home, model, "bat", 500, expand=side)}
         for given in ({"query": '"bat"'}, {"query": "bat", "exact": True}):
-            found = {h.id for h in search(home, model, limit=50, expand=side, **given)}
+            found = {h.id for h in search(home, model, limit=500, expand=side, **given)}
             assert found < wide
             assert all("bat" in dict(documents)[name].lower() for name in found)
 

@@ -283,7 +283,7 @@ def as_meant(arguments: list[str]) -> list[str]:
 # %% ../../nbs/40_pipeline.ipynb #1d2af2c1
 PLACES = (
     "--out", "--model", "--documents", "--corpus", "--data", "--cache", "--words-file", "--list", "--index",
-    "--start-from", "--run", "--collection",
+    "--start-from", "--run", "--collection", "--queries",
 )
 
 

@@ -37,6 +37,7 @@ from minicoil.retrieval.expansion import (
     explain_expanded,
     explain_gains,
     query_side,
+    without_quotes,
 )
 from .judged import read_collection
 from .retrieval import DEPTH, OURS, fuse, mix
@@ -159,7 +160,8 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
     """
     check_search(limit, using, weight)
     expansion = side_of(home, model, expand, expansion)
-    vectors, limit = query_vectors(model, query, using), min(limit, MOST_HITS)
+    read = without_quotes(query) if expansion is not None or home.expanded else query
+    vectors, limit = query_vectors(model, read, using), min(limit, MOST_HITS)
     if not vectors:
         return []
     if using == "hybrid" and expansion is None and not home.expanded:
@@ -246,7 +248,7 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit], expand
         Each hit with its words, best first. Of hits found by `minicoil` they sum to the score.
     """
     given = side_of(home, model, expand, expansion)
-    asked = read_query(model, query, **OURS)
+    asked = read_query(model, query if given is None else without_quotes(query), **OURS)
     numbers = [point_number(hit.id) for hit in hits]
     stored = {p.number: p.sparse for p in home.look_up(numbers) if p.sparse is not None} if hits else {}
     texts = {number: hit.text for number, hit in zip(numbers, hits)}

@@ -341,8 +341,7 @@ class MiniCOIL(Shown):
     __reduce__ = pickled
     embed, query_embed = embed, query_embed
     embed_words, embed_both = embed_words, embed_both
-    readings, word_spans = readings, word_spans
-    explain = explain_match
+    readings, word_spans, explain = readings, word_spans, explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
