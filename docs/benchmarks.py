@@ -143,6 +143,30 @@ def faults(found):
                         table(["what", "how", "times", "lost", "wrong"], rows)])
 
 
+def engines(found):
+    """Other search engines with the same vectors."""
+    rows = [
+        [name, n, "yes", f"{row['same_top_10']} of {row['queries']}" if "queries" in row else "",
+         f"{row['index_bytes'] / 1e6:.1f}", f"{row['ms_a_query']:.1f}"] if row["loads"] else [name, n, "no"]
+        for name, sizes in found["engines"].items() for n, row in sizes.items()
+    ]
+    return "\n\n".join([
+        f"{found['collection']}, {found['numbers_a_word']} numbers a word. How many queries have the ten "
+        "documents of exact scoring, ties aside; the index in MB; milliseconds a query, without embedding "
+        "it; the times are of a busy machine. Elasticsearch and OpenSearch could not be installed here. "
+        "[How to load the others](howto/other-engines.md)",
+        table(["engine", "documents", "loads", "same ten", "MB", "ms a query"], rows)])
+
+
+def non_negative(found):
+    """What it costs that no number is negative."""
+    rows = [[name, gain_of(gain)] for name, gain in found["macro"].items()]
+    cost = [[f"non-negative over signed, {size}", gain_of(gain)] for size, gain in found["cost"].items()]
+    names = ", ".join(found["collections"])
+    return "\n\n".join([f"nDCG@10 above BM25, in points, macro over {names}, by form and numbers a word:",
+                        table(["", "points"], rows + cost)])
+
+
 def flat(value, path=""):
     """[(path, value)] of everything in a record, lists of numbers on one line."""
     if isinstance(value, dict):
@@ -169,6 +193,8 @@ SECTIONS = {
     "training": ("What training costs", training),
     "forms": ("Smaller forms", forms),
     "serving": ("Serving", anything),
+    "engines": ("Other search engines", engines),
+    "non_negative": ("Vectors without a sign", non_negative),
     "inflections": ("Inflected forms", anything),
     "faults": ("Faults", faults),
 }

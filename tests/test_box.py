@@ -20,6 +20,7 @@ from minicoil.runs.files import load_json
 from minicoil.serving import graph, names
 from minicoil.serving.factors import SMALL_FILE
 from minicoil.serving.saving import CARD
+from minicoil.serving.windows import read_forms
 from minicoil.stages.pack import GOLDEN, GOLDEN_TEXTS, MOST_MEGABYTES, golden_vectors
 from minicoil.text.readers import DATA
 from minicoil.text.transformer import sha256
@@ -264,3 +265,13 @@ def test_the_shipped_model(tmp_path, monkeypatch):
         for kind in ("document", "query"):
             assert row[kind]["indices"] == expected[kind]["indices"]
             assert np.allclose(row[kind]["values"], expected[kind]["values"], atol=1e-4)
+
+
+def test_the_forms_of_texts_are_kept_for_a_small_model(box, tmp_path):
+    """A small model has no graph file of its own; its forms are kept all the same, under one name."""
+    model = MiniCOIL.load("english")
+    texts = ["A bat left its cave.", "He broke his bat."]
+    first = read_forms(model, texts, cache=tmp_path / "forms")
+    again = read_forms(model, texts, cache=tmp_path / "forms")
+    assert first.names == again.names
+    assert len(list((tmp_path / "forms").iterdir())) == 1

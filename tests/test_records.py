@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from record import CIRCUMSTANCES, ENVELOPE, save_record
 
+from minicoil.pictures.hints import BANDS
+from minicoil.stages.senses import APART
+
 RECORDS = sorted((Path(__file__).resolve().parents[1] / "results").glob("*.json"))
 
 
@@ -36,3 +39,10 @@ def test_save_record_writes_that_envelope(tmp_path):
     record = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert set(record) == CIRCUMSTANCES
     assert record["results"] == {"figure": 1}
+
+
+def test_the_atlas_says_how_sure_a_split_was_found_to_be():
+    """The counts in the atlas, and the rule that they are of, are those of the record."""
+    results = json.loads((RECORDS[0].parent / "second_sense.json").read_text(encoding="utf-8"))["results"]
+    assert [band._asdict() for band in BANDS] == results["sure"]
+    assert results["in_force"] == APART

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'benchmarks', 'COMMANDS', 'named', 'read_blocks',
-           'command_embed', 'command_add_words', 'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of',
-           'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer', 'collection_answer', 'command_search',
+           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'EXPAND', 'DOCUMENTS', 'USING', 'benchmarks',
+           'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
+           'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer',
+           'collection_answer', 'expansion_side', 'expanded_answer', 'command_neighbours', 'command_search',
            'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
@@ -271,18 +272,67 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
             fill_collection(home, model, found, asked.average)
             return Answer(answers_in(home, model, asked), len(found))
 
+# %% ../../nbs/35_commands.ipynb #4417a104
+EXPAND = typer.Option(
+    "", help="query or documents: count words that mean nearly the same too; a word in quotes matches as it "
+    "stands"
+)
+
+
+def expansion_side(expand: str, engine: str) -> str | None:
+    """The side that --expand names, None for none; refused where the engine cannot."""
+    from minicoil.retrieval.expansion import SIDES
+    if not expand:
+        return None
+    if engine == "numpy":
+        raise UserError("--expand needs Qdrant's engine: omit --engine numpy")
+    return choice("expand", expand, SIDES)
+
+
+def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
+                    name: str, side: str, exact: bool) -> Answer:
+    """Search with words that mean nearly the same, by Qdrant's engine."""
+    from minicoil.retrieval.search import search_documents
+    kept = (collection, asked.average, True, name or None)
+    hits = search_documents(model, found, [asked.query], asked.limit, asked.using, *kept, side, exact)
+    return Answer(hits[0], len(found))
+
+# %% ../../nbs/35_commands.ipynb #6dd3eefd
+def command_neighbours(
+    word: str = typer.Argument(..., help="The word to look up"),
+    collection: Path = typer.Option(..., help="A folder that --collection and --expand made"),
+    model: str = MODEL,
+    limit: int = typer.Option(8, help="Words to show"),
+) -> None:
+    """The words that mean nearly the same in a collection, and how near they are."""
+    from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion, terms_in
+    from minicoil.retrieval.thesaurus import names_of
+    in_range("limit", limit, 1, MOST_TEXTS)
+    expansion, loaded = Expansion.load(collection / EXPANSION_FILE), MiniCOIL.load(model)
+    expansion.check_model(loaded)
+    names = names_of(loaded, terms_in(loaded, word))
+    if len(names) != 1:
+        raise UserError(f"{ascii(word)[:60]} is {len(names)} words to a search: name one")
+    found = expansion.neighbours(names[0], limit)
+    for near in found:
+        print(f"{near.nearness:.2f}  {one_line(near.name)}")
+    if not found:
+        print(f"no word is near {one_line(word)}")
+
+# %% ../../nbs/35_commands.ipynb #621dc39c
+DOCUMENTS = typer.Option(
+    "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
+    "or a BEIR folder"
+)
+USING = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)")
+
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
     model: str = MODEL,
-    documents: str = typer.Option(
-        "demo", help="demo, a file (each line of a .txt is a document), a folder (each .txt is a document), "
-        "or a BEIR folder"
-    ),
+    documents: str = DOCUMENTS,
     limit: int = typer.Option(5, help="Hits to show"),
-    using: str = typer.Option(
-        "minicoil", help="minicoil, dense, hybrid (both, by rank) or mix (both, by score)"
-    ),
+    using: str = USING,
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
     collection: str = COLLECTION,
@@ -290,6 +340,8 @@ def command_search(
     engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
+    expand: str = EXPAND,
+    exact: bool = typer.Option(False, "--exact", help="With --expand: match every word as it stands"),
 ) -> None:
     """Search documents, and say why each one was found."""
     from minicoil.retrieval.changes import source_of
@@ -300,13 +352,16 @@ def command_search(
     check_home(collection, collection_name, documents, model)
     held_by = choice("engine", engine, ENGINES) if engine else ""
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
-    in_cache = not collection and held_by != "qdrant"
+    side = expansion_side(expand, held_by)
+    in_cache = not collection and held_by != "qdrant" and side is None
     source.files()  # what is not there is refused before the model is opened
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
         check_words(loaded, asked.query)
-    if in_cache:
+    if side is not None:
+        answer = expanded_answer(loaded, found, asked, collection, collection_name, side, exact)
+    elif in_cache:
         answer = kept_answer(loaded, source, asked)
     else:
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
@@ -414,6 +469,7 @@ def command_make_collection(
 
 # %% ../../nbs/35_commands.ipynb #b23a43f8
 COMMANDS: dict[str, Callable] = {
-    "add-words": command_add_words, "embed": command_embed, "search": command_search,
+    "add-words": command_add_words, "embed": command_embed, "neighbours": command_neighbours,
+    "search": command_search,
     "export-vectors": command_export_vectors, "rotate": command_rotate,
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SHARED', 'SHARED_RIDGE', 'SENSE_WEIGHT', 'VIEWS', 'JOINT', 'WordRows', 'symmetric_graph', 'rows_of_word', 'Agreement',
-           'agreement', 'shared_directions', 'shared_projection', 'SenseView', 'sense_view', 'wider', 'joint_goal',
+           'agreement', 'shared_directions', 'shared_projection', 'SenseView', 'sense_view', 'joint_goal',
            'choose_joint', 'train_joint']
 
 # %% ../../nbs/06_objectives_joint.ipynb #33800562
@@ -129,18 +129,13 @@ def sense_view(group: WordGroup) -> SenseView:
     return SenseView(own, torch.nn.functional.pad(begin / size, (1, 0)))
 
 # %% ../../nbs/06_objectives_joint.ipynb #cbad1c0d
-def wider(dim: int) -> float:
-    """How many times the deviation of the full embedding's sharpened cosines the goal has."""
-    return 1.0 if dim <= 4 else 2.0
-
-
 def joint_goal(group: WordGroup) -> Goal:
     """The cosines that a group's words should have: what their embeddings and their graph say."""
     x = fit_rows(group.x)
     pairs, senses = real_pairs(x), sense_view(group)
     full = standardise(full_cosines(group), pairs)
     both = full.values + SENSE_WEIGHT * standardise(senses.cosines, pairs).values
-    goal = full.mean + wider(group.dim) * full.deviation * standardise(both, pairs).values
+    goal = full.mean + full.deviation * standardise(both, pairs).values
     return Goal(goal.clamp(-1, 1), senses.begin)
 
 # %% ../../nbs/06_objectives_joint.ipynb #9a9ae770

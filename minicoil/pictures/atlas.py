@@ -251,7 +251,7 @@ def shape_legend(view: WordView) -> Html:
 # %% ../../nbs/30_atlas.ipynb #51440b17
 def word_page(view: WordView) -> str:
     "The HTML page of one word"
-    said = [text[0].upper() + text[1:] for text in (in_words(view), told_apart(view)) if text]
+    said = [text[0].upper() + text[1:] for text in (in_words(view), view.hint, told_apart(view)) if text]
     pictured = view.before is not None
     body = rendered(
         WORD_PAGE, headline=headline(view), said=". ".join(said), figures=figures_html(view),
@@ -314,7 +314,8 @@ INDEX = """
 <h1>Atlas of {{ words }}</h1>
 <p>Each word with the sentences it was trained on and the senses that showed in them, named by their telling
 words. Separation: the share of sentences whose nearest neighbour, by the trained numbers, is of the same
-sense. {{ pictured }} also as pictures: the same sentences before and after training.</p>
+sense. {{ pictured }} also as pictures: the same sentences before and after training.
+That a word has several senses is a hint: its page says how sure it is.</p>
 <p id="find" hidden><label>Find <input id="search" type="search" size="26" autocomplete="off"
 placeholder="a word, or a telling word"></label> <span id="count" class="faint" aria-live="polite"></span></p>
 <table class="index" role="table"><thead role="rowgroup"><tr role="row">

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..learning.objectives import load_objective
+from .hints import hint
 from .pages import OVERRIDES, SHAPES, Span, counted, hover_text, sense_colour, signed
 from ..runs.files import UserError, load_json
 from ..runs.plots import plot_style
@@ -71,6 +72,7 @@ class WordView:
     constant: bool = False         # the last number carries the constant too
     labels: list[str] | None = None   # (shown) senses given by people, if there are any
     typical: list[list[Quoted]] = field(default_factory=list)   # per sense its most typical sentences
+    hint: str = ""                 # how sure it is that the clusters are senses
 
     @property
     def after(self) -> np.ndarray:
@@ -175,7 +177,7 @@ def made_view(known: Recorded, index: int, word: str, forms: Any, sentences: lis
         word, index, sentences, word_spans(sentences, forms, known.pieces), found["clusters"],
         names if len(names) > 1 else ["all sentences"], found["picture"], numbers,
         known.separations[word], known.constant, labels if len(set(labels)) > 1 else None,
-        [quoted(texts, forms, known.pieces) for texts in typical])
+        [quoted(texts, forms, known.pieces) for texts in typical], hint(found))
 
 # %% ../../nbs/24_views.ipynb #239b4903
 def trained_encoders(run: Run, first: int, end: int) -> np.ndarray:

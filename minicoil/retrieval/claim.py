@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MARK_FIELD', 'MARK', 'FIELDS', 'RECORD', 'Point', 'marked', 'one_of_numbers', 'points_that_are', 'claim',
-           'check_numbers', 'our_points', 'read_record', 'write_record']
+           'check_numbers', 'our_points', 'read_record', 'write_record', 'model_key']
 
 # %% ../../nbs/28_claim.ipynb #0172289a
+import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -103,3 +104,11 @@ def write_record(home: Any, **facts: Any) -> None:
     found = marked(facts)
     if read_record(home) != found:
         home.put([Point(RECORD, found)])
+
+# %% ../../nbs/28_claim.ipynb #cb94497a
+def model_key(model: Any) -> str:
+    "A hash of a model's words and encoders"
+    weights = model.weights if isinstance(model.weights, np.ndarray) else model.weights.numbers
+    key = hashlib.sha256(repr(list(model.words)).encode())
+    key.update(np.ascontiguousarray(weights).tobytes())
+    return key.hexdigest()[:16]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'engine_vectors', 'our_point', 'check_vectors',
-           'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder', 'is_name',
-           'check_name', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection',
+           'check_values', 'EngineCalls', 'Home', 'create_shard', 'check_shard', 'embedded_shard', 'held_folder',
+           'is_name', 'check_name', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded', 'create_collection',
            'prepare_collection', 'server_query', 'server_client', 'Server', 'is_server', 'check_address',
            'open_collection']
 
@@ -28,6 +28,7 @@ from minicoil.retrieval.claim import (
     marked,
     our_points,
     points_that_are,
+    read_record,
 )
 from .retrieval import DEPTH, RRF_K
 from ..runs.files import UserError, load_json
@@ -58,7 +59,7 @@ def our_point(found: Any) -> Point:
     return Point(found.id, found.payload or {}, None, sparse)
 
 # %% ../../nbs/28_collection.ipynb #ea3e8c12
-def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> None:
+def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> bool:
     """
     Raise a `UserError` unless a collection has our vectors.
 
@@ -67,14 +68,28 @@ def check_vectors(place: str, dense: dict, sparse: dict, width: int | None) -> N
         dense: {name: (numbers, distance)} of its dense vectors.
         sparse: {name: modifier} of its sparse vectors.
         width: the numbers that the model's dense vectors have; None accepts any.
+
+    Returns:
+        Whether IDF is in the values: the sparse vector has no modifier, see `check_values`.
     """
     numbers, distance = dense.get("dense", (None, ""))
     fits = numbers is not None and width in (None, numbers) and distance.lower() == "cosine"
-    if not fits or str(sparse.get("minicoil", "")).lower() != "idf":
+    modifier = str(sparse.get("minicoil") or "none").lower()
+    if not fits or "minicoil" not in sparse or modifier not in ("idf", "none"):
         there = {name: size for name, (size, _) in dense.items()}
         raise UserError(f"{place} is not a collection of this model: it needs a sparse vector minicoil with "
                         f"the IDF modifier and a cosine vector dense of {width or 'some'} numbers, "
                         f"and has {sorted(sparse)} and {there}")
+    return modifier == "none"
+
+
+def check_values(home: Any) -> None:
+    "Raise a `UserError` if a collection without the IDF modifier has points, and not of expanded documents"
+    if not home.expanded or read_record(home).get("expand") == "documents":
+        return
+    if home.page("ours", limit=1)[0] or home.page("others", limit=1)[0]:
+        raise UserError(f"{home.place} is not a collection of this model: its sparse vector minicoil has no "
+                        "IDF modifier, and its documents were not expanded")
 
 # %% ../../nbs/28_collection.ipynb #86001166
 class EngineCalls:
@@ -128,10 +143,11 @@ class Home(EngineCalls):
         place: what messages call the collection.
         named: whether the user named it.
         shared: whether it holds points of others too.
+        expanded: whether its documents are expanded, with IDF in their values.
     """
     engine: Any
     place: str
-    named = shared = False
+    named = shared = expanded = False
 
     def digests(self) -> dict[int, str]:
         "{number: digest} of the documents that are there"
@@ -157,7 +173,7 @@ CONFIG, LOCK = "edge_config.json", ".minicoil.lock"
 SHARD_PARTS = {CONFIG, "wal", "segments"}  # what the engine itself writes
 
 
-def create_shard(folder: Path, width: int | None) -> Any:
+def create_shard(folder: Path, width: int | None, expanded: bool = False) -> Any:
     "A new shard of the embedded engine for dense vectors of `width`"
     import qdrant_edge as q
     own = sorted(p.name for p in folder.iterdir() if p.name not in SHARD_PARTS and p.name[0] != ".")
@@ -166,7 +182,7 @@ def create_shard(folder: Path, width: int | None) -> Any:
         raise UserError(f"{folder} is not a collection: {why}; choose a new folder")
     need_room(folder)
     dense = q.EdgeVectorParams(size=width, distance=q.Distance.Cosine)
-    sparse = q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)
+    sparse = q.EdgeSparseVectorParams(modifier=None if expanded else q.Modifier.Idf)
     config = q.EdgeConfig(
         vectors={"dense": dense}, sparse_vectors={"minicoil": sparse}, wal_enabled=True)
     shard = q.EdgeShard.create(str(folder), config)
@@ -174,19 +190,19 @@ def create_shard(folder: Path, width: int | None) -> Any:
     return shard
 
 # %% ../../nbs/28_collection.ipynb #13ac3b52
-def check_shard(folder: Path, width: int | None) -> None:
-    "Raise a `UserError` unless the shard in a folder has our vectors, see `check_vectors`"
+def check_shard(folder: Path, width: int | None) -> bool:
+    "Raise a `UserError` unless the shard in a folder has our vectors; what `check_vectors` returns"
     there = load_json(folder / CONFIG)
     dense = {name: (v["size"], v["distance"]) for name, v in there.get("vectors", {}).items()}
     sparse = {name: v.get("modifier") for name, v in there.get("sparse_vectors", {}).items()}
-    check_vectors(str(folder), dense, sparse, width)
+    return check_vectors(str(folder), dense, sparse, width)
 
 # %% ../../nbs/28_collection.ipynb #da8f9fde
-def embedded_shard(folder: Path, width: int | None) -> Any:
+def embedded_shard(folder: Path, width: int | None, expanded: bool = False) -> Any:
     "The embedded engine's shard in a folder, created for dense vectors of `width` if there is none"
     import qdrant_edge as q
     if not (folder / CONFIG).exists():
-        return create_shard(folder, width)
+        return create_shard(folder, width, expanded)
     check_shard(folder, width)
     try:
         return q.EdgeShard.load(str(folder))
@@ -256,14 +272,15 @@ def edge_scroll(which: str, offset: Any, limit: int, fields: Iterable[str]) -> A
 class Embedded(Home):
     "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
 
-    def __init__(self, folder: str | Path, width: int | None, name: str | None = None):
+    def __init__(self, folder: str | Path, width: int | None, name: Any = None, expanded: bool = False):
         import qdrant_edge
         self.engine, self.folder, self.named = qdrant_edge, named_folder(folder, name), bool(name)
         self.place = str(self.folder)
         with ExitStack() as opening:
             opening.enter_context(held_folder(self.folder))
-            self.shard = embedded_shard(self.folder, width)
+            self.shard = embedded_shard(self.folder, width, expanded)
             opening.callback(self.shard.close)
+            self.expanded = check_shard(self.folder, width)
             self.shared = claim(self)
             self.opened = opening.pop_all()
 
@@ -294,7 +311,7 @@ class Embedded(Home):
             self.shard.flush()
 
 # %% ../../nbs/28_collection.ipynb #d138a7b8
-def create_collection(client: Any, name: str, width: int) -> None:
+def create_collection(client: Any, name: str, width: int, expanded: bool = False) -> None:
     "Make a collection for dense vectors of `width`, unless it is there: another program may make it too"
     import grpc
     from qdrant_client import models as m
@@ -302,7 +319,8 @@ def create_collection(client: Any, name: str, width: int) -> None:
         return
     dense = m.VectorParams(size=width, distance=m.Distance.COSINE)
     vectors: dict[str, dict] = {"vectors_config": {"dense": dense}}
-    vectors["sparse_vectors_config"] = {"minicoil": m.SparseVectorParams(modifier=m.Modifier.IDF)}
+    modifier = None if expanded else m.Modifier.IDF
+    vectors["sparse_vectors_config"] = {"minicoil": m.SparseVectorParams(modifier=modifier)}
     try:
         client.create_collection(name, **vectors)
     except grpc.RpcError:
@@ -310,19 +328,19 @@ def create_collection(client: Any, name: str, width: int) -> None:
             raise
 
 
-def prepare_collection(home: Any, width: int | None) -> None:
-    "Make the collection of a `Server` for dense vectors of `width`, or check the one that is there"
+def prepare_collection(home: Any, width: int | None, expanded: bool = False) -> bool:
+    "Make the collection of a `Server` for dense vectors of `width`, or check it: see `check_vectors`"
     if not home.ask(home.client.collection_exists, home.name):
         if width is None:
             raise UserError(f"there is no collection {home.name} on the server at {home.server}")
-        home.ask(create_collection, home.client, home.name, width)
+        home.ask(create_collection, home.client, home.name, width, expanded)
         home.ask(home.client.create_payload_index, home.name, MARK_FIELD, field_schema="keyword", wait=True)
     there = home.ask(home.client.get_collection, home.name).config.params
     vectors = there.vectors if isinstance(there.vectors, dict) else {}
     dense = {name: (v.size, v.distance.value) for name, v in vectors.items()}
     weighted = {name: v.modifier for name, v in (there.sparse_vectors or {}).items()}
     sparse = {name: modifier.value if modifier else "" for name, modifier in weighted.items()}
-    check_vectors(home.place, dense, sparse, width)
+    return check_vectors(home.place, dense, sparse, width)
 
 # %% ../../nbs/28_collection.ipynb #6bbc96e9
 def server_query(vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> dict:
@@ -350,12 +368,12 @@ def server_client(url: str) -> Any:
 class Server(Home):
     "A collection on a Qdrant server, whose key is in QDRANT_API_KEY; `:memory:` is an imitation of one"
 
-    def __init__(self, url: str, width: int | None, name: str | None = None, client: Any = None):
+    def __init__(self, url: str, width: Any, name: Any = None, client: Any = None, expanded: bool = False):
         from qdrant_client import models
         self.engine, self.name, self.server, self.named = models, name or MARK, url, bool(name)
         self.place = f"the collection {self.name} at {url}"
         self.client = client or server_client(url)
-        prepare_collection(self, width)
+        self.expanded = prepare_collection(self, width, expanded)
         self.shared = claim(self)
 
     def ask(self, function: Callable, *arguments: Any, **options: Any) -> Any:
@@ -405,7 +423,7 @@ def check_address(where: str) -> None:
 # %% ../../nbs/28_collection.ipynb #3d4f8b15
 @contextmanager
 def open_collection(where: str | Path, width: int | None = None, name: str | None = None,
-                    client: Any = None) -> Iterator[Home]:
+                    client: Any = None, expanded: bool = False) -> Iterator[Home]:
     """
     Open the collection in a folder or on a Qdrant server, and close it at the end.
 
@@ -415,6 +433,7 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
         name: on a server the collection's name, `minicoil` if none is given; in a folder a sub-folder's.
             A collection that holds points of others is refused unless it is named.
         client: a `QdrantClient` to use for a server.
+        expanded: whether a collection that is made here is for expanded documents.
 
     Yields:
         An `Embedded` or a `Server`.
@@ -425,8 +444,13 @@ def open_collection(where: str | Path, width: int | None = None, name: str | Non
     check_name(name)
     check_address(str(where))
     server = is_server(where)
-    home: Home = Server(str(where), width, name, client) if server else Embedded(where, width, name)
+    home: Home
+    if server:
+        home = Server(str(where), width, name, client, expanded)
+    else:
+        home = Embedded(where, width, name, expanded)
     try:
+        check_values(home)
         yield home
     finally:
         home.close()

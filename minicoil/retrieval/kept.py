@@ -6,7 +6,7 @@
 __all__ = ['KIND', 'FORMAT', 'TABLE_FILE', 'INDEX_FOLDER', 'entry_facts', 'entry_name', 'load_table', 'Opened', 'open_entry',
            'begin_entry', 'fault_in_entry', 'entry_or_new', 'is_forgotten', 'forget_vanished', 'Kept', 'kept_index']
 
-# %% ../../nbs/32_kept.ipynb #3ec3d6c7
+# %% ../../nbs/32_kept.ipynb #245a57a4
 import contextlib
 import hashlib
 import os
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from .changes import FileRow, Source, Table, renew
-from .claim import read_record
-from .documents import dense_width, model_key
+from .claim import model_key, read_record
+from .documents import dense_width
 from .inverted import Inverted, is_inverted
 from minicoil.runs.cache import (
     LIST,
@@ -60,7 +60,7 @@ def load_table(path: Path) -> Table:
     said = load_manifest(path)
     return Table(said["made_with"], {name: FileRow(**row) for name, row in said["files"].items()})
 
-# %% ../../nbs/32_kept.ipynb #8f88194e
+# %% ../../nbs/32_kept.ipynb #630ce163
 class Opened(NamedTuple):
     "An index of the cache, opened, and its table"
     home: Inverted
@@ -72,6 +72,8 @@ def open_entry(entry: Path, facts: dict[str, Any], model: Any) -> Opened:
     if load_manifest(entry / LIST) != facts:
         raise ValueError("is of another version")
     index = entry / INDEX_FOLDER
+    if not is_inverted(index) and (entry / TABLE_FILE).exists():
+        raise ValueError("is damaged")
     home = Inverted(index, None if is_inverted(index) else dense_width(model))
     home.elsewhere = f"set {VARIABLE} to another folder"
     try:

@@ -27,7 +27,10 @@ ROW_NAMES = {
     "token_full_sharp": "full token embedding, cosine²", "hybrid_bm25": "hybrid, BM25 and dense",
     "hybrid_minicoil": "hybrid, miniCOIL and dense", "mix_bm25": "half and half, BM25 and dense",
     "mix_minicoil": "half and half, miniCOIL and dense", "fastembed_bm25": "FastEmbed's BM25",
-    "splade": "SPLADE",
+    "splade": "SPLADE", "rm3": "RM3, five documents",
+    "expanded_bm25": "BM25, documents expanded", "minicoil+": "**miniCOIL, documents expanded**",
+    "hybrid_minicoil+": "hybrid, expanded miniCOIL and dense",
+    "mix_minicoil+": "half and half, expanded miniCOIL and dense",
 }
 
 

@@ -140,7 +140,7 @@ def load(cls: type["MiniCOIL"], path: str | Path = DEFAULT, threads: int | None 
 # %% ../../nbs/04_serving.ipynb #f341a406
 def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, parallel: int | None = None,
           normalize: bool = False, windows: bool = False,
-          non_negative: bool = False) -> Iterator[SparseEmbedding]:
+          non_negative: bool = False, expansion: Any = None) -> Iterator[SparseEmbedding]:
     """Sparse vectors of documents.
 
     Args:
@@ -153,6 +153,8 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
             the transformer ends (256 tokens).
         non_negative: no number below 0, for engines that refuse one; queries must be embedded alike. The
             model must be turned, see `rotate_model`.
+        expansion: an `Expansion` of the collection gives each document words that it means. Texts are read
+            as for a search then, whatever the other options, and the values have IDF in them.
 
     Returns:
         An iterator of sparse vectors, in the order of the texts.
@@ -166,13 +168,15 @@ def embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32, pa
         >>> set(second.indices.tolist()) <= set(first.indices.tolist())
         True
     """
+    if expansion is not None:
+        return expansion.embed(self, texts)
     options = PassOptions(document_maker(self, non_negative), batch_size, normalize, windows)
     return (passed.made for passed in passes(self, texts, options, parallel))
 
 # %% ../../nbs/04_serving.ipynb #2939df9d
 def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 32,
                 normalize: bool = False, windows: bool = False,
-                non_negative: bool = False) -> Iterator[SparseEmbedding]:
+                non_negative: bool = False, expansion: Any = None) -> Iterator[SparseEmbedding]:
     """Sparse vectors of queries: every word weighs 1, its length and count do not matter.
 
     The transformer runs only for queries with a word that the model knows.
@@ -183,6 +187,8 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
         normalize: as the documents were embedded.
         windows: as the documents were embedded; it matters only for a query of more than 256 tokens.
         non_negative: as the documents were embedded.
+        expansion: an `Expansion` of the collection lets each word bring its neighbours along, for documents
+            that are not expanded; queries are read as for a search then.
 
     Returns:
         An iterator of sparse vectors, in the order of the queries.
@@ -195,6 +201,8 @@ def query_embed(self: "MiniCOIL", texts: str | Iterable[str], batch_size: int = 
         >>> next(model.query_embed("zzyzx")).values.tolist()
         [1.0]
     """
+    if expansion is not None:
+        return expansion.query_embed(self, texts)
     options = PassOptions(query_maker(self, non_negative), batch_size, normalize, windows, known_only=True)
     return (passed.made for passed in passes(self, texts, options))
 
@@ -333,8 +341,7 @@ class MiniCOIL(Shown):
     __reduce__ = pickled
     embed, query_embed = embed, query_embed
     embed_words, embed_both = embed_words, embed_both
-    readings, word_spans = readings, word_spans
-    explain = explain_match
+    readings, word_spans, explain = readings, word_spans, explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)

@@ -18,7 +18,7 @@ import numpy as np
 from ..runs.files import load_json, load_npy, save_json, save_npy
 from .batches import PassOptions, window_passes, window_rows
 from .blocks import each_text, passes, plain_texts
-from .directory import MODEL_FILES
+from .directory import graph_of
 from .serving import MiniCOIL
 from .sparse import SparseEmbedding, document_vectors, unit_rows
 
@@ -115,7 +115,8 @@ def sum_forms(model: MiniCOIL, texts: Sequence[str], title: str) -> Forms:
 # %% ../../nbs/08_windows.ipynb #e234afdf
 def forms_key(model: MiniCOIL, texts: Sequence[str]) -> str:
     "A name for what `read_forms` would find: a hash of the transformer, the stop words and the texts"
-    key = hashlib.sha256((model.folder / MODEL_FILES[model.loaded_with["precision"]]).read_bytes())
+    graph = graph_of(model.folder, model.info, model.loaded_with["precision"])
+    key = hashlib.sha256(graph.read_bytes())
     made_with = [model.tokenizer.to_str(), sorted(model.vocabulary.stop_words), list(texts)]
     key.update(json.dumps(made_with).encode())
     return key.hexdigest()[:20]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.files import atomic, load_json, save_json, save_npy, write_bytes
+from ..runs.cache import LIST
+from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
@@ -91,14 +92,13 @@ def renew_manifest(folder: Path, words: int) -> None:
 # %% ../../nbs/34_growth.ipynb #8f7530ea
 def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     """Append the factors of a trained run to the model's `projection.safetensors`, if it has one"""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
     old = model.folder / PROJECTION_FILE
     if not old.exists():
         return
     tensors, new = load_file(old), load_file(hidden.stage("training").path / PROJECTION_FILE)
     tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
-    with atomic(folder / PROJECTION_FILE) as temporary:
-        save_file(tensors, temporary)
+    write_bytes(folder / PROJECTION_FILE, save(tensors))
 
 # %% ../../nbs/34_growth.ipynb #ec028b89
 GOLDEN = "golden.json"
@@ -128,7 +128,7 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
         rows = turned_rows(hidden, rows)
     vocabulary = grown_vocabulary(model.vocabulary, trained_words(hidden))
     info = grown_info(model.info, hidden, left_out)
-    made_anew = (ENCODERS_FILE, PROJECTION_FILE, SMALL_FILE, GOLDEN, *OF_THE_ENCODERS)
+    made_anew = (ENCODERS_FILE, PROJECTION_FILE, SMALL_FILE, GOLDEN, LIST, *OF_THE_ENCODERS)
     copy_synced(model.folder, folder, but=made_anew)
     if small:
         grow_factors(model, rows, folder)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runs.files import UserError, atomic, load_json, save_json, save_npy, write_bytes
+from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import Stage
 from ..runs.run import Run, open_run
 from ..serving.directory import ENCODERS_FILE, MODEL_FILES
@@ -194,7 +194,7 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
 # %% ../../nbs/23_model.ipynb #21f94122
 def keep_projection(run: Run, parts: ModelParts, folder: Path) -> None:
     """Write `projection.safetensors` of the model's words into `folder`, where they share a projection"""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
 
     from minicoil.stages.training import PROJECTION_FILE
     trained = run.stage("training").path / PROJECTION_FILE
@@ -204,8 +204,7 @@ def keep_projection(run: Run, parts: ModelParts, folder: Path) -> None:
     if parts.origin:    # the words of the model that the run started from
         factors = tensors["projection"].T @ parts.encoders[1:]
         tensors["factors"] = np.ascontiguousarray(factors)
-    with atomic(folder / PROJECTION_FILE) as temporary:
-        save_file(tensors, temporary)
+    write_bytes(folder / PROJECTION_FILE, save(tensors))
 
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:

@@ -76,7 +76,8 @@ def count_phrases(
     by_cluster: list[collections.Counter] = [collections.Counter() for _ in range(max(clusters) + 1)]
     spelled: dict[Stems, collections.Counter] = collections.defaultdict(collections.Counter)
     for text, c in zip(texts, clusters):
-        begin = text[word_pattern().search(text).start() :] if word_pattern().search(text) else ""
+        first = word_pattern().search(text)
+        begin = text[first.start() :] if first else ""
         for stems, spelling in candidates(text, own, language).items():
             by_cluster[c][stems] += 1
             spelled[stems][spelling] += not begin.startswith(spelling)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SHOWN', 'FIGURES', 'MADE', 'GOLDEN', 'GOLDEN_TEXTS', 'MOST_MEGABYTES', 'git', 'clean_commit', 'training_command',
            'rows_of_search', 'rows_of_senses', 'figures_table', 'figure_rows', 'packed_card', 'vector_facts',
-           'golden_vectors', 'finish_folder', 'pack', 'replace_folder']
+           'golden_vectors', 'finish_folder', 'replace_folder', 'pack']
 
-# %% ../../nbs/31_pack.ipynb #39d01e7b
+# %% ../../nbs/31_pack.ipynb #247d998b
 import dataclasses
 import os
 import shlex
@@ -26,7 +26,7 @@ from ..serving.serving import MiniCOIL
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
-# %% ../../nbs/31_pack.ipynb #251f24a0
+# %% ../../nbs/31_pack.ipynb #b47a616c
 def git(*arguments: str, root: Path) -> str:
     "What git says; a `UserError` where there is no checkout"
     done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
@@ -43,7 +43,7 @@ def clean_commit(root: Path, but: str) -> str:
         raise UserError(f"the project has changes that are not committed ({first}): commit them first")
     return git("rev-parse", "HEAD", root=root)
 
-# %% ../../nbs/31_pack.ipynb #6f1f92f7
+# %% ../../nbs/31_pack.ipynb #7ef5b6fd
 def training_command(run: Run) -> str:
     "The command that makes a run again"
     words = ["minicoil", "run"]
@@ -58,7 +58,7 @@ def training_command(run: Run) -> str:
                 words += [option, Path(str(one)).name if field.name == "corpus" else str(one)]
     return shlex.join(words)
 
-# %% ../../nbs/31_pack.ipynb #fb98c258
+# %% ../../nbs/31_pack.ipynb #39758d32
 SHOWN = ("bm25", "minicoil", "dense", "hybrid_bm25", "hybrid_minicoil", "minicoil+", "expanded_bm25")
 
 
@@ -78,7 +78,7 @@ def rows_of_senses(found: dict[str, Any]) -> list[str]:
     scores = [f"{name} {100 * one['mauc']:.1f}" for name, one in found["results"].items() if "mauc" in one]
     return [f"| {Path(str(found['data'])).name} | mAUC of senses | {', '.join(scores)} |"]
 
-# %% ../../nbs/31_pack.ipynb #57902873
+# %% ../../nbs/31_pack.ipynb #7b9a67c5
 FIGURES = """
 ## Figures
 
@@ -102,7 +102,7 @@ def figures_table(files: Iterable[str | Path]) -> str:
             raise UserError(f"{file} is not what a benchmark of minicoil prints") from None
     return FIGURES.format(rows="\n".join(rows)) if rows else ""
 
-# %% ../../nbs/31_pack.ipynb #bb7e3c75
+# %% ../../nbs/31_pack.ipynb #6ae8a982
 def figure_rows(files: Iterable[str | Path]) -> list[dict[str, Any]]:
     "The figures of the systems `minicoil` and `minicoil+` in files that `figures_table` takes"
     rows = []
@@ -115,7 +115,7 @@ def figure_rows(files: Iterable[str | Path]) -> list[dict[str, Any]]:
                          for metric in ("ndcg@10", "mauc") if metric in scores]
     return rows
 
-# %% ../../nbs/31_pack.ipynb #6672e0b2
+# %% ../../nbs/31_pack.ipynb #5ec7cb54
 MADE = """
 ## How it was made
 
@@ -135,7 +135,7 @@ def packed_card(card: str, run: Run, commit: str, digest: str, text: str, figure
     made = MADE.format(command=training_command(run), **facts)
     return card.rstrip("\n") + "\n" + figures + made
 
-# %% ../../nbs/31_pack.ipynb #89fe2a50
+# %% ../../nbs/31_pack.ipynb #348ec658
 GOLDEN, GOLDEN_TEXTS = "golden.json", (
     "A bat left its cave at dusk to hunt moths.", "He swung the bat and broke it.",
     "The bank raised its interest rates.", "They sat on the bank of the river.",
@@ -157,7 +157,7 @@ def golden_vectors(model: MiniCOIL, digest: str) -> dict[str, Any]:
             for text, d, q in zip(GOLDEN_TEXTS, documents, queries)]
     return {"sha256": digest, "texts": rows}
 
-# %% ../../nbs/31_pack.ipynb #0ed28239
+# %% ../../nbs/31_pack.ipynb #c851c9af
 MOST_MEGABYTES = 20
 
 
@@ -177,7 +177,17 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
         raise UserError(f"the model has {megabytes:.1f} MB, more than {MOST_MEGABYTES}: pack fewer words")
     return megabytes
 
-# %% ../../nbs/31_pack.ipynb #3a194057
+# %% ../../nbs/31_pack.ipynb #048121e5
+def replace_folder(new: Path, target: Path) -> None:
+    "Make the folder `new` be `target`; what was there goes away"
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+# %% ../../nbs/31_pack.ipynb #ff850bb8
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
          text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
          data: str | Path = DATA) -> Path:
@@ -211,13 +221,3 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
         shutil.rmtree(work, ignore_errors=True)
     print(f"{target}: {size:.1f} MB")
     return target
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    "Make the folder `new` be `target`; what was there goes away"
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(new, target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -24,7 +24,7 @@ from record import save_record
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import apply
-from minicoil.retrieval.columns import Counts, Terms, by_name, inner, times_idf
+from minicoil.retrieval.columns import Counts, Terms, by_name, times_idf
 from minicoil.retrieval.engines import ENGINES, FIELD, Row
 from minicoil.retrieval.export_vectors import Columns
 from minicoil.retrieval.judged import read_judged
@@ -198,15 +198,19 @@ TRIED = {
 }
 
 
-def exact(columns, documents, asked):
-    """Scores (queries, documents) by names, apart from every engine; -inf where nothing is shared."""
-    vectors, scores = [by_name(terms) for terms in documents], np.full((len(asked), len(documents)), -np.inf)
-    for q, terms in enumerate(asked):
-        query = by_name(times_idf(terms, columns.counts))
-        for d, document in enumerate(vectors):
-            if query.keys() & document.keys():
-                scores[q, d] = inner(query, document)
-    return np.where(scores > 0, scores, -np.inf)
+def exact(terms, asked):
+    """Scores (queries, documents) by names, apart from every engine; -inf where they are not above 0."""
+    counts, lists = Counts(), {}
+    for number, document in enumerate(terms):
+        counts.add(document)
+        for name, value in by_name(document).items():
+            lists.setdefault(name, []).append((number, value))
+    scores = np.zeros((len(asked), len(terms)))
+    for q, query in enumerate(asked):
+        for name, weight in by_name(times_idf(query, counts)).items():
+            for number, value in lists.get(name, []):
+                scores[q, number] += weight * value
+    return np.where(scores > 1e-9, scores, -np.inf)
 
 
 def one_engine(columns, opening, documents, terms, asked, folder, ranked):
@@ -242,14 +246,11 @@ def bench(run, model, folder, cache, sizes):
     model.avg_len = float(np.mean(lengths))
     signed = list(terms_of_forms(model, forms)), list(terms_of_forms(model, asked, query=True))
     cut = tuple([without_sign(terms) for terms in some] for some in signed)
-    found = {}
+    scores, found = {True: exact(*signed), False: exact(*cut)}, {}
     for name, (kind, opening) in TRIED.items():
         engine = ENGINES[kind]
         terms, given = signed if engine.signed else cut
-        counted = Counts(0, Counter())
-        for one in terms:
-            counted.add(one)
-        ranked = exact(Columns(model, engine, counted, {}), terms, given)
+        ranked = scores[engine.signed]
         found[name] = {}
         for times in sizes:
             many = [(f"{i}-{n}" if i else n, t) for i in range(times) for n, t in documents]

@@ -19,7 +19,6 @@ from minicoil import MiniCOIL
 from minicoil.retrieval.retrieval import (
     best_of,
     build_index,
-    factors,
     fuse,
     gain_over,
     measure,
@@ -31,7 +30,7 @@ from minicoil.retrieval.retrieval import (
 from minicoil.serving.sparse import unit_rows
 
 HEAD = 50
-MEANINGS = ("cosine²", "centred cosine", "centred cosine²", "the model's numbers")
+MEANINGS = ("cosine²", "centred cosine", "centred cosine²")
 
 
 def of_meanings(middle):
@@ -41,14 +40,11 @@ def of_meanings(middle):
         full = term_vectors(index.forms, [rows for *_, rows in index.postings[term]])
         plain = unit_rows(mine) @ unit_rows(full).T
         centred = unit_rows(mine - middle) @ unit_rows(full - middle).T
-        found = {
+        return {
             "cosine²": np.maximum(plain, 0) ** 2,
             "centred cosine": np.maximum(centred, 0),
             "centred cosine²": np.maximum(centred, 0) ** 2,
         }
-        if isinstance(term, int):
-            found["the model's numbers"] = factors(model, index, term, mine, rng, {})["minicoil"]
-        return found
 
     return of_term
 
@@ -89,6 +85,11 @@ def collection_scores(model, collection):
     return measure(runs, judged)["per_query"]
 
 
+def counts(found):
+    """{collection: its queries}."""
+    return {name: len(next(iter(scores.values()))) for name, scores in found.items()}
+
+
 def gains(found):
     """{"way, rule": gains over the way with BM25}: each collection, macro, halves."""
     ordinary = [scores for name, scores in found.items() if name in ORDINARY] or list(found.values())
@@ -116,7 +117,8 @@ def main():
     args = parser.parse_args()
     model = MiniCOIL.load(args.model, threads=1)
     found = {Path(f).name: collection_scores(model, read(model, f, args.cache)) for f in args.beir}
-    save_record(args.out, {"words": len(model.words), "head": HEAD, "rows": gains(found)})
+    layers = model.info["layers"]
+    save_record(args.out, {"layers": layers, "head": HEAD, "queries": counts(found), "rows": gains(found)})
 
 
 if __name__ == "__main__":

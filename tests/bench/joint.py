@@ -3,34 +3,47 @@
     python tests/bench/joint.py --run outputs/en --beir ir/cranfield --beir ir/medline --beir ir/scifact \\
                                 --senses coarsewsd10.jsonl.gz --cache outputs/cache
 
-RUN is a finished run of the objective `joint` or `fit` (token embeddings of the last layer); without one
-only senses are measured. Encoders of the
-words that queries ask are trained from its stored token embeddings and scored as in bench/search.py; gains
-are given on both halves of the queries too: choose on one, believe the other. For senses, the words of each
+RUN is a finished run (`make model-en`); without one only senses are measured. The sentences that it has drawn
+for the words that queries ask are encoded here, in the last layer, and encoders are trained from them, with a
+projection that these words share. Gains are given on both halves of the queries too: choose on one, believe
+the other. For senses, the words of each
 labelled file (and of the bundled sentences) are trained together on at most `TRAIN` sentences with the
 labels hidden, with a projection of their own, and scored on at most `TEST` others.
 """
 
 import argparse
 import collections
+import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from record import save_record
-from search import asked_words, read, shards_of
-from search_trials import per_query, row_gains
+from search_trials import row_gains
 
 from minicoil import MiniCOIL
 from minicoil.learning import joint
 from minicoil.learning.fit import train_fit
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
-from minicoil.retrieval.retrieval import build_index, score_all
+from minicoil.retrieval.benchmark import rankings
+from minicoil.retrieval.judged import read_judged
+from minicoil.retrieval.retrieval import (
+    add_scores,
+    askers_of,
+    build_index,
+    measure,
+    postings_weights,
+    term_vectors,
+    terms_of,
+)
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
-from minicoil.runs.files import load_npy, one_thread, progress
-from minicoil.runs.run import open_run
+from minicoil.runs.files import load_json, one_thread, progress
+from minicoil.serving.batches import window_rows
+from minicoil.serving.blocks import plain_texts
+from minicoil.serving.windows import FormSum, pack_forms
+from minicoil.stages.draw import read_draw
 from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.targets import word_rows
 from minicoil.stages.training import group_words
@@ -42,18 +55,19 @@ from minicoil.text.vocabulary import make_vocabulary, positions
 TRAIN, TEST, LEAST = 500, 150, 10   # sentences a word; LEAST that its second sense must have
 LEARN = 250                         # training sentences that an encoder is learned from
 KINDS = ("lasts", "contexts", "tokens")
+INPUT = "all-MiniLM-L6-v2"
+TAUGHT = ("joint, 8", "fit, 8", "graph, 8", "joint, 4")   # rows that a teacher is tried with
 
 
-def with_weights(sense, wider):
-    """The objective `joint` with other weights of the graph's view and of the spread of cosines."""
+def with_weight(sense):
+    """The objective `joint` with another weight of the graph's view."""
 
     def train(group):
-        before = joint.SENSE_WEIGHT, joint.wider
-        joint.SENSE_WEIGHT, joint.wider = sense, lambda dim: wider
+        before, joint.SENSE_WEIGHT = joint.SENSE_WEIGHT, sense
         try:
             return train_fit(group, joint.joint_goal)
         finally:
-            joint.SENSE_WEIGHT, joint.wider = before
+            joint.SENSE_WEIGHT = before
 
     return replace(joint.JOINT, train=train)
 
@@ -61,15 +75,13 @@ def with_weights(sense, wider):
 def ways():
     """{row: (objective, numbers, whether below a shared projection)}."""
     found = {}
-    for dim in (4, 8):
-        found |= {f"{name}, {dim}": (load_objective(name), dim, name == "joint") for name in
-                  ("graph", "fit", "joint")}
-        found[f"fit, {dim}, below the projection"] = load_objective("fit"), dim, True
-        found[f"joint, {dim}, each word alone"] = load_objective("joint"), dim, False
-        for sense in (0.5, 2.0, 4.0):
-            found[f"joint, {dim}, senses × {sense:g}"] = with_weights(sense, joint.wider(dim)), dim, True
-    for dim, wider in ((4, 2.0), (8, 1.0)):
-        found[f"joint, {dim}, spread × {wider:g}"] = with_weights(joint.SENSE_WEIGHT, wider), dim, True
+    for dim in (8, 4):
+        for name in ("joint", "fit", "graph"):
+            found[f"{name}, {dim}"] = load_objective(name), dim, name == "joint"
+    for sense in (0.3, 2.0):
+        found[f"joint, 8, graph × {sense:g}"] = with_weight(sense), 8, True
+    found["fit, 8, below the projection"] = load_objective("fit"), 8, True
+    found["joint, 8, without a projection"] = load_objective("joint"), 8, False
     return found
 
 
@@ -99,19 +111,20 @@ def drawn_rows(file):
     return kept
 
 
-def labelled(file, cache):
+def labelled(file, cache, name=INPUT):
     """Rows of a sense file and {kind: (rows, h)} of them, kept in `cache`; words not found are left out."""
-    rows, path = drawn_rows(file), Path(cache) / f"senses-{Path(file).name.split('.')[0]}.npz"
+    rows, of = drawn_rows(file), "" if name == INPUT else f"-{Path(name).name}"
+    path = Path(cache) / f"senses-{Path(file).name.split('.')[0]}{of}.npz"
     if not path.exists():
-        np.savez(path, **encoded(rows))
+        np.savez(path, **encoded(rows, name))
     with np.load(path) as arrays:
         found = {kind: arrays[kind] for kind in (*KINDS, "there")}
     return [row for row, there in zip(rows, found["there"]) if there], {k: found[k] for k in KINDS}
 
 
-def encoded(rows):
+def encoded(rows, name):
     """{kind: (found rows, h) float16} and `there` (rows,): whether a row's word was found in it."""
-    model, vocabulary = load_transformer("all-MiniLM-L6-v2"), make_vocabulary({r["word"]: [] for r in rows})
+    model, vocabulary = load_transformer(name), make_vocabulary({r["word"]: [] for r in rows})
     pieces, texts = WordPieces(model.tokenizer), list(dict.fromkeys(row["sentence"] for row in rows))
     number, wanted, found = {t: i for i, t in enumerate(texts)}, collections.defaultdict(list), {}
     for k, row in enumerate(rows):
@@ -129,17 +142,28 @@ def encoded(rows):
     return {**kinds, "there": np.array([k in found for k in range(len(rows))])}
 
 
-def labelled_words(file, cache):
-    """(sample, training rows and senses, test rows and senses) of each word of a sense file."""
+def labelled_words(file, cache, teacher=""):
+    """(sample, training rows and senses, test rows and senses) of each word of a sense file.
+
+    With a teacher, a model's name, the samples have its token embeddings, and neighbours in its space.
+    """
     rows, kinds = labelled(file, cache)
     kinds = {kind: values.astype(np.float32) for kind, values in kinds.items()}
+    taught = kinds
+    if teacher:
+        seen, of_teacher = labelled(file, cache, teacher)
+        if seen != rows:
+            raise SystemExit(f"{teacher} does not find the same words in {file}")
+        taught = {kind: values.astype(np.float32) for kind, values in of_teacher.items()}
     words, train = np.array([r["word"] for r in rows]), np.array([r["split"] == "train" for r in rows])
     senses, found = np.array([r["sense"] for r in rows]), []
     for word in dict.fromkeys(words.tolist()):
         a, b = np.flatnonzero((words == word) & train), np.flatnonzero((words == word) & ~train)
         drawn = np.sort(np.random.default_rng(1).permutation(a)[:LEARN])
-        targets = sense_targets(kinds["contexts"][drawn], kinds["tokens"][drawn])
+        targets = sense_targets(taught["contexts"][drawn], taught["tokens"][drawn])
         sample = WordSample(word, kinds["lasts"][drawn], neighbours=nearest(cosine_distances(targets)))
+        if teacher:
+            sample = replace(sample, teacher=taught["lasts"][drawn])
         found.append((sample, kinds["lasts"][a], senses[a], kinds["lasts"][b], senses[b]))
     return found
 
@@ -159,28 +183,165 @@ def scored_senses(words, rows):
     return found
 
 
-def scored_search(run, model, collections_, rows):
-    """{words, samples, rows: {row: gains over BM25}, cpu_seconds_a_word: {row: seconds}}."""
-    needed = asked_words(model, list(collections_.values()))
-    numbers, samples = [], []
-    for at, some in shards_of(run, needed):
-        numbers += at
-        samples += some
-    pooled = load_npy(run.stage("tokens").path / "pooled.npy")
-    projection, encoders, seconds = joint.shared_projection([samples]), {}, {}
-    for row, (objective, dim, below) in progress(rows.items(), "train"):
-        begin = time.process_time()
-        w = np.zeros((len(model.words) + 1, samples[0].tokens.shape[1], dim), np.float32)
-        w[numbers] = train_words(samples, objective, dim, pooled, projection if below else None)
-        encoders[row], seconds[row] = w, (time.process_time() - begin) / len(samples)
-    score = partial(score_all, rules=("bm25", *rows), more=encoders)
-    found = {
-        name: per_query(score(model, build_index(c[3], model.vocabulary), c[4]), c)
-        for name, c in collections_.items()
-    }
-    gains = {row: row_gains(found, row) for row in rows}
-    facts = {"words": len(samples), "samples": run.params.samples}
-    return {**facts, "rows": gains, "cpu_seconds_a_word": seconds}
+def drawn_of(folder, words):
+    """{sentence id: text} and the pairs (n, 2) of word id and sentence id that a run has drawn for words."""
+    import pyarrow.parquet as pq
+
+    found = read_draw(folder / "drawn.parquet")
+    mine = np.isin(found.word + 1, sorted(words))
+    pairs = np.stack([found.word[mine].astype(np.int64) + 1, found.ids[mine]], axis=1)
+    texts = {}
+    for part in sorted(folder.glob("part-*.parquet")):
+        table = pq.read_table(part, columns=["sentence_id", "text"])
+        at = np.flatnonzero(np.isin(table["sentence_id"].to_numpy(), pairs[:, 1]))
+        texts |= zip(table["sentence_id"].take(at).to_pylist(), table["text"].take(at).to_pylist())
+    return texts, pairs
+
+
+def asked_rows(model, run, words, cache):
+    """{kind: (pairs, h) float16} and `pairs` of the sentences that a run has drawn for words; kept."""
+    path = Path(cache) / "asked.npz"
+    if not path.exists():
+        texts, pairs = drawn_of(Path(run) / "11_sentences", words)
+        transformer, order = load_transformer(INPUT), sorted(texts)
+        wanted, found = collections.defaultdict(list), {}
+        for k, (word, sentence) in enumerate(pairs.tolist()):
+            wanted[sentence].append((word, k))
+        rows = transformer.tokenize([texts[i] for i in order])
+        batches = encode(transformer, rows, last=True, precision="auto")
+        for batch, _, tokens, lasts in progress(batches, "drawn sentences"):
+            for i, token, last in zip(batch, tokens, lasts):
+                places = positions(rows[i], model.read.pieces, model.vocabulary)
+                some = wanted[order[i]]
+                said = word_rows(token, last, [places.get(word, []) for word, _ in some])
+                found |= {k: [getattr(said, kind)[n] for kind in KINDS] for n, (_, k) in enumerate(some)}
+        stacked = [np.stack(kind) for kind in zip(*(found[k] for k in range(len(pairs))))]
+        np.savez(path, pairs=pairs, **dict(zip(KINDS, stacked)))
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def asked_samples(rows):
+    """{word id: `WordSample`} of what `asked_rows` gives."""
+    found = {}
+    for word in np.unique(rows["pairs"][:, 0]).tolist():
+        at = np.flatnonzero(rows["pairs"][:, 0] == word)
+        contexts, tokens, lasts = (
+            rows[k][at].astype(np.float32) for k in ("contexts", "tokens", "lasts")
+        )
+        near = nearest(cosine_distances(sense_targets(contexts, tokens)))
+        found[word] = WordSample(str(word), lasts, neighbours=near)
+    return found
+
+
+def few_documents(documents, judged, most):
+    """At most `most` documents: the relevant ones, and others at random."""
+    relevant = {name for grades in judged.values() for name, grade in grades.items() if grade > 0}
+    others = [i for i, (name, _) in enumerate(documents) if name not in relevant]
+    n = max(0, most - len(relevant))
+    kept = set(np.random.default_rng(0).permutation(others)[:n].tolist())
+    return [row for i, row in enumerate(documents) if i in kept or row[0] in relevant]
+
+
+def last_layer_forms(model, texts):
+    """The `Forms` of texts in the last layer, by the run's arithmetic."""
+    texts, transformer = plain_texts(texts, True), load_transformer(INPUT, 1)
+    flat = [(i, row) for i, rows in enumerate(window_rows(model, texts)) for row in rows]
+    pieces, known, found = model.read.pieces, model.vocabulary.look_up, [{} for _ in texts]
+    batches = encode(transformer, [row for _, row in flat], precision="auto")
+    for batch, _, tokens in progress(batches, "windows"):
+        for k, token in zip(batch, tokens):
+            text, row = flat[k]
+            ends = pieces.spans(row).tolist()
+            for a, b in zip(ends[:-1], ends[1:]):
+                form = pieces.glue(row[a:b])
+                if known(form) != (0, ()):
+                    found[text].setdefault(form, FormSum()).add(token[a:b])
+    return pack_forms(found, np.zeros((len(texts), 1), np.float32), transformer.hidden_size)
+
+
+class Term(NamedTuple):
+    """A word in a collection: who asks for it, who has it and with which weight, and its token embeddings."""
+
+    word: int
+    queries: np.ndarray
+    asked: np.ndarray
+    documents: np.ndarray
+    weights: np.ndarray
+    having: np.ndarray
+
+
+class Small(NamedTuple):
+    """What is needed of a collection to score it by any encoders."""
+
+    documents: list
+    queries: list
+    judged: dict
+    base: np.ndarray   # (queries, documents): BM25 of the words without an encoder; -inf: no shared word
+    terms: list        # `Term`s
+
+
+def small_collection(model, folder, most, cache):
+    """A collection as a `Small`; kept in `cache`."""
+    documents, queries, judged = read_judged(folder)
+    documents, path = few_documents(documents, judged, most), Path(cache) / f"small-{Path(folder).name}.npz"
+    if not path.exists():
+        forms, asked = (last_layer_forms(model, [text for _, text in some]) for some in (documents, queries))
+        index, base, arrays = build_index(forms, model.vocabulary), None, {}
+        base = np.full((len(queries), len(documents)), -np.inf, np.float32)
+        for term, askers in askers_of(index, terms_of(asked, model.vocabulary)).items():
+            weights = postings_weights(model, index, term, float(index.lengths.mean()))
+            for asker in askers:
+                add_scores(base[asker.query], weights, float(not isinstance(term, int)))
+            if isinstance(term, int):
+                full = term_vectors(forms, [p.rows for p in index.postings[term]])
+                mine = term_vectors(asked, [a.rows for a in askers])
+                values = ([a.query for a in askers], mine, weights.documents, weights.values, full)
+                kinds = (np.int32, np.float16, np.int32, np.float32, np.float16)
+                arrays |= {f"{term}-{i}": np.asarray(v, k) for i, (v, k) in enumerate(zip(values, kinds))}
+        np.savez(path, base=base, **arrays)
+    with np.load(path) as arrays:
+        numbers = sorted({int(name.split("-")[0]) for name in arrays.files if "-" in name})
+        terms = [Term(n, *(arrays[f"{n}-{i}"] for i in range(5))) for n in numbers]
+        return Small([d for d, _ in documents], [q for q, _ in queries], judged, arrays["base"], terms)
+
+
+def scores_by(small, encoders):
+    """Scores (queries, documents) of a `Small` by {word: encoder}; by BM25 if `encoders` is None."""
+    scores = small.base.copy()
+    for term in small.terms:
+        factors = np.ones((len(term.queries), len(term.documents)), np.float32)
+        if encoders is not None and term.word in encoders:
+            asked, having = (
+                apply(rows.astype(np.float32), encoders[term.word]) for rows in (term.asked, term.having)
+            )
+            factors = asked @ having.T
+        for query, mine in zip(term.queries, factors):
+            scores[query, term.documents] += term.weights * mine
+    return scores
+
+
+def scored_search(model, run, folders, most, rows, cache):
+    """{words, documents, rows: {row: gains over BM25}, cpu_seconds_a_word: {row: seconds}}."""
+    smalls = {Path(folder).name: small_collection(model, folder, most, cache) for folder in folders}
+    words = {term.word for small in smalls.values() for term in small.terms}
+    samples = {w: s for w, s in asked_samples(asked_rows(model, run, words, cache)).items() if w in words}
+    projection, listed = joint.shared_projection([list(samples.values())]), list(samples.values())
+    pooled = np.mean([np.cov(s.tokens.T) for s in listed], 0).astype(np.float32)
+    per_query, seconds = {name: {} for name in smalls}, {}
+    for row, (objective, dim, below) in {"bm25": (None, 0, False), **rows}.items():
+        encoders, begin = None, time.process_time()
+        if objective:
+            found = train_words(listed, objective, dim, pooled, projection if below else None)
+            encoders = dict(zip(samples, found))
+            seconds[row] = (time.process_time() - begin) / len(listed)
+        for name, small in smalls.items():
+            runs = rankings({row: scores_by(small, encoders)}, [row], small.documents, small.queries)
+            per_query[name] |= measure(runs, small.judged)["per_query"]
+        print(row, file=sys.stderr, flush=True)
+    gains = {row: row_gains(per_query, row) for row in rows}
+    counts = {name: len(small.documents) for name, small in smalls.items()}
+    return {"words": len(listed), "documents": counts, "rows": gains, "cpu_seconds_a_word": seconds}
 
 
 def main():
@@ -189,23 +350,37 @@ def main():
     )
     parser.add_argument("--run", help="a finished run; without one only senses are measured")
     parser.add_argument("--beir", action="append", default=[])
+    parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
     parser.add_argument("--senses", action="append", default=[])
+    parser.add_argument("--teacher", help="a larger model's folder: senses with it as the target, too")
     parser.add_argument("--cache", required=True)
+    parser.add_argument("--only", action="append", help="rows to measure; the others in OUT stay")
     parser.add_argument("--out", default="results/joint.json")
     args = parser.parse_args()
     one_thread()
-    rows, found = ways(), {"learned_from": LEARN}
-    files = [DATA / "sentences.jsonl", *args.senses]
-    if args.senses or not args.run:
+    rows = {row: way for row, way in ways().items() if row in (args.only or ways())}
+    found = load_json(args.out)["results"] if Path(args.out).exists() else {}
+    if (args.senses or not args.run) and not args.teacher:
+        files = [DATA / "sentences.jsonl", *args.senses]
         words = {Path(f).name.split(".")[0]: labelled_words(f, args.cache) for f in files}
-        found["senses"] = {name: scored_senses(some, rows) for name, some in words.items()}
-        found["words"] = {name: len(some) for name, some in words.items()}
+        before = found.get("senses", {})
+        senses = {name: before.get(name, {}) | scored_senses(some, rows) for name, some in words.items()}
+        found["senses"] = senses
+        found["labelled_words"] = {name: len(some) for name, some in words.items()}
+    if args.teacher:
+        few = {row: rows[row] for row in TAUGHT}
+        files = [DATA / "sentences.jsonl", *args.senses]
+        words = {Path(f).name.split(".")[0]: labelled_words(f, args.cache, args.teacher) for f in files}
+        found["taught"] = {name: scored_senses(some, few) for name, some in words.items()}
+        found["teacher"] = Path(args.teacher).name
     if args.run:
-        run = open_run(args.run)
-        model = MiniCOIL.load(run.stage("model").path, threads=1)
-        collections_ = {Path(f).name: read(model, f, args.cache) for f in args.beir}
-        found["search"] = scored_search(run, model, collections_, rows)
-    save_record(args.out, found)
+        model = MiniCOIL.load(Path(args.run) / "23_model", threads=1)
+        new = scored_search(model, args.run, args.beir, args.documents, rows, args.cache)
+        old = found.get("search")
+        for part in ("rows", "cpu_seconds_a_word") if old else ():
+            new[part] = old[part] | new[part]
+        found["search"] = new
+    save_record(args.out, {**found, "learned_from": LEARN})
 
 
 if __name__ == "__main__":

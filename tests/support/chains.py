@@ -95,7 +95,7 @@ def start(arguments, **environment):
     return process
 
 
-def finish(process, seconds=420):
+def finish(process, seconds=1800):
     """Wait for a process; returns (exit code, stderr)."""
     _, errors = process.communicate(timeout=seconds)
     return process.returncode, errors
@@ -119,7 +119,7 @@ def starts(folder, stage):
     ]
 
 
-def wait_until(process, happened, what, seconds=240):
+def wait_until(process, happened, what, seconds=1200):
     """Look every millisecond until `happened()` is true; the process must not end before."""
     until = time.monotonic() + seconds
     while not happened():

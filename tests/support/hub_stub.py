@@ -71,11 +71,17 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         about = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        name, revision = (about or file or [None] * 3)[1:3]
+        tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
+        found = about or file or tree
+        name, revision = (found[1], found[2]) if found else (None, None)
         commit = self.server.newest.get(name) if revision in (None, "main") else revision
         folder = self.server.root / str(name) / str(commit)
         if not folder.is_dir():
             self.reply(404, {"error": "Repository not found"}, X_Error_Code="RevisionNotFound")
+        elif tree:
+            files = sorted(f for f in folder.rglob("*") if f.is_file())
+            self.reply(200, [{"type": "file", "path": str(f.relative_to(folder)), "size": f.stat().st_size,
+                              "oid": hashlib.sha1(f.read_bytes()).hexdigest()} for f in files])
         elif about:
             files = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
             self.reply(200, {"id": name, "modelId": name, "sha": commit, "private": False, "tags": [],

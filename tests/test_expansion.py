@@ -1,0 +1,194 @@
+"""Words that mean nearly the same: ranked exactly, explained to the last digit, safe in a kept collection."""
+
+import numpy as np
+import pytest
+from qdrant_fake import FakeQdrant, serving
+
+from minicoil import MiniCOIL
+from minicoil.retrieval import documents as filling
+from minicoil.retrieval.collection import open_collection
+from minicoil.retrieval.documents import build_collection, point_number
+from minicoil.retrieval.expanded_documents import added_postings, expanded_documents, expanded_scores
+from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
+from minicoil.retrieval.judged import read_collection
+from minicoil.retrieval.retrieval import OURS, build_index, score_all
+from minicoil.retrieval.search import explain_hits, search
+from minicoil.runs.files import UserError
+from minicoil.serving.sparse import SparseEmbedding
+from minicoil.serving.windows import read_forms
+
+CLOSE = 2e-2  # the table of forms is float16
+QUERIES = ("a bat in a cave", "money in the bank", "a stream in the mountains", "he hit the ball", "a beast")
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return MiniCOIL.load(model_folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def documents():
+    """120 short documents, some with a bat, one long and one without a word."""
+    found = read_collection("demo")
+    bats = [d for d in found if " bat" in d[1].lower()][:30]
+    return [*bats, *(d for d in found[::7] if d not in bats)][:120] + [ 
+        ("long", "The bats left their cave at dusk. " * 60), ("empty", "of the"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def expanded(model, documents, tmp_path_factory):
+    """The folder of a collection of expanded documents."""
+    folder = tmp_path_factory.mktemp("expanded") / "c"
+    build_collection(folder, model, documents, expand="documents")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(model, documents, tmp_path_factory):
+    """The folder of a plain collection that keeps an expansion for queries."""
+    folder = tmp_path_factory.mktemp("kept") / "c"
+    build_collection(folder, model, documents, expand="query")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exact(model, documents, expanded):
+    """{query: {document: score}} of expanded documents by the benchmark's code."""
+    expansion = Expansion.load(expanded / EXPANSION_FILE)
+    forms = read_forms(model, [text for _, text in documents], normalize=True)
+    asked, index = read_forms(model, QUERIES, normalize=True), build_index(forms, model.vocabulary)
+    added = added_postings(expansion, expanded_documents(expansion, model, forms))
+    plain = score_all(model, index, asked, ("minicoil",), expansion.avg_len)
+    scores = expanded_scores(expansion, model, index, asked, added, plain)["minicoil"]
+    names = [name for name, _ in documents]
+    return {query: dict(zip(names, some)) for query, some in zip(QUERIES, scores)}
+
+
+def stored(folder, documents):
+    """{document: {index: value}} of what a collection holds."""
+    numbers = {point_number(name): name for name, _ in documents}
+    with open_collection(folder) as home:
+        return {numbers[p.number]: p.sparse.as_dict() for p in home.look_up(list(numbers)) if p.sparse}
+
+
+def same_ranking(hits, scores):
+    """Whether hits have the exact scores, and nothing better is left out."""
+    assert all(abs(scores[name] - score) < CLOSE for name, score in hits)
+    left = [s for name, s in scores.items() if name not in dict(hits)]
+    assert max(left, default=-np.inf) <= min((score for _, score in hits), default=-np.inf) + CLOSE
+
+
+def test_the_engine_ranks_expanded_documents_exactly(model, expanded, exact):
+    """A plain search of expanded documents gives the benchmark's scores, without IDF from the engine."""
+    with open_collection(expanded) as home:
+        for query in QUERIES:
+            same_ranking([(h.id, h.score) for h in search(home, model, query, 10)], exact[query])
+
+
+def test_a_query_of_fastembed_ranks_as_ours(model, model_folder, expanded, exact):
+    """Queries need not know that documents are expanded, whoever embeds them."""
+    from fastembed import SparseTextEmbedding
+
+    theirs = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(model_folder))
+    with open_collection(expanded) as home:
+        for query, vector in zip(QUERIES, theirs.query_embed(list(QUERIES))):
+            mine = SparseEmbedding(vector.indices.astype(np.int32), vector.values.astype(np.float32))
+            found = [(p.payload["id"], p.score) for p in home.nearest(mine, "minicoil", 10)]
+            same_ranking(found, exact[query])
+
+
+@pytest.mark.parametrize("side", ["query", "documents"])
+def test_an_explanation_sums_to_the_score(model, expanded, kept, side):
+    """On either side, and some row says which word stood for which."""
+    sources = []
+    with open_collection(expanded if side == "documents" else kept) as home:
+        for query in QUERIES:
+            hits = search(home, model, query, 10, expand=side)
+            for hit, rows in explain_hits(home, model, query, hits, expand=side):
+                assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=CLOSE)
+                sources += [row["source"] for row in rows if "source" in row]
+    assert any(sources)
+
+
+@pytest.mark.parametrize("side", ["query", "documents"])
+def test_a_quoted_word_matches_as_it_stands(model, documents, expanded, kept, side):
+    """With quotes, or `exact`, a document without the word is not found by it."""
+    with open_collection(expanded if side == "documents" else kept) as home:
+        wide = {h.id for h in search(home, model, "bat", 500, expand=side)}
+        for given in ({"query": '"bat"'}, {"query": "bat", "exact": True}):
+            found = {h.id for h in search(home, model, limit=500, expand=side, **given)}
+            assert found < wide
+            assert all("bat" in dict(documents)[name].lower() for name in found)
+
+
+def test_a_stopped_build_ends_with_the_same_values(model, documents, expanded, tmp_path, monkeypatch):
+    """A call that dies while it puts documents leaves the expansion, and the next one goes on from there."""
+    put = filling.points_of
+
+    def dying(model, some, *given):
+        if some[0][0] != documents[0][0]:
+            raise KeyboardInterrupt
+        return put(model, some, *given)
+
+    monkeypatch.setattr(filling, "batched", lambda items, size: [items[:50], items[50:]])
+    monkeypatch.setattr(filling, "points_of", dying)
+    with pytest.raises(KeyboardInterrupt):
+        build_collection(tmp_path / "c", model, documents, expand="documents")
+    monkeypatch.setattr(filling, "points_of", put)
+    facts = build_collection(tmp_path / "c", model, documents, expand="documents")
+    assert facts["embedded"] == len(documents) - 50
+    assert (tmp_path / "c" / EXPANSION_FILE).read_bytes() == (expanded / EXPANSION_FILE).read_bytes()
+    mine, whole = stored(tmp_path / "c", documents), stored(expanded, documents)
+    assert {name: set(v) for name, v in mine.items()} == {name: set(v) for name, v in whole.items()}
+    assert all(np.allclose(list(v.values()), [whole[name][i] for i in v], atol=CLOSE)
+               for name, v in mine.items())
+
+
+def test_what_cannot_be_expanded_is_refused(model, documents, expanded, tmp_path):
+    """One line each, and no folder is made for documents that teach nothing."""
+    empty = [("a", ""), ("b", "")]
+    for few, message in (([], "there are 0"), (documents[:1], "there are 1"), (empty, "there are 2")):
+        with pytest.raises(UserError, match=message):
+            build_collection(tmp_path / "few", model, few, expand="documents")
+    assert not (tmp_path / "few").exists()
+    with pytest.raises(UserError, match="holds expanded documents"):
+        build_collection(expanded, model, documents)
+    build_collection(tmp_path / "plain", model, documents[:5])
+    with pytest.raises(UserError, match="without expansion"):
+        build_collection(tmp_path / "plain", model, documents[:5], expand="documents")
+    with open_collection(tmp_path / "plain") as home, pytest.raises(UserError, match="without an expansion"):
+        search(home, model, "bat", expand="query")
+    with pytest.raises(UserError, match="it can be query, documents"):
+        build_collection(tmp_path / "plain", model, documents[:5], expand="both")
+
+
+def test_another_models_expansion_is_refused(model, documents, expanded):
+    """In embedding as in a search."""
+    theirs = Expansion.load(expanded / EXPANSION_FILE)
+    theirs.model = "another"
+    for embed in (model.embed, model.query_embed):
+        with pytest.raises(UserError, match="another model"):
+            next(embed("a bat", expansion=theirs))
+
+
+def test_on_a_server_the_caller_keeps_the_expansion(model, documents, expanded):
+    """A server keeps points only: without an expansion it refuses, with one it ranks as the folder does."""
+    expansion = Expansion.load(expanded / EXPANSION_FILE)
+    with serving(FakeQdrant()) as url:
+        with pytest.raises(UserError, match="cannot keep an expansion"):
+            build_collection(url, model, documents, expand="documents")
+        build_collection(url, model, documents, expand="documents", expansion=expansion)
+        with open_collection(url) as home:
+            assert home.expanded
+            theirs = {p.number: p.sparse.as_dict() for p in home.look_up([point_number("long")])}
+    mine = stored(expanded, documents)["long"]
+    assert np.allclose(sorted(theirs[point_number("long")].values()), sorted(mine.values()), atol=CLOSE)
+
+
+def test_plain_vectors_are_untouched(model, documents, kept):
+    """An expansion for queries leaves the documents' values as they are."""
+    plain = dict(zip([n for n, _ in documents], model.embed([t for _, t in documents[:5]], **OURS)))
+    mine = stored(kept, documents)
+    for name, vector in plain.items():
+        assert set(mine[name]) == set(vector.indices.tolist())
