@@ -23,6 +23,7 @@ from .. import __version__
 from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
 from .commands import COMMANDS, CORPUS, JOBS, WORDS, WORDS_FILE, benchmarks
+from .golden import command_golden
 from .lines import ReaderGone
 from .models import command_export, command_push
 from minicoil.commands.options import (
@@ -76,6 +77,7 @@ for name, command in COMMANDS.items():
     app.command(name, context_settings=SETTINGS)(command)
 app.command("explore", context_settings=SETTINGS)(command_explore)
 app.command("serve", context_settings=SETTINGS)(command_serve)
+app.command("golden", context_settings=SETTINGS)(command_golden)
 app.command("export", context_settings=SETTINGS)(command_export)
 app.command("push", context_settings=SETTINGS)(command_push)
 app.add_typer(benchmarks, name="benchmark", context_settings=SETTINGS)
@@ -283,7 +285,7 @@ def as_meant(arguments: list[str]) -> list[str]:
 # %% ../../nbs/40_pipeline.ipynb #1d2af2c1
 PLACES = (
     "--out", "--model", "--documents", "--corpus", "--data", "--cache", "--words-file", "--list", "--index",
-    "--start-from", "--run", "--collection", "--queries",
+    "--start-from", "--run", "--collection", "--queries", "--check",
 )
 
 
