@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 # The packages, lowest first: each imports only from those before it.
 FLOORS = ("runs", "text", "serving", "learning", "stages", "retrieval", "pictures", "commands")
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 OPTION = re.compile(r"typer\.(Option|Argument)")
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Examples?|Notes?|Source):[ \t]*(\S.*)?")
 
@@ -198,6 +199,7 @@ def function_entry(source, node, prefix, homes, method=False):
         kind = annotated(node.returns, homes)
         return entry("property", f"{prefix}.{node.name}", body, f":type: {kind}\n" if kind else "")
     options = "".join(f":{name}:\n" for name in ("classmethod", "staticmethod") if name in decorators)
+    options += ":async:\n" if isinstance(node, ast.AsyncFunctionDef) else ""
     return entry("method" if method else "function", f"{prefix}.{node.name}{text}", body, options)
 
 
@@ -222,7 +224,7 @@ def class_entry(source, node, prefix, homes):
     described = dict(items(given))
     fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
     lines = [field_line(f, described.pop(f.target.id, notes.get(f.lineno, ""))) for f in fields]
-    methods = [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+    methods = [m for m in node.body if isinstance(m, FUNCTIONS) and not m.name.startswith("_")]
     rest = listed(described.items())   # attributes that are set elsewhere
     parts = [*documented(ast.get_docstring(node)), "\n".join(filter(None, [*lines, rest]))]
     members = [function_entry(source, m, name, homes, method=True) for m in methods]
@@ -257,7 +259,7 @@ def dotted_name(path):
 
 def assigned(node):
     """The names that a statement at the top of a module defines."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    if isinstance(node, FUNCTIONS | ast.ClassDef):
         return [node.name]
     targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
     parts = [target.elts if isinstance(target, ast.Tuple) else [target] for target in targets]
@@ -272,7 +274,7 @@ def public_names(tree):
 
 def name_entry(source, node, name, prefix, homes):
     """The entry of a public name."""
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, FUNCTIONS):
         return function_entry(source, node, prefix, homes)
     if isinstance(node, ast.ClassDef):
         return class_entry(source, node, prefix, homes)
