@@ -40,6 +40,8 @@ def home(run_folder, tmp_path_factory):
     own = [row["sentence"] for row in rows if row["word"] in ("bat", "bank", "mouse")]
     (home / "my_documents").mkdir()
     (home / "my_documents" / "own.txt").write_text("\n".join(own), encoding="utf-8")
+    (home / "my_texts").mkdir()
+    (home / "my_texts" / "a.txt").write_text("The bats hang from the ceiling of the cave until dusk.")
     with gzip.open(home / "articles.jsonl.gz", "wt", encoding="utf-8") as f:
         f.writelines(json.dumps({"body": text}) + "\n" for text in own[:150])
     (home / "texts.txt").write_text(
@@ -56,15 +58,14 @@ def home(run_folder, tmp_path_factory):
 
 
 def test_every_line_of_shell_is_known():
-    """Lines that are no `minicoil` command are targets of the Makefile, or put its environment on the path.
-    Lines that are no `minicoil` command are targets of the Makefile, or put its environment on the path."""
+    """Lines that are no `minicoil` command are targets of the Makefile, or install the package."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     others = [line for line in LINES if line not in COMMANDS]
-    assert (
-        COMMANDS
-        and others
-        and all(line.startswith("make ") and line.split()[1] in targets for line in others)
-    )
+    made = [line.split()[1] for line in others if line.startswith("make ")]
+    assert COMMANDS
+    assert made
+    assert set(made) <= targets
+    assert [line for line in others if not line.startswith("make ")] == ["pip install minicoil"]
 
 
 TRAINS = re.compile(r"minicoil run\b")
