@@ -31,6 +31,14 @@ LINES = [line.split("#")[0].strip() for block in blocks("sh") for line in block.
 COMMANDS = [line for line in LINES if line.startswith("minicoil ")]
 
 
+TEXTS = {
+    "a.txt": "The bats hang from the ceiling of the cave until dusk.",
+    "b.txt": "He broke his bat in the third inning.",
+    "c.txt": "A cave explorer found paintings of bulls.",
+    "d.txt": "The river bank was covered with reeds.",
+}   # what the first command of the page searches
+
+
 @pytest.fixture(scope="module")
 def home(run_folder, tmp_path_factory):
     """A folder with what the page's commands speak of: outputs/demo, and texts of one's own."""
@@ -41,7 +49,8 @@ def home(run_folder, tmp_path_factory):
     (home / "my_documents").mkdir()
     (home / "my_documents" / "own.txt").write_text("\n".join(own), encoding="utf-8")
     (home / "my_texts").mkdir()
-    (home / "my_texts" / "a.txt").write_text("The bats hang from the ceiling of the cave until dusk.")
+    for name, text in TEXTS.items():
+        (home / "my_texts" / name).write_text(text)
     with gzip.open(home / "articles.jsonl.gz", "wt", encoding="utf-8") as f:
         f.writelines(json.dumps({"body": text}) + "\n" for text in own[:150])
     (home / "texts.txt").write_text(
@@ -83,6 +92,16 @@ def test_command(home, line):
     """The command ends well, without a traceback."""
     done = minicoil(*shlex.split(line)[1:], cwd=home, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_first_answer(home):
+    """The first command of the page prints the answer below it, to the second decimal."""
+    line, answer = COMMANDS[0], re.search(r"```\n\n```\n(.*?)```", README, flags=re.S)[1]
+    done = minicoil(*shlex.split(line)[1:], cwd=home, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    number = re.compile(r"[+-]?\d+\.\d\d")
+    assert number.sub("#", done.stdout) == number.sub("#", answer)
+    printed, shown = ([float(n) for n in number.findall(text)] for text in (done.stdout, answer))
+    assert printed == pytest.approx(shown, abs=0.02)
 
 
 def test_explore(home):
