@@ -369,7 +369,7 @@ def command_search(
 
 # %% ../../nbs/35_commands.ipynb #c7937bf2
 def command_rotate(
-    model: Path = MODEL,
+    model: str = MODEL,
     out: Path = typer.Option(..., help="New model directory to write"),
     documents: str | None = typer.Option(
         None, help="Texts that have the words, best those you search; without it the training sentences of "
@@ -390,7 +390,7 @@ def command_export_vectors(
     engine: str = typer.Option(
         ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
     ),
-    model: Path = MODEL,
+    model: str = MODEL,
     documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
     out: Path = typer.Option(..., help="New folder to write"),
     queries: str | None = typer.Option(None, help="Queries, a line each: written as the engine's requests"),

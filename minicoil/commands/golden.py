@@ -159,7 +159,7 @@ def check_golden(model: MiniCOIL, file: Path) -> float:
 
 # %% ../../nbs/39_golden.ipynb #086f90dc
 def command_golden(
-    model: Path = MODEL,
+    model: str = MODEL,
     out: Path | None = typer.Option(None, help="File to write"),
     check: Path | None = typer.Option(None, help="Or: a golden file to compare with the model"),
 ) -> None:
