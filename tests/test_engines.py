@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import call, one_line
+from engines import ask_milvus, fill_duckdb, fill_milvus, fill_postgres
 from ranked import exact_scores, same_top
 
 from minicoil import MiniCOIL, UserError
@@ -301,28 +302,12 @@ def test_milvus(exported, scores, tmp_path):
     """Milvus Lite loads the rows, refuses a negative number, and finds what exact scoring finds."""
     pymilvus = pytest.importorskip("pymilvus", reason="pip install minicoil[engines]")
     folder, _ = exported("milvus")
-    schema = json.loads((folder / "schema.json").read_text())
     client = pymilvus.MilvusClient(str(tmp_path / "m.db"))
-    made = client.create_schema(auto_id=False)
-    for field in schema["fields"]:
-        rest = {key: value for key, value in field.items() if key not in ("name", "type")}
-        made.add_field(field["name"], pymilvus.DataType[field["type"]], **rest)
-    index = client.prepare_index_params()
-    index.add_index(**schema["index"])
-    client.create_collection("c", schema=made, index_params=index)
-    rows = [json.loads(line) for path in folder.glob("*.jsonl") if path.name != "queries.jsonl"
-            for line in path.read_text(encoding="utf-8").splitlines()]  # fmt: skip
-    for row in rows:
-        row[FIELD] = {int(number): value for number, value in row[FIELD].items()}
-    client.insert("c", [row for row in rows if row[FIELD]])
+    fill_milvus(client, folder)
     negative = {"number": 10**6, "id": "n", "text": "", FIELD: {0: -1.0}}
     with pytest.raises(pymilvus.MilvusException, match="non-negative"):
         client.insert("c", [negative])
-    answers = []
-    for request in requests_of(folder):
-        data = [{int(number): value for number, value in request.pop("data")[0].items()}]
-        found = client.search("c", data=data, **request)[0] if data[0] else []
-        answers.append([hit["entity"]["id"] for hit in found])
+    answers = [ask_milvus(client, request) for request in requests_of(folder)]
     ranks_alike(scores, "milvus", answers)
     client.close()
 
@@ -340,19 +325,11 @@ def postgres():
         started.cleanup()
 
 
-def copy_in(connection, table, path):
-    """What psql's `\\copy` does."""
-    copy = f"copy {table} from stdin with (format csv, header)"
-    with connection.cursor() as cursor, cursor.copy(copy) as sink:
-        sink.write(path.read_bytes())
-
-
 @pytest.mark.slow
 def test_pgvector(exported, scores, postgres):
     """PostgreSQL with pgvector gives every document a score; those above zero are those of exact scoring."""
     folder, columns = exported("pgvector")
-    postgres.execute((folder / "schema.sql").read_text())
-    copy_in(postgres, "minicoil_documents", folder / "documents.csv")
+    fill_postgres(postgres, folder, ["documents"])
     answers = [[n for n, score in postgres.execute(sql) if score > 0] for sql in requests_of(folder)]
     exact = np.where(scores[True] > 0, scores[True], -np.inf)
     ranks_alike({True: exact}, "pgvector", answers)
@@ -365,10 +342,7 @@ def test_pgvector(exported, scores, postgres):
 def test_postgres_postings(exported, scores, postgres):
     """Plain SQL in PostgreSQL."""
     folder, _ = exported("sql")
-    postgres.execute((folder / "schema.sql").read_text())
-    for table in ("documents", "postings"):
-        copy_in(postgres, f"minicoil_{table}", folder / f"{table}.csv")
-    postgres.execute((folder / "indexes.sql").read_text())
+    fill_postgres(postgres, folder, ["documents", "postings"])
     answers = [[name for name, _ in postgres.execute(sql)] for sql in requests_of(folder)]
     ranks_alike(scores, "sql", answers)
     postgres.execute("drop table minicoil_documents, minicoil_postings")
@@ -380,11 +354,7 @@ def test_duckdb_postings(exported, scores):
     duckdb = pytest.importorskip("duckdb", reason="pip install minicoil[engines]")
     folder, _ = exported("sql")
     opened = duckdb.connect()
-    opened.execute((folder / "schema.sql").read_text())
-    for table in ("documents", "postings"):
-        file = folder / f"{table}.csv"
-        opened.execute(f"copy minicoil_{table} from '{file}' (header, allow_quoted_nulls false)")
-    opened.execute((folder / "indexes.sql").read_text())
+    fill_duckdb(opened, folder)
     answers = [[n for n, _ in opened.execute(sql).fetchall()] for sql in requests_of(folder)]
     ranks_alike(scores, "sql", answers)
 

