@@ -69,10 +69,10 @@ def cache_folder(kind: str) -> Path:
     """
     root = cache_root()
     if root is None:
-        return temporary_cache(root, "this account has no home") / kind
+        return made_folder(temporary_cache(root, "this account has no home") / kind)
     folder = root / kind
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_folder(folder)
         why = "" if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written to"
     except OSError as e:
         if e.errno in FULL:
