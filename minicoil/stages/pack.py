@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHOWN', 'FIGURES', 'MADE', 'GOLDEN', 'GOLDEN_TEXTS', 'MOST_MEGABYTES', 'git', 'clean_commit', 'training_command',
            'rows_of_search', 'rows_of_senses', 'figures_table', 'figure_rows', 'packed_card', 'vector_facts',
-           'golden_vectors', 'finish_folder', 'replace_folder', 'pack']
+           'golden_vectors', 'finish_folder', 'pack']
 
 # %% ../../nbs/31_pack.ipynb #247d998b
 import dataclasses
@@ -20,6 +20,7 @@ from typing import Any
 from ..runs.files import UserError, load_json, save_json, write_bytes
 from ..runs.manifest import MANIFEST, list_files, save_manifest
 from ..runs.run import Parameters, Run, open_run
+from ..runs.swap import put_in_place
 from ..serving.factors import SMALL_FILE
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
@@ -177,16 +178,6 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
         raise UserError(f"the model has {megabytes:.1f} MB, more than {MOST_MEGABYTES}: pack fewer words")
     return megabytes
 
-# %% ../../nbs/31_pack.ipynb #048121e5
-def replace_folder(new: Path, target: Path) -> None:
-    "Make the folder `new` be `target`; what was there goes away"
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(new, target)
-    shutil.rmtree(old, ignore_errors=True)
-
 # %% ../../nbs/31_pack.ipynb #ff850bb8
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
          text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
@@ -211,13 +202,15 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
     commit = clean_commit(root, os.path.relpath(target, root))
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
     run.need("model")
-    work = target.with_name(f".{name}.new")
+    work, aside = target.with_name(f".{name}.new"), target.with_name(f".{name}.old")
     shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
     try:
         MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
         size = finish_folder(work, run, commit, text, figures)
-        replace_folder(work, target)
+        put_in_place(work, target, aside)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"{target}: {size:.1f} MB")
     return target
