@@ -109,6 +109,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def copyfile(self, source, outputfile):
+        with contextlib.suppress(ConnectionError):   # a browser ends a download
+            super().copyfile(source, outputfile)
+
 
 @contextlib.contextmanager
 def served(folder):
