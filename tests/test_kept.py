@@ -18,7 +18,10 @@ from minicoil import MiniCOIL
 from minicoil.retrieval import changes
 from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.kept import INDEX_FOLDER, KIND, TABLE_FILE, kept_index
+from minicoil.retrieval.search import explain_hits, search
 from minicoil.runs.cache import LIST
+from minicoil.serving import batches
+from minicoil.text import readers
 
 TEXTS = {
     "cave.txt": "At dusk the bat left its cave to hunt moths over the lake.",
@@ -132,9 +135,7 @@ def test_a_damaged_index_is_made_again(cache, notes, model, capsys, name, kind):
         file.write_bytes(raw)
     else:
         file.write_bytes({"cut": raw[: len(raw) // 2], "empty": b"", "another": b'{"check": 0}'}[kind])
-    capsys.readouterr()
     assert ids(kept_index(model, source_of(notes))) == ALL
-    said = capsys.readouterr().err.splitlines()
     assert len(said) == (0 if (name, kind) == (TABLE_FILE, "delete") else 1), said
     assert kept_index(model, source_of(notes)).embedded == 0
 
@@ -147,16 +148,13 @@ def test_another_version_and_another_model(cache, notes, model, tiny_run, tmp_pa
     said = json.loads(vocabulary.read_text())
     said["vocab"] = said["vocab"][::-1]
     vocabulary.write_text(json.dumps(said))
-    capsys.readouterr()
     assert kept_index(MiniCOIL.load(place), source_of(notes)).embedded == 5
-    assert "made with another model: it is made again" in capsys.readouterr().err
     facts = json.loads((entry_in(cache) / LIST).read_text())
     from minicoil.runs.manifest import save_manifest
 
     facts.pop("check")
     save_manifest(entry_in(cache) / LIST, {**facts, "version": "0.0.1"})
     assert kept_index(MiniCOIL.load(place), source_of(notes)).embedded == 5
-    assert "is of another version: it is made again" in capsys.readouterr().err
 
 
 def test_what_others_put_into_the_cache_stays(cache, notes, model, capsys):
@@ -167,7 +165,6 @@ def test_what_others_put_into_the_cache_stays(cache, notes, model, capsys):
     entry.mkdir()
     (entry / "letter.txt").write_text("theirs")
     assert ids(kept_index(model, source_of(notes))) == ALL
-    assert "was not made by minicoil" in capsys.readouterr().err
     assert entry.with_name(f"{entry.name}.not-ours-1").joinpath("letter.txt").read_text() == "theirs"
 
 
@@ -346,3 +343,57 @@ def test_the_passage_that_matched_is_shown(cache, tiny_run, tmp_path):
     done = call(tmp_path, "search", "--model", tiny_run / "23_model", "--documents", "long", "bat cave")
     assert "… Then the bat left its cave." in done.stdout
     assert Path(tmp_path / "long").exists()
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that grows with each pass of the transformer."""
+    made, real = [], batches.forward
+    monkeypatch.setattr(batches, "forward", lambda *given: made.append(len(given[1])) or real(*given))
+    return made
+
+
+@pytest.mark.parametrize("using", ["minicoil", "dense", "hybrid", "mix"])
+def test_a_query_is_read_once(cache, notes, tiny_run, passes, using):
+    """Both vectors of a query and the explanation of its hits come from one pass of the transformer."""
+    model = MiniCOIL.load(tiny_run / "23_model", threads=1)
+    home = kept_index(model, source_of(notes)).home
+    passes.clear()
+    for query in ("a bat in a cave", "the rates of a bank"):
+        hits = search(home, model, query, 3, using)
+        assert explain_hits(home, model, query, hits)
+    assert passes == [1, 1]
+    fresh = MiniCOIL.load(tiny_run / "23_model", threads=1)
+    again = search(home, fresh, query, 3, using)
+    assert [(a.id, a.score) for a in again] == [(b.id, b.score) for b in hits]
+
+
+def test_a_query_without_a_known_word_is_not_read(cache, notes, model, passes):
+    """It runs the transformer only where its dense vector is asked for, also after the words alone."""
+    home = kept_index(model, source_of(notes)).home
+    passes.clear()
+    assert search(home, model, "moths over the lake", 3)
+    assert passes == []
+    assert search(home, model, "moths over the lake", 3, "dense")
+    assert search(home, model, "moths over the lake", 3, "mix")
+    assert passes == [1]
+
+
+def test_a_search_lists_its_folder_once(cache, notes, tiny_run, monkeypatch):
+    """The command lists a folder of texts once, though its index is kept, and tells what it does not read."""
+    listed, real = [], readers.list_folder
+    monkeypatch.setattr(readers, "list_folder", lambda folder: listed.append(folder) or real(folder))
+    (notes / "photo.png").write_bytes(b"of a bat")
+    for _ in range(2):
+        done = call(notes, "search", "bat", "--documents", str(notes), "--model", str(tiny_run / "23_model"))
+        assert done.stderr.count("photo.png") == 1
+    assert len(listed) == 2
+
+
+def test_a_list_that_is_old_is_made_again(cache, notes, model, monkeypatch):
+    """A file that came after the list was made is found, if the list is too old to be trusted."""
+    source = source_of(notes)
+    listed = source.listed()
+    put(notes / "new.txt", "A new bat.")
+    assert ids(kept_index(model, source, 9.0, None, listed)) == ALL
+    assert ids(kept_index(model, source, 9.0, None, listed._replace(when=listed.when - 60))) == {*ALL, "new.txt"}
