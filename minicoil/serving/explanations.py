@@ -37,7 +37,7 @@ def read_queries(model: Opened, readings: Sequence[Reading], vectors: np.ndarray
     "`ReadQuery` of each of a batch of queries"
     return [ReadQuery(*both) for both in zip(readings, query_vectors(model, readings, vectors))]
 
-# %% ../../nbs/04_explanations.ipynb #6bddc5fe
+# %% ../../nbs/04_explanations.ipynb #50c0d5fc
 class LastQuery(NamedTuple):
     "The query that a model has read last, and how"
     asked: tuple[str, bool, bool]  # the text, `normalize`, `windows`
