@@ -22,7 +22,7 @@ MEANT = {
     "safetensors",
     "huggingface-hub",
 }
-HEAVY = {"torch", "sentence-transformers", "transformers", "pyarrow", "qdrant-client", "qdrant-edge-py", "psutil"}
+HEAVY = {"torch", "sentence-transformers", "transformers", "pyarrow", "qdrant-client", "psutil", "jinja2"}
 VECTORS = f"""
 import numpy as np
 from minicoil import MiniCOIL

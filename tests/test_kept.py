@@ -135,7 +135,9 @@ def test_a_damaged_index_is_made_again(cache, notes, model, capsys, name, kind):
         file.write_bytes(raw)
     else:
         file.write_bytes({"cut": raw[: len(raw) // 2], "empty": b"", "another": b'{"check": 0}'}[kind])
+    capsys.readouterr()
     assert ids(kept_index(model, source_of(notes))) == ALL
+    said = capsys.readouterr().err.splitlines()
     assert len(said) == (0 if (name, kind) == (TABLE_FILE, "delete") else 1), said
     assert kept_index(model, source_of(notes)).embedded == 0
 
@@ -148,13 +150,16 @@ def test_another_version_and_another_model(cache, notes, model, tiny_run, tmp_pa
     said = json.loads(vocabulary.read_text())
     said["vocab"] = said["vocab"][::-1]
     vocabulary.write_text(json.dumps(said))
+    capsys.readouterr()
     assert kept_index(MiniCOIL.load(place), source_of(notes)).embedded == 5
+    assert "made with another model: it is made again" in capsys.readouterr().err
     facts = json.loads((entry_in(cache) / LIST).read_text())
     from minicoil.runs.manifest import save_manifest
 
     facts.pop("check")
     save_manifest(entry_in(cache) / LIST, {**facts, "version": "0.0.1"})
     assert kept_index(MiniCOIL.load(place), source_of(notes)).embedded == 5
+    assert "is of another version: it is made again" in capsys.readouterr().err
 
 
 def test_what_others_put_into_the_cache_stays(cache, notes, model, capsys):
@@ -165,6 +170,7 @@ def test_what_others_put_into_the_cache_stays(cache, notes, model, capsys):
     entry.mkdir()
     (entry / "letter.txt").write_text("theirs")
     assert ids(kept_index(model, source_of(notes))) == ALL
+    assert "was not made by minicoil" in capsys.readouterr().err
     assert entry.with_name(f"{entry.name}.not-ours-1").joinpath("letter.txt").read_text() == "theirs"
 
 
@@ -396,4 +402,5 @@ def test_a_list_that_is_old_is_made_again(cache, notes, model, monkeypatch):
     listed = source.listed()
     put(notes / "new.txt", "A new bat.")
     assert ids(kept_index(model, source, 9.0, None, listed)) == ALL
-    assert ids(kept_index(model, source, 9.0, None, listed._replace(when=listed.when - 60))) == {*ALL, "new.txt"}
+    old = listed._replace(when=listed.when - 60)
+    assert ids(kept_index(model, source, 9.0, None, old)) == {*ALL, "new.txt"}

