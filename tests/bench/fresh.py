@@ -1,9 +1,9 @@
-"""A fresh machine: install, first answer, second answer, sizes, as somebody would see them who has the wheel only.
+"""A fresh machine: install, first answer, second answer, sizes, for somebody who has the wheel only.
 
     python tests/bench/fresh.py --out results/fresh.json
 
-It needs a package index. `wall` is on the clock and `cpu` of the processor, in seconds; `memory` is the most that
-a command held, in MB.
+It needs a package index. `wall` is on the clock and `cpu` of the processor, in seconds; `memory` is the most
+that a command held, in MB.
 """
 
 import argparse
