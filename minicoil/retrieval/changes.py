@@ -10,7 +10,7 @@ __all__ = ['GRAIN', 'Listed', 'Source', 'source_of', 'FileRow', 'stamp_of', 'con
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from ..text.folders import shown
 from ..text.formats import BadInput
 from ..text.readers import DATA, file_documents, named_files
 
-# %% ../../nbs/32_changes.ipynb #27ba7fd0
+# %% ../../nbs/32_changes.ipynb #0702c886
 class Listed(NamedTuple):
     "The files {name: path} of a source, what was said of its other entries, and when this was, in seconds"
     files: dict[str, Path]

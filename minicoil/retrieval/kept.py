@@ -137,7 +137,7 @@ def forget_vanished(folder: Path) -> list[str]:
                 forgotten.append(entry.name)
     return forgotten
 
-# %% ../../nbs/32_kept.ipynb #30a63616
+# %% ../../nbs/32_kept.ipynb #0f7c49b2
 FRESH = 3.0  # seconds that a list of files is used, if nobody else was at work
 
 
@@ -149,19 +149,19 @@ def pass_on(lines: Iterable[str], tell: Callable[[str], object] | None) -> None:
 
 
 def fresh(source: Source, listed: Listed | None, asked: float) -> Listed:
-    "`listed` unless it is too old, or the lock that was `asked` for at this time was another's; else a new list"
+    "`listed`, or a new list if it is too old or the lock that was `asked` for then was another's"
     now = time.monotonic()
     old = listed is None or now - listed.when > FRESH or now - asked > 0.1
     return listed if listed and not old else source.listed()
 
-# %% ../../nbs/32_kept.ipynb #f351d107
+# %% ../../nbs/32_kept.ipynb #3ce8c68a
 class Kept(NamedTuple):
     "An index that is up to date, its number of documents, and how many of them had to be embedded"
     home: Inverted
     documents: int
     embedded: int
 
-
+# %% ../../nbs/32_kept.ipynb #f351d107
 def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
                tell: Callable[[str], object] | None = None, listed: Listed | None = None) -> Kept:
     """

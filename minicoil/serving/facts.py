@@ -6,7 +6,7 @@
 __all__ = ['FACTS_FILE', 'QUALITY', 'COLUMNS', 'HEAD', 'in_columns', 'in_rows', 'facts_lines', 'one_line', 'save_facts',
            'load_facts']
 
-# %% ../../nbs/04_facts.ipynb #22bf2af0
+# %% ../../nbs/04_facts.ipynb #ea35fdc0
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,22 @@ from typing import Any
 
 from ..runs.files import load_json, write_bytes
 
-# %% ../../nbs/04_facts.ipynb #3e3be95c
+# %% ../../nbs/04_facts.ipynb #db3e9a17
 FACTS_FILE, QUALITY, COLUMNS = "minicoil.json", "quality", "quality_columns"
 
 
 def in_columns(info: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     "The facts of a model with what is known of its words as {name: numbers in the order of `words`}"
     quality = info.get(QUALITY)
-    rows = [quality.get(word) for word in words] if isinstance(quality, dict) else []
-    first = rows[0] if rows else None
-    alike = isinstance(first, dict) and all(isinstance(r, dict) and r.keys() == first.keys() for r in rows)
-    if not alike or len(quality or ()) != len(rows):
+    rows: list[Any] = [quality.get(word) for word in words] if isinstance(quality, dict) else []
+    if not rows or len(quality or ()) != len(rows) or not all(isinstance(row, dict) for row in rows):
         return info
-    columns = {name: [row[name] for row in rows] for name in sorted(first or ())}
+    if any(row.keys() != rows[0].keys() for row in rows):
+        return info
+    columns = {name: [row[name] for row in rows] for name in sorted(rows[0])}
     return {**{name: value for name, value in info.items() if name != QUALITY}, COLUMNS: columns}
 
-# %% ../../nbs/04_facts.ipynb #8fbd61ab
+# %% ../../nbs/04_facts.ipynb #c5a26515
 def in_rows(info: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     "The facts of a model with a row for each of its words; a `ValueError` if the columns are of other words"
     columns = info.get(COLUMNS)
@@ -41,7 +41,7 @@ def in_rows(info: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{FACTS_FILE} is of other words") from None
     return {**{name: value for name, value in info.items() if name != COLUMNS}, QUALITY: quality}
 
-# %% ../../nbs/04_facts.ipynb #43e4e9a5
+# %% ../../nbs/04_facts.ipynb #85af7277
 HEAD = 200  # characters of a line that people read
 
 
@@ -59,7 +59,7 @@ def one_line(value: Any) -> str:
     "A value as JSON on one line, keys in order"
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
-# %% ../../nbs/04_facts.ipynb #74ed480e
+# %% ../../nbs/04_facts.ipynb #0b173e88
 def save_facts(folder: Path, info: dict[str, Any], words: Sequence[str]) -> None:
     "Write `minicoil.json` of a model in the small form, whole or not at all"
     lines = ",\n".join(facts_lines(in_columns(info, words)))
