@@ -130,3 +130,8 @@ def test_torch_from_an_index_of_ones_own(tmp_path, index):
     assert said.startswith("echo ")
     assert (f"--no-deps --index-url {index}" in lines[at]) == bool(index)
     assert index in said if index else "gigabytes; make run TORCH_INDEX=URL" in said
+
+
+def test_it_is_short():
+    """The first page has fewer than 150 lines."""
+    assert len(README.splitlines()) < 150
