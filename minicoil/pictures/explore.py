@@ -60,7 +60,8 @@ def atlas_pages(model_folder: str | Path) -> Atlas:
 # %% ../../nbs/36_explore.ipynb #d2d0c1b6
 FORM = """
 <h1>Where does the word land?</h1>
-<form method="post" action="/try"><p><label for="text">A sentence with words that the model knows{examples}:</label></p>
+<form method="post" action="/try">
+<p><label for="text">A sentence with words that the model knows{examples}:</label></p>
 <textarea id="text" name="text" rows="3" dir="auto" maxlength="{longest}">
 {text}</textarea>
 <p><button>Show</button>{atlas}</p></form>
@@ -71,7 +72,8 @@ ATLAS = Html(' <a href="/atlas/index.html">The atlas of all words</a>')
 ANSWER = """
 <h2>Found</h2>
 <p dir="auto" id="typed">{typed}</p>
-<div class="scroll"><table><thead><tr><th scope="col">word</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th scope="col">word</th>{head}</tr></thead>
+<tbody>{rows}</tbody></table></div>
 <p class="faint">A word’s numbers mean something only beside the same word’s numbers elsewhere.</p>
 {landed}""".lstrip()
 LANDED = """

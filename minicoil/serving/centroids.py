@@ -89,7 +89,8 @@ def apart_from(center: np.ndarray, means: np.ndarray, share: np.ndarray) -> np.n
     return (np.asarray(means, np.float32) - center) * (share > 0)[:, None].astype(np.float32)
 
 
-def around(basis: np.ndarray, center: np.ndarray, apart: np.ndarray, share: np.ndarray, total: int) -> Centroids:
+def around(basis: np.ndarray, center: np.ndarray, apart: np.ndarray, share: np.ndarray,
+           total: int) -> Centroids:
     "The `Centroids` of words `apart` (n, hidden_size) from a centre, in given directions"
     vectors = unit_rows(apart) @ basis
     scales = half(np.maximum(np.abs(vectors).max(1), 1e-6) / 127)
@@ -97,9 +98,9 @@ def around(basis: np.ndarray, center: np.ndarray, apart: np.ndarray, share: np.n
     rarity = idf(np.minimum(share, total), total)
     return Centroids(basis, center, numbers, scales, half(np.linalg.norm(apart, axis=1)), half(rarity))
 
-# %% ../../nbs/04_centroids.ipynb #78116c16
+# %% ../../nbs/04_centroids.ipynb #2cd2fdd1
 def with_words(old: Centroids, means: np.ndarray, sentences: np.ndarray, total: int) -> Centroids:
-    "Centroids with those of m further words appended; `means`, `sentences` and `total` as in `make_centroids`"
+    "Centroids with those of m further words appended; what is given of these as in `make_centroids`"
     share = np.asarray(sentences, np.float64)
     new = around(old.basis, old.center, apart_from(old.center, means, share), share, total)
     joined = {name: np.concatenate([getattr(old, name), getattr(new, name)])
