@@ -82,7 +82,7 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
-	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache --beir $(firstword $(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
