@@ -2,7 +2,7 @@
 
     python tests/bench/engines.py --beir ir/cranfield --cache outputs/cache [--model english]
 
-Each engine gets the collection's documents, and then 100,000 passages: of each document in turn twelve words,
+Each engine gets the collection's documents, and then 100,000 passages: of each document in turn eight words,
 drawn at random, with their numbers. At both sizes its best ten are compared with those of exact scoring. The
 model must be turned. An engine that is not installed is recorded as such (`pip install minicoil[engines]`).
 """
@@ -35,7 +35,7 @@ from minicoil.serving.non_negative import check_rotated, closest_non_negative
 from minicoil.serving.sparse import bm25_weight
 from minicoil.serving.windows import read_forms
 
-LIMIT, PASSAGE = 10, 12  # hits asked for, and words of a passage
+LIMIT, PASSAGE = 10, 8  # hits asked for, and words of a passage
 
 
 def terms_of_forms(model, forms, query=False):
