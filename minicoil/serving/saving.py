@@ -21,6 +21,7 @@ import numpy as np
 
 from ..runs.files import UserError, atomic, one_of, save_json, sync_folder, unreadable, write_bytes
 from ..runs.manifest import MANIFEST, list_files, save_manifest
+from .centroids import CENTROIDS_FILE
 from .directory import ENCODERS_FILE, MODEL_FILES, PROJECTION_FILE, graph_of, is_small
 from minicoil.serving.factors import (
     BLOCK,
@@ -34,6 +35,7 @@ from minicoil.serving.factors import (
     reduced,
     save_factors,
 )
+from .facts import save_facts
 from .graph import WEIGHTS, Weightless, graph_file, is_bundled, known_sha256, write_graph
 from .sparse import Int8Encoders
 from ..text.transformer import BUNDLED, BUNDLED_SHA256
@@ -124,8 +126,8 @@ def small_facts(info: dict[str, Any], encoders: FactoredEncoders) -> dict[str, A
 
 
 def write_shared(model: Any, folder: Path) -> None:
-    "Copy a model's tokenizer, and write its vocabulary"
-    for name in TOKENIZER_FILES:
+    "Copy a model's tokenizer and centroids, and write its vocabulary"
+    for name in (*TOKENIZER_FILES, CENTROIDS_FILE):
         if (model.folder / name).exists():
             with atomic(folder / name) as temporary:
                 shutil.copyfile(model.folder / name, temporary)
@@ -149,7 +151,7 @@ def write_small(model: Any, folder: Path, products: Products) -> None:
         info["lost"] = round(products.lost, 4)
     if not info["transformer"]:
         copy_graph(model, folder)
-    save_json(folder / "minicoil.json", info)
+    save_facts(folder, info, model.words)
     write_bytes(folder / CARD, card_text(model, small_facts(info, products.encoders)).encode())
 
 
