@@ -17,7 +17,7 @@ import numpy as np
 # %% ../../nbs/03_bits.ipynb #f9b20a53
 STEPS = (0.0, 1.596, 0.9957, 0.586, 0.3352, 0.1881, 0.1041, 0.0569)   # by bits, in standard deviations
 LOST = (1.0, 0.3634, 0.1188, 0.03744, 0.01154, 0.00349, 0.00104, 0.0003)
-TOGETHER, RATE = 8, 1.5   # directions with the same bits; bits that a number of an encoder takes on average
+TOGETHER, RATE = 8, 1.75   # directions with the same bits; bits that a number of an encoder takes on average
 
 # %% ../../nbs/03_bits.ipynb #6ed2fc71
 def widths_for(spread: np.ndarray, bits: float) -> np.ndarray:
