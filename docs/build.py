@@ -24,6 +24,7 @@ SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
 # The how-to pages in this order, others after them.
 HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "endpoint", "qdrant-server",
+         "other-engines", "langchain", "llamaindex", "haystack", "sentence-transformers", "mteb",
          "adding-words", "cluster"]
 
 
@@ -38,6 +39,11 @@ def fingerprint(*files):
 def notebooks():
     """The notebooks by name, in order."""
     return {p.stem: p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
+
+
+def howto_notebooks():
+    """The how-to pages that are notebooks, in order."""
+    return sorted((DOCS / "howto").glob("*.ipynb"))
 
 
 def code_of(path):
@@ -83,9 +89,10 @@ def finished_run():
 
 
 def environment():
-    """Where kernels find this checkout's package; one thread each, as two run at a time."""
+    """Where kernels find this checkout's package; one thread each, as two run at a time; nobody is told."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "False", "LANGSMITH_TRACING": "false"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **quiet}
 
 
 def imported(path):
@@ -128,10 +135,15 @@ def execute(path, target):
 
 
 def executed(path):
-    """The notebook executed, from the cache where it, its modules and the results have not changed."""
-    data = [p for p in (ROOT / "minicoil" / "data").iterdir() if p.is_file()]
-    key = fingerprint(path, *beneath(path), *data, *(ROOT / "results").glob("*.json"))
-    cached, stamp = BUILD / "executed" / path.name, BUILD / "executed" / f"{path.stem}.key"
+    """The notebook executed, from the cache where it, its modules and the results have not changed.
+
+    That of a how-to page stands on other packages too.
+    """
+    howto, data = path.parent.name == "howto", ROOT / "minicoil" / "data"
+    files = [p for p in data.iterdir() if p.is_file()] + list(data.glob("english/manifest.json"))
+    more = [ROOT / "constraints.txt"] if howto else (ROOT / "results").glob("*.json")
+    key, home = fingerprint(path, *beneath(path), *files, *more), BUILD / "executed" / ("howto" * howto)
+    cached, stamp = home / path.name, home / f"{path.stem}.key"
     if not (stamp.exists() and stamp.read_text() == key):
         execute(path, cached)
         stamp.write_text(key)
@@ -298,7 +310,7 @@ def write_chapters(paths, run):
 def contents(paths):
     """The site's table of contents, at the end of its first page."""
     order = {name: place for place, name in enumerate(HOWTO)}
-    howto = [path.stem for path in (DOCS / "howto").glob("*.md")]
+    howto = [path.stem for path in [*(DOCS / "howto").glob("*.md"), *howto_notebooks()]]
     howto.sort(key=lambda name: (order.get(name, len(HOWTO)), name))
     parts = {
         "How to": [f"howto/{name}" for name in howto],
@@ -326,9 +338,21 @@ def on_site(page):
     return page.replace("](../../nbs/", "](../").replace("](../../results/)", "](../benchmarks.md)")
 
 
+def write_howto_notebooks(secret):
+    """The how-to pages that are notebooks, executed two at a time."""
+    (SOURCE / "howto").mkdir(exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        for path in pool.map(executed, howto_notebooks()):
+            page = chapter(path, secret)
+            for cell in page.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = on_site(cell.source)
+            nbformat.write(page, SOURCE / "howto" / path.name)
+
+
 def write_pages():
     """The pages that are no chapters: how-to, changelog, promises, versions, benchmarks and reference."""
-    (SOURCE / "howto").mkdir()
+    (SOURCE / "howto").mkdir(exist_ok=True)
     for path in (DOCS / "howto").glob("*.md"):
         (SOURCE / "howto" / path.name).write_text(on_site(path.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "changelog.md")
@@ -347,6 +371,7 @@ def main():
     run = finished_run()
     write_chapters(all_executed(run), run)
     write_static(run)
+    write_howto_notebooks(Secret(run))
     write_pages()
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS),
                "-d", str(BUILD / "doctrees"), str(SOURCE), str(BUILD / "html")]
