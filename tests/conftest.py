@@ -29,6 +29,7 @@ NOT_QUICK = {"run_folder", "model_folder", "tiny_run", "browser"}
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the long tests")
     parser.addoption("--quick", action="store_true", help="run only tests that need no finished run")
+    parser.addoption("--costs", action="store_true", help="say which tests cost most processor time")
 
 
 def pytest_configure(config):
@@ -71,7 +72,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table of trials, see trials.py, below the results."""
+    """Below the results: the table of trials, what tests cost if asked for, and why some were skipped."""
+    from costs import cost_lines, costs, skip_lines
     from trials import rows_of, table
 
     rows = rows_of(
@@ -83,6 +85,29 @@ def pytest_terminal_summary(terminalreporter):
     if rows:
         terminalreporter.section("trials")
         terminalreporter.write_line(table(rows))
+    if terminalreporter.config.getoption("--costs"):
+        terminalreporter.section("costs")
+        terminalreporter.write_line("\n".join(cost_lines(costs(terminalreporter))))
+    for line in skip_lines(terminalreporter):
+        terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Each test's cost is counted from before its fixtures are made."""
+    import costs
+
+    costs.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """When a test is over, its cost is known."""
+    import costs
+
+    if call.when == "teardown":
+        costs.end(item)
+    return (yield)
 
 
 def minicoil(*arguments, **options):
