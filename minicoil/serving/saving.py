@@ -34,6 +34,7 @@ from minicoil.serving.factors import (
     reduced,
     save_factors,
 )
+from .facts import save_facts
 from .graph import WEIGHTS, Weightless, graph_file, is_bundled, known_sha256, write_graph
 from .sparse import Int8Encoders
 from ..text.transformer import BUNDLED, BUNDLED_SHA256
@@ -149,7 +150,7 @@ def write_small(model: Any, folder: Path, products: Products) -> None:
         info["lost"] = round(products.lost, 4)
     if not info["transformer"]:
         copy_graph(model, folder)
-    save_json(folder / "minicoil.json", info)
+    save_facts(folder, info, model.words)
     write_bytes(folder / CARD, card_text(model, small_facts(info, products.encoders)).encode())
 
 

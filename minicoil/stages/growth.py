@@ -28,6 +28,7 @@ from minicoil.serving.factors import (
     load_more,
     save_factors,
 )
+from ..serving.facts import save_facts
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .rotation import turned_rows
@@ -132,11 +133,12 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
     copy_synced(model.folder, folder, but=made_anew)
     if small:
         grow_factors(model, rows, folder)
+        save_facts(folder, info, vocabulary.words)
     else:
+        save_json(folder / "minicoil.json", info)
         grow_projection(model, hidden, folder)
         save_npy(folder / ENCODERS_FILE, np.concatenate([weights, rows.astype(weights.dtype)]))
     save_vocabulary(folder, vocabulary)
-    save_json(folder / "minicoil.json", info)
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     write_bytes(card, grown_card(text, info, len(vocabulary.words)).encode())

@@ -22,6 +22,7 @@ from ..runs.manifest import MANIFEST, list_files, save_manifest
 from ..runs.run import Parameters, Run, open_run
 from ..runs.swap import put_in_place
 from ..serving.factors import SMALL_FILE
+from ..serving.facts import save_facts
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
 from ..text.readers import DATA
@@ -164,14 +165,13 @@ MOST_MEGABYTES = 20
 
 def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequence[str | Path]) -> float:
     "Write card, golden vectors and manifest into a small model's folder; its size in MB"
-    digest, figures = sha256(folder / SMALL_FILE), figures_table(files)
-    info = {**load_json(folder / "minicoil.json"), "figures": figure_rows(files)}
-    save_json(folder / "minicoil.json", info)
+    model, digest, figures = MiniCOIL.load(folder), sha256(folder / SMALL_FILE), figures_table(files)
+    save_facts(folder, {**model.info, "figures": figure_rows(files)}, model.words)
     card = (folder / CARD).read_text(encoding="utf-8")
     write_bytes(folder / CARD, packed_card(card, run, commit, digest, text, figures).encode())
-    save_json(folder / GOLDEN, golden_vectors(MiniCOIL.load(folder), digest))
+    save_json(folder / GOLDEN, golden_vectors(model, digest))
     sizes, checksums = list_files(folder)
-    facts = dict(words=len(info["quality"]), dim=info["dim"], commit=commit, sha256=digest)
+    facts = dict(words=len(model.words), dim=model.dim, commit=commit, sha256=digest)
     save_manifest(folder / MANIFEST, {**facts, "files": sizes, "checksums": checksums})
     megabytes = sum(sizes.values()) / 1e6
     if megabytes > MOST_MEGABYTES:
