@@ -14,6 +14,13 @@ import pytest
 if "QDRANT_URL" in os.environ:
     os.environ["MINICOIL_TEST_QDRANT"] = os.environ.pop("QDRANT_URL")
 
+# What a user has set for work of their own: a token would lock the tests out, a proxy swallow what they ask
+# of this machine, and a narrow terminal break the lines that they look for.
+OWN = ("TOKEN", "ENGINE", "JOBS", "QDRANT", "RAY_ADDRESS", "BOX", "MEMORY_GB", "DRIVER", "SHELF")
+for name in (*(f"MINICOIL_{part}" for part in OWN), "COLUMNS", "FORCE_COLOR", "PY_COLORS"):
+    os.environ.pop(name, None)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
 # No test sees or fills the user's own cache.
 CACHE = tempfile.TemporaryDirectory(prefix="minicoil-cache-")
 os.environ["MINICOIL_CACHE"] = CACHE.name
@@ -144,7 +151,7 @@ def made_once(tmp_path_factory, name, make):
     if "PYTEST_XDIST_WORKER" in os.environ:  # the processes have a folder each, in one for all
         folder = folder.parent.parent / name
     folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "place").exists():
             (folder / "place").write_text(str(make(folder)))
