@@ -49,6 +49,10 @@ SETTINGS = {
     },
     "aten_default": Setting("torch without AVX", {"ATEN_CPU_CAPABILITY": "default"}),
     "aten_avx2": Setting("torch with AVX2", {"ATEN_CPU_CAPABILITY": "avx2"}),
+    "mkl_old": Setting(
+        "the matrix products of an old processor in torch",
+        {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+    ),
     "one_core": Setting("one core", before=("taskset", "-c", "0")),
     "busy": Setting("beside two busy processes", beside=2),
     "ci": Setting("CI=true and GITHUB_ACTIONS=true", {"CI": "true", "GITHUB_ACTIONS": "true"}),
