@@ -100,7 +100,7 @@ def tests_of(report):
 
 
 def run_tests(setting, tests, variables, folder):
-    """What becomes of test files."""
+    """What becomes of test files, given with pytest's options."""
     report = folder / "report.xml"
     command = [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     shared = ("--costs", "-n", 2, "--dist", "loadfile", "--no-loadscope-reorder")
@@ -175,14 +175,18 @@ def main():
     parser = argparse.ArgumentParser(description="the suite under settings that other machines have")
     parser.add_argument("--setting", action="append", choices=SETTINGS, help="may be repeated; all if none")
     parser.add_argument("--tests", nargs="*", help="files in tests/, all if no part is named")
+    parser.add_argument("--only", default="", help="of the tests only those that pytest's -k selects")
     parser.add_argument("--notebooks", help="a regular expression, all if no part is named")
     parser.add_argument("--out", type=Path, help="the record to write")
     asked = parser.parse_args()
     tests = None if asked.tests is None else [ROOT / "tests" / name for name in asked.tests]
+    if tests and asked.only:
+        tests += ["-k", asked.only]
     notebooks, outcomes = asked.notebooks, {}
     if tests is None and notebooks is None:
         tests, notebooks = [ROOT / "tests"], ".*"
-    parts = " ".join([*(asked.tests or (["all tests"] if tests else [])), notebooks or ""]).strip()
+    named = asked.tests or (["all tests"] if tests else [])
+    parts = " ".join([*named, *(["-k", asked.only] if asked.only else []), notebooks or ""]).strip()
     for name in asked.setting or SETTINGS:
         setting = SETTINGS[name]
         print(f"\n── {name}: {setting.what}", flush=True)
