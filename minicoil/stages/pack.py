@@ -25,6 +25,7 @@ from ..serving.factors import SMALL_FILE
 from ..serving.facts import save_facts
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
+from .centroids import write_centroids
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
@@ -180,7 +181,7 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
 
 # %% ../../nbs/31_pack.ipynb #ff850bb8
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
-         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
+         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = True,
          data: str | Path = DATA) -> Path:
     """Make the model of a finished run one of the package's models.
 
@@ -189,7 +190,7 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
         name: the model's name.
         figures: files that the benchmarks wrote, for the card.
         text: what the model was trained on, and its licence.
-        reduce: find a projection where training has found none.
+        reduce: pack the encoders into few bits where training has found no projection.
         data: the folder of the package's models, in a checkout of the project.
 
     Returns:
@@ -201,12 +202,13 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
     target, root = Path(os.path.abspath(data)) / name, Path(os.path.abspath(data)).parents[1]
     commit = clean_commit(root, os.path.relpath(target, root))
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
-    run.need("model")
+    run.need("model", "tokens")
     work, aside = target.with_name(f".{name}.new"), target.with_name(f".{name}.old")
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
+        write_centroids(run, work)
         size = finish_folder(work, run, commit, text, figures)
         put_in_place(work, target, aside)
     finally:
