@@ -36,6 +36,7 @@ from minicoil.runs.run import (
     check_parameters,
     run_parameters,
 )
+from ..runs.server import LAYOUT, USUAL, Layout, layout_text
 from ..text.folders import shown
 
 # %% ../../nbs/39_chain.ipynb #f80de4dc
@@ -64,6 +65,7 @@ class Execution:
     engine: str = "local"          # or `ray`
     ray_address: str = ""          # a running Ray cluster: `auto` or host:port
     qdrant: str = ""               # URL of a Qdrant server for the store; empty: a folder of the run
+    layout: Layout = USUAL         # of the collection on that server
 
     def stages(self) -> list[str]:
         """The stages to do, in order; a `UserError` if a stage or the engine is unknown."""
@@ -304,7 +306,8 @@ def run_chain(out: str | Path, params: Parameters, execution: Execution | None =
         stack.enter_context(locked(out / DRIVER_LOCK, f"{out} is at work already, wait for it or stop it"))
         stack.enter_context(undone_if_unusable(out, new))
         variables = stack.enter_context(chosen_engine(how.engine, how.ray_address, how.jobs))
-        stack.enter_context(environment(**variables, MINICOIL_QDRANT=how.qdrant))
+        variables |= {"MINICOIL_QDRANT": how.qdrant, LAYOUT: layout_text(how.layout)}
+        stack.enter_context(environment(**variables))
         end_orphan(out)
         run = begin_run(out, params, how.from_stage, how.jobs or os.cpu_count() or 1, new)
         check_inputs(run)

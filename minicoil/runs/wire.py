@@ -6,7 +6,7 @@
 __all__ = ['speaks_grpc', 'call_seconds', 'WirePoint', 'vector_message', 'vectors_message', 'point_message', 'library_vector',
            'library_point', 'send_points', 'Answered', 'read_answer', 'library_answer', 'ask_many']
 
-# %% ../../nbs/07_wire.ipynb #da3f2c52
+# %% ../../nbs/07_wire.ipynb #fb8ef981
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from .server import CALL_SECONDS
 
-# %% ../../nbs/07_wire.ipynb #03c2ae75
+# %% ../../nbs/07_wire.ipynb #2b637be7
 def speaks_grpc(client: Any) -> bool:
     """Whether a client sends gRPC messages to a server."""
     return bool(client.init_options.get("prefer_grpc"))
@@ -24,14 +24,14 @@ def call_seconds(client: Any) -> float:
     """Seconds that a client gives a call."""
     return client.init_options.get("timeout") or CALL_SECONDS
 
-# %% ../../nbs/07_wire.ipynb #64411a58
+# %% ../../nbs/07_wire.ipynb #f45e7bf6
 class WirePoint(NamedTuple):
     """A point; `vector` is an array (d,), or {name: array or sparse vector}."""
     id: int
     payload: Mapping[str, Any]
     vector: Any
 
-# %% ../../nbs/07_wire.ipynb #ff23b32b
+# %% ../../nbs/07_wire.ipynb #dd49f5f1
 def vector_message(vector: Any) -> Any:
     """A dense or sparse vector as a gRPC message."""
     from qdrant_client import grpc as g
@@ -49,7 +49,7 @@ def vectors_message(vector: Any) -> Any:
     named = {name: vector_message(one) for name, one in vector.items()}
     return g.Vectors(vectors=g.NamedVectors(vectors=named))
 
-# %% ../../nbs/07_wire.ipynb #2944c792
+# %% ../../nbs/07_wire.ipynb #bce90682
 def point_message(point: WirePoint) -> Any:
     """A point as a gRPC message."""
     from qdrant_client import grpc as g
@@ -57,7 +57,7 @@ def point_message(point: WirePoint) -> Any:
     payload = {key: json_to_value(value) for key, value in point.payload.items()}
     return g.PointStruct(id=g.PointId(num=point.id), vectors=vectors_message(point.vector), payload=payload)
 
-# %% ../../nbs/07_wire.ipynb #7881d1c0
+# %% ../../nbs/07_wire.ipynb #53292629
 def library_vector(vector: Any) -> Any:
     """A dense or sparse vector as the client library takes it."""
     from qdrant_client import models as m
@@ -75,7 +75,7 @@ def library_point(point: WirePoint) -> Any:
     named = {name: library_vector(one) for name, one in vector.items()}
     return m.PointStruct(id=point.id, payload=dict(point.payload), vector=named)
 
-# %% ../../nbs/07_wire.ipynb #8b91cdec
+# %% ../../nbs/07_wire.ipynb #f309eb31
 def send_points(client: Any, collection: str, points: Iterable[WirePoint], wait: bool = True) -> None:
     """Insert points into a collection, or replace those with the same numbers.
 
@@ -93,7 +93,7 @@ def send_points(client: Any, collection: str, points: Iterable[WirePoint], wait:
     request = g.UpsertPoints(collection_name=collection, points=messages, wait=wait)
     client.grpc_points.Upsert(request, timeout=call_seconds(client))
 
-# %% ../../nbs/07_wire.ipynb #8651f4d8
+# %% ../../nbs/07_wire.ipynb #5c885b57
 class Answered(NamedTuple):
     """A found point; `order_value` is the value of the field that points were ordered by."""
     id: int
@@ -101,7 +101,7 @@ class Answered(NamedTuple):
     payload: dict[str, Any]
     order_value: Any = None
 
-# %% ../../nbs/07_wire.ipynb #d1e8e8e4
+# %% ../../nbs/07_wire.ipynb #d157f3fa
 def read_answer(point: Any) -> Answered:
     """A found point of a gRPC message."""
     from qdrant_client.conversions.conversion import grpc_to_payload
@@ -114,7 +114,7 @@ def library_answer(point: Any) -> Answered:
     """A found point of the client library's."""
     return Answered(point.id, point.score, point.payload or {}, getattr(point, "order_value", None))
 
-# %% ../../nbs/07_wire.ipynb #57902a24
+# %% ../../nbs/07_wire.ipynb #22e0fc33
 def ask_many(client: Any, collection: str, requests: Sequence[Any]) -> list[list[Answered]]:
     """What several searches find, in one call.
 

@@ -18,13 +18,14 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` (a status, or with its text)
     are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
     `late` keeps what is not waited for until a change that is, as a journal does; of calls named in
-    `forgotten` the next is acknowledged, and its points never come.
+    `forgotten` the next is acknowledged, and its points never come. Points of equal scores come in no order
+    that means anything. `waited` says of each upsert whether it was waited for.
     """
 
     def __init__(self, key=None):
         self.key, self.created, self.indexes, self.points, self.vectors = key, {}, {}, {}, {}
         self.calls, self.failures, self.lost, self.forgotten = [], [], [], []
-        self.late, self.journal, self.order = False, [], threading.Lock()
+        self.late, self.journal, self.order, self.waited = False, [], threading.Lock(), []
 
     def called(self, name, context):
         self.calls.append(name)
@@ -89,6 +90,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT,
                               "Validation error in body: [points[0].vector.sparse.indices: must be unique]")
         with self.order:
+            self.waited.append(request.wait)
             if "upsert" in self.forgotten:
                 self.forgotten.remove("upsert")
             else:
@@ -173,7 +175,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             for ranked in lists:
                 for rank, (i, _) in enumerate(ranked):
                     scores[i] = scores.get(i, 0) + 1 / (rank + 2)
-            found = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: request.limit]
+            found = sorted(scores.items(), key=lambda pair: (-pair[1], turn(pair[0])))[: request.limit]
         else:
             found = nearest(request, points, vectors)
         return [q.ScoredPoint(id=q.PointId(num=i), payload=points[i], score=score) for i, score in found]
@@ -262,8 +264,13 @@ def selected(selector, points):
     return [i.num for i in selector.points.ids]
 
 
+def turn(number):
+    """Where a point comes among equals: as if it lay anywhere in a segment."""
+    return number * 2654435761 % 2**32
+
+
 def nearest(request, points, vectors):
-    """[(id, score)] of the points nearest by one vector, best first, equal ones by id; sparse with IDF."""
+    """[(id, score)] of the points nearest by one vector, best first; sparse with IDF."""
     asked, using = request.query.nearest, request.using
     having = {i: v[using] for i, v in vectors.items() if using in v}
     if asked.WhichOneof("variant") == "sparse":
@@ -278,7 +285,7 @@ def nearest(request, points, vectors):
         scores = {i: float(v @ mine / max(length(v) * length(mine), 1e-9)) for i, v in having.items()}
     passing = set(found_by(request.filter, points))
     kept = [(i, score) for i, score in scores.items() if i in passing]
-    return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: request.limit]
+    return sorted(kept, key=lambda pair: (-pair[1], turn(pair[0])))[: request.limit]
 
 
 def done():
