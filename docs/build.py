@@ -24,7 +24,7 @@ SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
 # The how-to pages in this order, others after them.
 HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "endpoint", "qdrant-server",
-         "adding-words", "cluster"]
+         "production", "adding-words", "cluster"]
 
 
 def fingerprint(*files):

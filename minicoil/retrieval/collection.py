@@ -6,8 +6,8 @@
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'vectors_of', 'engine_vectors', 'our_point',
            'check_vectors', 'check_values', 'Ask', 'EngineCalls', 'Home', 'create_shard', 'check_shard',
            'embedded_shard', 'held_folder', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded',
-           'create_collection', 'prepare_collection', 'server_query', 'server_client', 'Server', 'is_server',
-           'check_address', 'open_collection']
+           'create_collection', 'is_there', 'prepare_collection', 'server_query', 'server_client', 'Server',
+           'is_server', 'check_address', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 import re
@@ -363,9 +363,16 @@ def create_collection(client: Any, name: str, width: int, expanded: bool = False
             raise
 
 
+def is_there(client: Any, name: str) -> bool:
+    "Whether a name is a collection's on a server, or an alias of one"
+    if client.collection_exists(name):
+        return True
+    return any(alias.alias_name == name for alias in client.get_aliases().aliases)
+
+
 def prepare_collection(home: Any, width: int | None, expanded: bool = False, layout: Layout = USUAL) -> bool:
     "Make the collection of a `Server` for dense vectors of `width`, or check it: see `check_vectors`"
-    if not home.ask(home.client.collection_exists, home.name):
+    if not home.ask(is_there, home.client, home.name):
         if width is None:
             raise UserError(f"there is no collection {home.name} on the server at {home.server}")
         home.ask(create_collection, home.client, home.name, width, expanded, layout)

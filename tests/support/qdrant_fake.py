@@ -19,13 +19,14 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
     `late` keeps what is not waited for until a change that is, as a journal does; of calls named in
     `forgotten` the next is acknowledged, and its points never come. Points of equal scores come in no order
-    that means anything. `waited` says of each upsert whether it was waited for.
+    that means anything. `waited` says of each upsert whether it was waited for; `aliases` {alias: name}.
     """
 
     def __init__(self, key=None):
         self.key, self.created, self.indexes, self.points, self.vectors = key, {}, {}, {}, {}
         self.calls, self.failures, self.lost, self.forgotten = [], [], [], []
         self.late, self.journal, self.order, self.waited = False, [], threading.Lock(), []
+        self.aliases = {}
 
     def called(self, name, context):
         self.calls.append(name)
@@ -40,8 +41,23 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             self.lost.remove(name)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
 
+    def ListAliases(self, request, context):
+        self.called("aliases", context)
+        found = [q.AliasDescription(alias_name=a, collection_name=c) for a, c in self.aliases.items()]
+        return q.ListAliasesResponse(aliases=found)
+
+    def UpdateAliases(self, request, context):
+        self.called("update aliases", context)
+        for action in request.actions:
+            if action.HasField("create_alias"):
+                self.aliases[action.create_alias.alias_name] = action.create_alias.collection_name
+            else:
+                del self.aliases[action.delete_alias.alias_name]
+        return q.CollectionOperationResponse(result=True)
+
     def kept(self, request, context):
-        """The points of the collection that a request names."""
+        """The points of the collection that a request names, by its name or an alias."""
+        request.collection_name = self.aliases.get(request.collection_name, request.collection_name)
         if request.collection_name not in self.created:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Collection `{request.collection_name}` doesn't exist!")
         return self.points[request.collection_name]
