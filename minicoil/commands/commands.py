@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'COLLECTION', 'SHARDS', 'REPLICAS', 'TIMEOUT', 'ENGINES', 'ENGINE', 'EXPAND', 'DOCUMENTS',
-           'USING', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
+           'COLLECTION_NAME', 'COLLECTION', 'Count', 'SHARDS', 'REPLICAS', 'TIMEOUT', 'ENGINES', 'ENGINE', 'EXPAND',
+           'DOCUMENTS', 'USING', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
            'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer',
-           'answers_in', 'kept_answer', 'collection_answer', 'expansion_side', 'expanded_answer', 'command_neighbours',
-           'command_search', 'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval',
-           'command_make_collection']
+           'answers_in', 'kept_answer', 'collection_answer', 'expansion_side', 'expanded_answer', 'Place',
+           'answer_outside', 'command_neighbours', 'command_search', 'command_rotate', 'command_export_vectors',
+           'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -174,6 +174,7 @@ COLLECTION = typer.Option(
     "", help="Keep the collection in this folder, or on the Qdrant server at this URL, instead of the cache; "
     "the next call embeds only what has changed"
 )
+Count = int | None
 SHARDS = typer.Option(
     None, "--qdrant-shards", help="Shards of a collection that is made on a Qdrant server; one that exists "
     "keeps its own"
@@ -284,7 +285,7 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
     from minicoil.retrieval.inverted import open_home
     with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder:
         where = collection or folder
-        given = {"engine": engine or None, "layout": asked.layout}
+        given: dict[str, Any] = {"engine": engine or None, "layout": asked.layout}
         with open_home(where, dense_width(model), name or None, **given) as home:
             fill_collection(home, model, found, asked.average)
             return Answer(answers_in(home, model, asked), len(found))
@@ -314,6 +315,23 @@ def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Questi
     given = (asked.limit, asked.using, *kept, side, exact, asked.layout)
     hits = search_documents(model, found, [asked.query], *given)
     return Answer(hits[0], len(found))
+
+# %% ../../nbs/35_commands.ipynb #700f7f23
+class Place(NamedTuple):
+    """Where a search's collection is, by which engine, and which side expands."""
+    collection: str
+    name: str
+    engine: str
+    side: str | None
+    exact: bool
+
+
+def answer_outside(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, place: Place) -> Answer:
+    """Search documents in a collection that is not the cache's."""
+    collection, name, engine, side, exact = place
+    if side is not None:
+        return expanded_answer(model, found, asked, collection, name, side, exact)
+    return collection_answer(model, found, asked, collection, name, engine)
 
 # %% ../../nbs/35_commands.ipynb #6dd3eefd
 def command_neighbours(
@@ -355,9 +373,7 @@ def command_search(
     avg_len: str = AVERAGE,
     collection: str = COLLECTION,
     collection_name: str = COLLECTION_NAME,
-    qdrant_shards: int | None = SHARDS,
-    qdrant_replicas: int | None = REPLICAS,
-    qdrant_timeout: int | None = TIMEOUT,
+    qdrant_shards: Count = SHARDS, qdrant_replicas: Count = REPLICAS, qdrant_timeout: Count = TIMEOUT,
     engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
@@ -383,12 +399,8 @@ def command_search(
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
         check_words(loaded, asked.query)
-    if side is not None:
-        answer = expanded_answer(loaded, found, asked, collection, collection_name, side, exact)
-    elif in_cache:
-        answer = kept_answer(loaded, source, asked)
-    else:
-        answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
+    place = Place(collection, collection_name, held_by, side, exact)
+    answer = kept_answer(loaded, source, asked) if in_cache else answer_outside(loaded, found, asked, place)
     print_hits(loaded, answer.hits, answer.documents, explain)
 
 # %% ../../nbs/35_commands.ipynb #c7937bf2

@@ -120,8 +120,8 @@ def server_layout(
     Raises:
         UserError: A number is out of bounds, a name is none, or there is no server.
     """
-    given = {"--qdrant-shards": shards, "--qdrant-replicas": replicas, "--qdrant-timeout": timeout}
-    given["--collection-name"] = name or None
+    given: dict[str, Any] = {"--qdrant-shards": shards, "--qdrant-replicas": replicas}
+    given |= {"--qdrant-timeout": timeout, "--collection-name": name or None}
     for asked in (asked for asked, value in given.items() if value is not None and not server):
         raise UserError(f"{asked} needs {option} with the address of a Qdrant server")
     check_name(name or None)

@@ -31,8 +31,11 @@ from minicoil.commands.commands import (
     TIMEOUT,
     WORDS,
     WORDS_FILE,
+    Count,
     benchmarks,
 )
+
+# %% ../../nbs/40_pipeline.ipynb #7d96fcb8
 from .golden import command_golden
 from .lines import ReaderGone
 from .models import command_export, command_push
@@ -140,8 +143,7 @@ START_FROM = typer.Option(
 # %% ../../nbs/40_pipeline.ipynb #5cf58037
 @app.command("run", context_settings=SETTINGS)
 def command_run(
-    words: list[str] | None = WORDS,
-    words_file: Path | None = WORDS_FILE,
+    words: list[str] | None = WORDS, words_file: Path | None = WORDS_FILE,
     top_words: int | None = typer.Option(None, help="Train the corpus's N most frequent words"),
     corpus: list[str] | None = CORPUS,
     text_field: str | None = TEXT,
@@ -160,9 +162,7 @@ def command_run(
     pictures: int | None = typer.Option(None, help="Words that get a picture"),
     qdrant: str = QDRANT,
     collection_name: str = STORE_NAME,
-    qdrant_shards: int | None = SHARDS,
-    qdrant_replicas: int | None = REPLICAS,
-    qdrant_timeout: int | None = TIMEOUT,
+    qdrant_shards: Count = SHARDS, qdrant_replicas: Count = REPLICAS, qdrant_timeout: Count = TIMEOUT,
     engine: str = typer.Option("local", help=" or ".join(ENGINES)),
     ray_address: str = RAY,
     jobs: int = JOBS,
@@ -180,8 +180,7 @@ def command_run(
     server = (qdrant, "--qdrant", qdrant_shards, qdrant_replicas, qdrant_timeout, collection_name)
     how = Execution(*stages, job_count(jobs), engine.lower(), ray_address, qdrant, server_layout(*server))
     keep_inputs(out, given, words_file)
-    run = run_chain(out, run_parameters(out, from_model(given)), how)
-    print(where_to_look(run))
+    print(where_to_look(run_chain(out, run_parameters(out, from_model(given)), how)))
 
 # %% ../../nbs/40_pipeline.ipynb #544f9bde
 RESULTS = (

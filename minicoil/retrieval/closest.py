@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SAME', 'SPARE', 'MOST_EQUALS', 'Found', 'found_points', 'same_score', 'equals', 'name_of', 'in_order', 'is_complete',
-           'fused_points']
+           'completed', 'fused_points']
 
 # %% ../../nbs/28_closest.ipynb #f91c4d61
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .retrieval import fuse
@@ -25,7 +25,7 @@ def found_points(points: Iterable[Any]) -> list[Found]:
     return [Found(point.id, point.payload or {}, point.score) for point in points]
 
 # %% ../../nbs/28_closest.ipynb #fe6f67be
-SAME = 2e-6  # of the larger score, or of 1
+SAME = 1e-6  # of the larger score, or of 1
 
 
 def same_score(a: float, b: float) -> bool:
@@ -66,6 +66,15 @@ def is_complete(points: Sequence[Any], limit: int, asked: int) -> bool:
         return True
     pairs = zip(points[limit - 1:], points[limit:])
     return any(not same_score(a.score, b.score) for a, b in pairs)
+
+# %% ../../nbs/28_closest.ipynb #2ffff549
+def completed(found: list[Found], limit: int, ask_for: Callable[[int], list[Found]]) -> list[Found]:
+    "The best `limit` of an answer to `limit` + `SPARE` points, in order; `ask_for` gives a longer answer"
+    size = limit + SPARE
+    while not is_complete(found, limit, size) and size < MOST_EQUALS:
+        size = min(4 * size, MOST_EQUALS)
+        found = ask_for(size)
+    return in_order(found)[:limit]
 
 # %% ../../nbs/28_closest.ipynb #4ae72017
 def fused_points(lists: Mapping[str, Sequence[Found]], limit: int) -> list[Found]:

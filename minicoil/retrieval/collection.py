@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'SERVERS', 'engine_vector', 'vectors_of', 'engine_vectors', 'our_point',
-           'check_vectors', 'check_values', 'Ask', 'EngineCalls', 'Home', 'create_shard', 'check_shard',
+           'check_vectors', 'check_values', 'Ask', 'EngineCalls', 'Searching', 'Home', 'create_shard', 'check_shard',
            'embedded_shard', 'held_folder', 'named_folder', 'edge_query', 'edge_scroll', 'Embedded',
            'create_collection', 'is_there', 'prepare_collection', 'server_query', 'server_client', 'Server',
            'is_server', 'check_address', 'open_collection']
@@ -31,28 +31,12 @@ from minicoil.retrieval.claim import (
     points_that_are,
     read_record,
 )
-from minicoil.retrieval.closest import (
-    MOST_EQUALS,
-    SPARE,
-    Found,
-    found_points,
-    fused_points,
-    in_order,
-    is_complete,
-)
+from .closest import SPARE, Found, completed, found_points, fused_points
 from .retrieval import DEPTH
 from ..runs.files import UserError, load_json
 from ..runs.locks import locked
 from ..runs.machine import need_room
-from minicoil.runs.server import (
-    USUAL,
-    Layout,
-    check_name,
-    check_server,
-    connect_server,
-    patiently,
-    say_kept,
-)
+from ..runs.server import USUAL, Layout, check_name, check_server, connect_server, patiently, say_kept
 from ..runs.wire import WirePoint, ask_many, library_vector, send_points
 from ..serving.sparse import SparseEmbedding
 
@@ -134,8 +118,7 @@ class EngineCalls:
     - A call that is repeated changes nothing.
     """
 
-    def page(self, which: str, offset: Any = None, limit: int = 10_000,
-             fields: Iterable[str] = ()) -> tuple[list[Point], Any]:
+    def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         "Points that are `ours`, `others` or `strange`, with these fields; the next page's offset or None"
         raise NotImplementedError
 
@@ -155,10 +138,6 @@ class EngineCalls:
         "Insert points, or replace those with the same numbers; without `wait` they may be seen later"
         raise NotImplementedError
 
-    def lacking(self, digests: Mapping[int, str]) -> list[int]:
-        "Numbers of those of {number: digest} that were put without waiting and are not there yet"
-        return []
-
     def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
         "For each search our `limit` nearest points, best first; see the contract"
         raise NotImplementedError
@@ -167,8 +146,32 @@ class EngineCalls:
         "Let go of the collection"
         raise NotImplementedError
 
+# %% ../../nbs/28_collection.ipynb #6c0c333e
+class Searching(EngineCalls):
+    "What finds points, whichever engine holds them"
+
+    def lists(self, vectors: Mapping[str, Any], limit: int,
+              only: list[int] | None = None) -> dict[str, list[Found]]:
+        "{using: our points nearest by the vector}, best first, equals by id; all in one call as a rule"
+        asked = [Ask(using, vector, only) for using, vector in vectors.items()]
+        found = self.query(asked, limit + SPARE)
+        return {ask.using: completed(some, limit, self.longer(ask)) for ask, some in zip(asked, found)}
+
+    def longer(self, ask: Ask) -> Callable[[int], list[Found]]:
+        "What gives an answer of any size to a search"
+        return lambda size: self.query([ask], size)[0]
+
+    def nearest(self, vector: np.ndarray | SparseEmbedding, using: str, limit: int,
+                only: list[int] | None = None) -> list[Found]:
+        "Our points nearest by the vector `using`, best first; among `only` these numbers, if they are given"
+        return self.lists({using: vector}, limit, only)[using]
+
+    def fused(self, vectors: Mapping[str, Any], limit: int) -> list[Found]:
+        "Our points by reciprocal rank fusion of {using: vector}, of lists of `DEPTH` at least, best first"
+        return fused_points(self.lists(vectors, max(limit, DEPTH)), limit)
+
 # %% ../../nbs/28_collection.ipynb #6cf465df
-class Home(EngineCalls):
+class Home(Searching):
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
 
@@ -193,29 +196,9 @@ class Home(EngineCalls):
             check_numbers(self, points)
         self.upsert([p._replace(payload=marked(p.payload)) for p in points], wait)
 
-    def lists(self, vectors: Mapping[str, Any], limit: int,
-              only: list[int] | None = None) -> dict[str, list[Found]]:
-        "{using: our points nearest by the vector}, best first, equals by id; all in one call as a rule"
-        asked = [Ask(using, vector, only) for using, vector in vectors.items()]
-        found = self.query(asked, limit + SPARE)
-        return {ask.using: self.completed(ask, some, limit) for ask, some in zip(asked, found)}
-
-    def completed(self, ask: Ask, found: list[Found], limit: int) -> list[Found]:
-        "The best `limit` of an answer, in order; asks again where equals reach beyond its end"
-        size = limit + SPARE
-        while not is_complete(found, limit, size) and size < MOST_EQUALS:
-            size = min(4 * size, MOST_EQUALS)
-            found, = self.query([ask], size)
-        return in_order(found)[:limit]
-
-    def nearest(self, vector: np.ndarray | SparseEmbedding, using: str, limit: int,
-                only: list[int] | None = None) -> list[Found]:
-        "Our points nearest by the vector `using`, best first; among `only` these numbers, if they are given"
-        return self.lists({using: vector}, limit, only)[using]
-
-    def fused(self, vectors: Mapping[str, Any], limit: int) -> list[Found]:
-        "Our points by reciprocal rank fusion of {using: vector}, of lists of `DEPTH` at least, best first"
-        return fused_points(self.lists(vectors, max(limit, DEPTH)), limit)
+    def lacking(self, digests: Mapping[int, str]) -> list[int]:
+        "Numbers of those of {number: digest} that were put without waiting and are not there yet"
+        return []
 
 # %% ../../nbs/28_collection.ipynb #d9250f39
 CONFIG, LOCK = "edge_config.json", ".minicoil.lock"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOVED', 'point_number', 'check_documents', 'digests_of', 'claim_record', 'check_kind', 'add_documents',
-           'still_lacking', 'points_of', 'average_length', 'given_length', 'chosen_length', 'dense_width',
-           'fill_collection', 'build_collection']
+           'still_lacking', 'check_there', 'points_of', 'average_length', 'given_length', 'chosen_length',
+           'dense_width', 'fill_collection', 'build_collection']
 
 # %% ../../nbs/28_documents.ipynb #a7c93595
 import hashlib
@@ -101,17 +101,22 @@ def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], 
         home.put(list(points_of(model, some, wanted, expansion, cache)), wait=False)
     for some in batched(still_lacking(home, new, wanted), batch_size):
         home.put(list(points_of(model, some, wanted, expansion, cache)))
-    if still_lacking(home, new, wanted):
-        raise UserError(f"{home.place} took documents but does not have them all: see the server's log, "
-                        "then run the same command again")
+    check_there(home, new, wanted)
     return len(new)
 
-
+# %% ../../nbs/28_documents.ipynb #2e0b807f
 def still_lacking(home: Home, documents: list[tuple[str, str]],
                   wanted: dict[int, str]) -> list[tuple[str, str]]:
     "Those of documents that were put which the collection does not have with their digests"
     numbers = {point_number(name): (name, text) for name, text in documents}
     return [numbers[i] for i in home.lacking({i: wanted[i] for i in numbers})]
+
+
+def check_there(home: Home, documents: list[tuple[str, str]], wanted: dict[int, str]) -> None:
+    "Raise a `UserError` unless the collection has documents that were put"
+    if still_lacking(home, documents, wanted):
+        raise UserError(f"{home.place} took documents but does not have them all: see the server's log, "
+                        "then run the same command again")
 
 # %% ../../nbs/28_documents.ipynb #a8cb51c4
 def points_of(model: Any, documents: list[tuple[str, str]], digests: dict[int, str],

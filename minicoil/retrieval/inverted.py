@@ -14,7 +14,7 @@ import contextlib
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -371,14 +371,9 @@ class Lists(Home):
     def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
         return [self.best(ask, limit) for ask in asked]
 
-    def lists(self, vectors: Mapping[str, Any], limit: int,
-              only: list[int] | None = None) -> dict[str, list[Found]]:
-        return {using: self.best(Ask(using, vector, only), limit) for using, vector in vectors.items()}
-
     def best(self, ask: Ask, limit: int) -> list[Found]:
-        "The `limit` nearest documents; no equals are missed, so they need not be asked for again"
-        only = ask.only
-        parts = self.parts if only is None else [part.among(only) for part in self.parts]
+        "The `limit` nearest documents"
+        parts = self.parts if ask.only is None else [part.among(ask.only) for part in self.parts]
         return best_found(parts, self.scores(parts, ask.vector), limit)
 
     def scores(self, parts: Sequence[Part], vector: np.ndarray | SparseEmbedding) -> list[np.ndarray]:

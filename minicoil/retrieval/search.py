@@ -40,6 +40,8 @@ from minicoil.retrieval.expansion import (
     query_side,
     without_quotes,
 )
+
+# %% ../../nbs/32_search.ipynb #71be968c
 from .judged import read_collection
 from .retrieval import DEPTH, OURS, mix
 from .thesaurus import check_teachable
