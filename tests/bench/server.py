@@ -411,30 +411,22 @@ def measured(options, engine, variant="in memory", documents=None):
 
 
 def million(options):
-    """Many documents in every engine; the variants with a tenth of them. Saved after each engine."""
-    out = options.out / "million.json"
-    known = load_json(out)["results"] if out.exists() and options.go_on else {}
-    results = {"vectors": "made up", "dense": DIM, "numbers_a_word": NUMBERS, "server": NOT, **known}
-    few = max(options.documents // 10, 1000)
-    jobs = [("numpy", "in memory", options.documents), ("embedded", "both on disk", options.documents)]
-    jobs += [("embedded", variant, few) for variant in VARIANTS]
-    jobs += [("server", v, options.documents) for v in VARIANTS] if options.url else []
+    """Many documents in every engine, and few of them with each setting; saved after each."""
+    out, many, few = options.out / "million.json", options.documents, options.few
+    jobs = {"numpy": [("numpy", "in memory", many)], "embedded": [("embedded", "both on disk", many)]}
+    jobs["settings"] = [("embedded", variant, few) for variant in VARIANTS]
+    jobs["server"] = [("server", variant, many) for variant in VARIANTS] if options.url else []
     plain = {}
-    for engine, variant, n in jobs:
-        key = f"{engine}, {variant}, {n}"
-        if key in results and results.get("server") == NOT:
-            continue
+    for engine, variant, n in [job for only in options.only or jobs for job in jobs[only]]:
         facts, found = measured(options, engine, variant, n)
-        if engine != "numpy" and variant == "in memory" and found:
-            plain[engine] = found
-        if engine in plain and found and n == few:
-            facts["as_in_memory"] = shared(found, plain[engine])
-        results[key] = facts
-        if engine == "server":
-            results["server"] = "recorded"
-        print(key, json.dumps(facts), flush=True)
-        save_record(out, results)
-    return None
+        plain = found if variant == "in memory" else plain
+        if plain and found:
+            facts["as_in_memory"] = shared(found, plain)
+        known = load_json(out)["results"] if out.exists() else {}
+        facts = {"vectors": "made up", "load": round(os.getloadavg()[0], 1), **facts}
+        made = {"server": NOT, **known, f"{engine}, {variant}, {n} documents": facts}
+        save_record(out, made | ({"server": "recorded"} if engine == "server" else {}))
+        print(engine, variant, json.dumps(facts), flush=True)
 
 
 def main():
@@ -447,7 +439,8 @@ def main():
     parser.add_argument("--variant", default="in memory", choices=list(VARIANTS))
     parser.add_argument("--most-mb", type=int, default=6000, help="memory of its own that an engine may take")
     parser.add_argument("--scratch", default=None, help="folder for the collections")
-    parser.add_argument("--go-on", action="store_true", help="keep what the record has of the part million")
+    parser.add_argument("--few", type=int, default=100_000, help="documents that the settings are tried with")
+    parser.add_argument("--only", nargs="*", choices=["numpy", "embedded", "settings", "server"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.url:
