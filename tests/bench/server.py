@@ -397,7 +397,7 @@ def measured(options, engine, variant="in memory", documents=None):
     anonymous = 0
     while child.poll() is None:
         with contextlib.suppress(OSError, StopIteration):
-            line = next(x for x in status.read_text().splitlines() if x.startswith("RssAnon"))
+            line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("RssAnon"))
             anonymous = max(anonymous, int(line.split()[1]) // 1024)
         if anonymous > options.most_mb:
             child.kill()
