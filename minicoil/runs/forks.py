@@ -6,7 +6,7 @@
 __all__ = ['Request', 'PROGRAM', 'ALWAYS', 'Lines', 'import_all', 'ended_children', 'serve', 'become_kernel', 'main',
            'ForkServer', 'Forked', 'fork_server']
 
-# %% ../../nbs/07_forks.ipynb #23a928d0
+# %% ../../nbs/07_forks.ipynb #d7c0e40b
 import contextlib
 import importlib
 import json
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from select import select
 from typing import Any
 
-# %% ../../nbs/07_forks.ipynb #de26001f
+# %% ../../nbs/07_forks.ipynb #b36f7116
 class Lines:
     """Messages over a socket, a line of JSON each; `ended` when the other side is gone."""
 
@@ -40,7 +40,7 @@ class Lines:
         *whole, self.rest = self.rest.split(b"\n")
         return [json.loads(line) for line in whole]
 
-# %% ../../nbs/07_forks.ipynb #3e92ba98
+# %% ../../nbs/07_forks.ipynb #45dff406
 def import_all(modules: Iterable[str]) -> None:
     """Import modules as far as that works, without a word; a kernel that lacks one says so itself."""
     with warnings.catch_warnings():
@@ -61,7 +61,7 @@ def ended_children() -> list[dict[str, int]]:
             found.append({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
     return found
 
-# %% ../../nbs/07_forks.ipynb #c4e58d8c
+# %% ../../nbs/07_forks.ipynb #de7b773a
 Request = dict[str, Any]   # command, environment, folder, modules
 
 
@@ -90,7 +90,7 @@ def serve(lines: Lines) -> Request:
             lines.send({"forked": pid})
     os._exit(0)
 
-# %% ../../nbs/07_forks.ipynb #b5a287b7
+# %% ../../nbs/07_forks.ipynb #71b6002b
 def become_kernel(request: Request) -> None:
     """In a child: be the kernel that was asked for, `python -m ipykernel_launcher …`."""
     parent = os.getppid()
@@ -107,7 +107,7 @@ def main(number: str) -> None:
     """The server's program; `number` is that of its end of the pair of sockets."""
     become_kernel(serve(Lines(socket.socket(fileno=int(number)))))
 
-# %% ../../nbs/07_forks.ipynb #67e4ca6f
+# %% ../../nbs/07_forks.ipynb #da217cc4
 PROGRAM = "import sys; from minicoil.runs.forks import main; main(sys.argv[1])"
 ALWAYS = ("ipykernel.kernelapp", "minicoil.runs.run")
 
@@ -147,7 +147,11 @@ class ForkServer:
         """A kernel with these modules imported; an `OSError` if the server does not answer."""
         lines = self.open()
         given = dict(command=list(command), environment=dict(environment), folder=folder)
-        lines.send({**given, "modules": [*ALWAYS, *modules]})
+        try:
+            lines.send({**given, "modules": [*ALWAYS, *modules]})
+        except OSError:
+            lines.ended = True  # the next call starts another server
+            raise
         while not self.forked:
             self.read(None)
             if lines.ended:
@@ -168,7 +172,7 @@ class ForkServer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-# %% ../../nbs/07_forks.ipynb #8ff8b359
+# %% ../../nbs/07_forks.ipynb #86cc0c7c
 class Forked:
     """A process that a fork server has made; it has what jupyter_client uses of a `Popen`."""
     stdin = stdout = stderr = None
@@ -207,7 +211,7 @@ class Forked:
         """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
-# %% ../../nbs/07_forks.ipynb #02992040
+# %% ../../nbs/07_forks.ipynb #329d9784
 def fork_server() -> ForkServer | contextlib.nullcontext:
     """A `ForkServer` where processes can be forked safely, on Linux; elsewhere a context without one."""
     return ForkServer() if sys.platform == "linux" else contextlib.nullcontext()
