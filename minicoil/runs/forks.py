@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Request', 'PROGRAM', 'ALWAYS', 'Lines', 'import_all', 'ended_children', 'serve', 'become_kernel', 'main',
-           'ForkServer', 'Forked', 'fork_server']
+           'ServerProcess', 'ForkServer', 'Forked', 'fork_server']
 
-# %% ../../nbs/07_forks.ipynb #d7c0e40b
+# %% ../../nbs/07_forks.ipynb #23a928d0
 import contextlib
 import importlib
 import json
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from select import select
 from typing import Any
 
-# %% ../../nbs/07_forks.ipynb #b36f7116
+# %% ../../nbs/07_forks.ipynb #de26001f
 class Lines:
     """Messages over a socket, a line of JSON each; `ended` when the other side is gone."""
 
@@ -40,7 +40,7 @@ class Lines:
         *whole, self.rest = self.rest.split(b"\n")
         return [json.loads(line) for line in whole]
 
-# %% ../../nbs/07_forks.ipynb #45dff406
+# %% ../../nbs/07_forks.ipynb #3e92ba98
 def import_all(modules: Iterable[str]) -> None:
     """Import modules as far as that works, without a word; a kernel that lacks one says so itself."""
     with warnings.catch_warnings():
@@ -61,7 +61,7 @@ def ended_children() -> list[dict[str, int]]:
             found.append({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
     return found
 
-# %% ../../nbs/07_forks.ipynb #de7b773a
+# %% ../../nbs/07_forks.ipynb #c4e58d8c
 Request = dict[str, Any]   # command, environment, folder, modules
 
 
@@ -90,7 +90,7 @@ def serve(lines: Lines) -> Request:
             lines.send({"forked": pid})
     os._exit(0)
 
-# %% ../../nbs/07_forks.ipynb #71b6002b
+# %% ../../nbs/07_forks.ipynb #b5a287b7
 def become_kernel(request: Request) -> None:
     """In a child: be the kernel that was asked for, `python -m ipykernel_launcher …`."""
     parent = os.getppid()
@@ -107,13 +107,13 @@ def main(number: str) -> None:
     """The server's program; `number` is that of its end of the pair of sockets."""
     become_kernel(serve(Lines(socket.socket(fileno=int(number)))))
 
-# %% ../../nbs/07_forks.ipynb #da217cc4
+# %% ../../nbs/07_forks.ipynb #30782728
 PROGRAM = "import sys; from minicoil.runs.forks import main; main(sys.argv[1])"
 ALWAYS = ("ipykernel.kernelapp", "minicoil.runs.run")
 
 
-class ForkServer:
-    """Makes kernels as copies of one process; a context manager, which ends that process."""
+class ServerProcess:
+    """The server's process as the caller knows it: the way to it, and what it has reported."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen | None = None
@@ -141,6 +141,18 @@ class ForkServer:
             else:
                 self.ends[message["pid"]] = message["status"]
 
+    def close(self) -> None:
+        """End the server; a kernel that still runs ends soon after."""
+        if self.lines is not None:
+            self.lines.end.close()
+            self.lines = None
+        if self.process is not None:
+            self.process.wait()
+
+# %% ../../nbs/07_forks.ipynb #558b1565
+class ForkServer(ServerProcess):
+    """Makes kernels as copies of one process; a context manager, which ends that process."""
+
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], folder: str, modules: Iterable[str] = ()
     ) -> "Forked":
@@ -158,21 +170,13 @@ class ForkServer:
                 raise OSError("the fork server ended")
         return Forked(self.forked.pop(), self, lines)
 
-    def close(self) -> None:
-        """End the server; a kernel that still runs ends soon after."""
-        if self.lines is not None:
-            self.lines.end.close()
-            self.lines = None
-        if self.process is not None:
-            self.process.wait()
-
     def __enter__(self) -> "ForkServer":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-# %% ../../nbs/07_forks.ipynb #86cc0c7c
+# %% ../../nbs/07_forks.ipynb #b63e3667
 class Forked:
     """A process that a fork server has made; it has what jupyter_client uses of a `Popen`."""
     stdin = stdout = stderr = None
@@ -211,7 +215,7 @@ class Forked:
         """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
-# %% ../../nbs/07_forks.ipynb #329d9784
+# %% ../../nbs/07_forks.ipynb #dcca14df
 def fork_server() -> ForkServer | contextlib.nullcontext:
     """A `ForkServer` where processes can be forked safely, on Linux; elsewhere a context without one."""
     return ForkServer() if sys.platform == "linux" else contextlib.nullcontext()
