@@ -59,7 +59,7 @@ coverage: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
 test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
+	HAYSTACK_TELEMETRY_ENABLED=False PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
 #   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
@@ -82,14 +82,14 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
-	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache --beir $(firstword $(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
 	@touch $(BIN)/engines-ready
 
 $(BIN)/docs-ready: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs,frameworks]'
 	@touch $(BIN)/docs-ready
 
 # From executed notebooks: those of outputs/demo, if it is of today's notebooks; the others are executed once and kept.

@@ -12,7 +12,10 @@ from conftest import minicoil
 
 from minicoil import MiniCOIL
 from minicoil.commands.golden import TEXTS, awkward_texts
-from minicoil.serving.sparse import bm25_weight, unknown_index, unknown_shift
+from minicoil.serving.directory import load_tokenizer
+from minicoil.serving.sparse import Reader, bm25_weight, unknown_index, unknown_shift
+from minicoil.text.pieces import WordPieces
+from minicoil.text.vocabulary import Vocabulary, stop_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
@@ -78,6 +81,61 @@ def test_the_pages_examples_are_right():
         assert rows[f"index of `{word}` with that shift"] == str(unknown_index(word, shift))
     assert rows["shift, 20,000 words of 4 numbers"] == str(shift)
     assert rows["weight of c = 2, n = 5"] == f"{bm25_weight(2, 5):.6f}"
+
+
+def test_the_pages_text_is_read_as_it_says(model_folder):
+    """The table of one text through all steps: forms, tokens, positions, counts, indices and weights."""
+    pieces = WordPieces(load_tokenizer(model_folder))
+    vocabulary = Vocabulary(["bat", "cave"], {"bat": "bat", "cave": "cave"}, stop_words())
+    ids = pieces.tokenizer.encode(re.search(r"The text is `(.+?)`\. ", PAGE)[1]).ids
+    ends, read = pieces.spans(ids).tolist(), Reader(pieces, vocabulary)(ids)
+    rows = re.findall(r"^\| `(\S+)` \| (`.+?) \| ([\d, ]+) \| (.+) \|$", PAGE, flags=re.MULTILINE)
+    assert len(rows) == len(ends) - 1
+    for (form, tokens, positions, counts), a, b in zip(rows, ends[:-1], ends[1:]):
+        assert form == pieces.glue(ids[a:b])
+        assert re.findall("`([^`]+)`", tokens) == [pieces.tokenizer.id_to_token(i) for i in ids[a:b]]
+        assert positions == ", ".join(map(str, range(a, b)))
+        found = vocabulary.look_up(form)
+        said = re.match(r"id (\d)|stem `(\w+)`|nothing", counts)
+        assert said[1] == (str(found.id) if found.id else None)
+        assert [said[2]] == [*found.stems] or not found.stems and not said[2]
+    assert f"length `n` is {read.length}." in PAGE
+    bat, cave = ("the mean of the embeddings at {} and {}", "those of `cave` from {}, {} and {}.")
+    assert f"{bat.format(*read.positions[1])}, {cave.format(*read.positions[2])}" in PAGE
+    shift = unknown_shift(2, 4)
+    assert f"`shift` is {shift}" in PAGE
+    indices = [*range(4, 12), *(unknown_index(stem, shift) for stem in read.stems)]
+    assert f"The indices are {', '.join(map(str, indices))}." in PAGE
+    known, unknown = (f"{bm25_weight(count, read.length):.6f}" for count in (2, 1))
+    assert set(read.counts.values()) == {2} and set(read.stems.values()) == {1}
+    assert f"both known words weigh {known} and both stems {unknown}." in PAGE
+
+
+def test_the_page_names_every_field(golden, model_folder):
+    """The table of the golden file has the fields that each reading has, and no other."""
+    table = PAGE.split("## The golden file")[1]
+    cells = "".join(re.findall(r"^\| (`.+?) \|", table, flags=re.MULTILINE))
+    named = set(re.findall(r"`(\w+)`", cells))
+    line = lines_of(golden)[0]
+    assert set(line) == {"text", "fastembed", "minicoil"}
+    assert named == set(line["minicoil"])
+    assert named - {"normalized"} == set(line["fastembed"])
+
+
+def test_a_tokenizer_that_truncates_and_pads_is_read_whole(model_folder, tmp_path):
+    """What `tokenizer.json` says of truncation and padding has no effect, as the page says."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    state["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    state["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None,
+                        "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    (folder / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    plain, other = MiniCOIL.load(model_folder, threads=1), MiniCOIL.load(folder, threads=1)
+    text = "At dusk the fruit bats leave their cave by the river bank"
+    for how in ({}, {"normalize": False, "windows": False}):
+        (a,), (b,) = plain.embed([text], **how), other.embed([text], **how)
+        assert a.as_dict() == b.as_dict()
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """The first page: every command and call in it works as it stands there, and its picture of the house shows
 every stage."""
 
-import gzip
-import json
 import os
 import re
 import shlex
@@ -13,10 +11,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from calls import call
 from conftest import minicoil
+from homes import make_home
 
 from minicoil.runs.run import STAGES
-from minicoil.text.readers import bundled_sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,39 +30,10 @@ LINES = [line.split("#")[0].strip() for block in blocks("sh") for line in block.
 COMMANDS = [line for line in LINES if line.startswith("minicoil ")]
 
 
-TEXTS = {
-    "a.txt": "The bats hang from the ceiling of the cave until dusk.",
-    "b.txt": "He broke his bat in the third inning.",
-    "c.txt": "A cave explorer found paintings of bulls.",
-    "d.txt": "The river bank was covered with reeds.",
-}   # what the first command of the page searches
-
-
 @pytest.fixture(scope="module")
 def home(run_folder, tmp_path_factory):
     """A folder with what the page's commands speak of: outputs/demo, and texts of one's own."""
-    home = tmp_path_factory.mktemp("home")
-    shutil.copytree(run_folder, home / "outputs" / "demo")
-    rows = bundled_sentences()
-    own = [row["sentence"] for row in rows if row["word"] in ("bat", "bank", "mouse")]
-    (home / "my_documents").mkdir()
-    (home / "my_documents" / "own.txt").write_text("\n".join(own), encoding="utf-8")
-    (home / "my_texts").mkdir()
-    for name, text in TEXTS.items():
-        (home / "my_texts" / name).write_text(text)
-    with gzip.open(home / "articles.jsonl.gz", "wt", encoding="utf-8") as f:
-        f.writelines(json.dumps({"body": text}) + "\n" for text in own[:150])
-    (home / "texts.txt").write_text(
-        "".join(
-            f"He sent the {kind} letter to {town}.\n"
-            for kind in ("long", "first", "sad")
-            for town in ("Rome", "Oslo", "Lima")
-        ),
-        encoding="utf-8",
-    )
-    with open(home / "labelled.jsonl", "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(row) + "\n" for row in rows if row["word"] == "bat")
-    return home
+    return make_home(tmp_path_factory.mktemp("home"), run_folder)
 
 
 def test_every_line_of_shell_is_known():
@@ -90,7 +60,7 @@ TRAINS = re.compile(r"minicoil run\b")
 )
 def test_command(home, line):
     """The command ends well, without a traceback."""
-    done = minicoil(*shlex.split(line)[1:], cwd=home, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = call(home, *shlex.split(line)[1:])
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
@@ -160,3 +130,8 @@ def test_torch_from_an_index_of_ones_own(tmp_path, index):
     assert said.startswith("echo ")
     assert (f"--no-deps --index-url {index}" in lines[at]) == bool(index)
     assert index in said if index else "gigabytes; make run TORCH_INDEX=URL" in said
+
+
+def test_it_is_short():
+    """The first page has fewer than 150 lines."""
+    assert len(README.splitlines()) < 150

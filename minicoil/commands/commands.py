@@ -252,11 +252,11 @@ def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
     return explain_hits(home, model, asked.query, hits)
 
 # %% ../../nbs/35_commands.ipynb #9cf5ca54
-def kept_answer(model: MiniCOIL, source: Any, asked: Question) -> Answer:
-    """Search a source by its index in the cache."""
+def kept_answer(model: MiniCOIL, source: Any, asked: Question, listed: Any = None) -> Answer:
+    """Search a source by its index in the cache; `listed` are its files, where they were listed just now."""
     from minicoil.retrieval.kept import kept_index
     from minicoil.text.readers import to_stderr
-    kept = kept_index(model, source, asked.average, to_stderr)
+    kept = kept_index(model, source, asked.average, to_stderr, listed)
     say_skipped(source.skipped)
     return Answer(answers_in(kept.home, model, asked), kept.documents)
 
@@ -354,7 +354,7 @@ def command_search(
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     side = expansion_side(expand, held_by)
     in_cache = not collection and held_by != "qdrant" and side is None
-    source.files()  # what is not there is refused before the model is opened
+    listed = source.listed()  # what is not there is refused before the model is opened
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
@@ -362,7 +362,7 @@ def command_search(
     if side is not None:
         answer = expanded_answer(loaded, found, asked, collection, collection_name, side, exact)
     elif in_cache:
-        answer = kept_answer(loaded, source, asked)
+        answer = kept_answer(loaded, source, asked, listed)
     else:
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)

@@ -74,12 +74,12 @@ MOST_HITS = 100_000  # an engine may make room for as many hits as it is asked f
 
 def query_vectors(model: Any, query: str, using: str) -> dict[str, np.ndarray | SparseEmbedding]:
     "{name: vector} of a query that a way of searching needs; no sparse one for a query without words"
+    read = read_query(model, query, **OURS, dense=using != "minicoil")
     vectors: dict[str, np.ndarray | SparseEmbedding] = {}
     if using != "minicoil":
-        vectors["dense"] = model.embed_both([query], **OURS)[0][0]
-    sparse = None if using == "dense" else next(model.query_embed([query], **OURS))
-    if sparse is not None and len(sparse.indices):
-        vectors["minicoil"] = sparse
+        vectors["dense"] = np.asarray(read.dense, np.float32)
+    if using != "dense" and len(read.vector.indices):
+        vectors["minicoil"] = read.vector
     return vectors
 
 # %% ../../nbs/32_search.ipynb #af1ab28c
