@@ -174,11 +174,11 @@ def stage_error(stage: str, error: Any, failed: Path) -> Exception:
     cause = f"{error.ename}: {str(error.evalue)[:300]}"
     return StageFailed(f"{place}: {cause}\nThe executed notebook: {shown(failed)}")
 
-# %% ../../nbs/39_chain.ipynb #f646c646
+# %% ../../nbs/39_chain.ipynb #0083fa0c
 WARM = dict.fromkeys(
-    ("targets", "senses", "tokens", "training", "model", "export"), ("torch", "sentence_transformers")
+    ("targets", "senses", "tokens", "training", "model", "export", "benchmark"),
+    ("torch", "sentence_transformers"),
 )  # what a kernel has imported before its notebook begins
-WARM["benchmark"] = ("torch",)
 
 # %% ../../nbs/39_chain.ipynb #406fb3aa
 def execute(run: Run, stage: str, server: ForkServer | None = None) -> None:

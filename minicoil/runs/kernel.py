@@ -45,13 +45,14 @@ def kernel_manager(
             return alive
 
         async def _async_launch_kernel(self, kernel_cmd, **given):
+            provisioner: Any = self.provisioner
             if server is not None:
-                self.provisioner.launch_kernel = forking(self.provisioner, server, modules)
+                provisioner.launch_kernel = forking(provisioner, server, modules)
             return await super()._async_launch_kernel(kernel_cmd, **given)
 
     return RunningPython
 
-# %% ../../nbs/07_kernel.ipynb #07acad55
+# %% ../../nbs/07_kernel.ipynb #688d8881
 def forking(provisioner: Any, server: ForkServer, modules: Sequence[str]) -> Callable:
     """`launch_kernel` of a provisioner whose kernels are forked from a server."""
     alone = provisioner.launch_kernel

@@ -152,7 +152,7 @@ def read_forms(model: MiniCOIL, texts: str | Iterable[str], cache: str | Path | 
     save_json(folder / "names.json", forms.names)
     return forms
 
-# %% ../../nbs/08_windows.ipynb #d5b02e49
+# %% ../../nbs/08_windows.ipynb #e81af041
 class ReadTexts(NamedTuple):
     """Texts that the transformer has read: the number of each, and their `Forms`."""
     numbers: dict[str, int]
@@ -171,5 +171,5 @@ def forms_of(forms: Forms, texts: Sequence[int]) -> Forms:
     first, end = (np.searchsorted(forms.text, numbers, side) for side in ("left", "right"))
     rows = np.concatenate([np.arange(a, b) for a, b in zip(first, end)] or [np.empty(0, np.int64)])
     text = np.repeat(np.arange(len(numbers), dtype=forms.text.dtype), end - first)
-    chosen = (column[rows] for column in (forms.form, forms.count, forms.pieces, forms.vectors))
-    return Forms(forms.names, text, *chosen, forms.dense[numbers])
+    form, count, pieces = (column[rows] for column in (forms.form, forms.count, forms.pieces))
+    return Forms(forms.names, text, form, count, pieces, forms.vectors[rows], forms.dense[numbers])
