@@ -7,9 +7,8 @@ __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'COR
            'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'EXPAND', 'DOCUMENTS', 'USING', 'benchmarks',
            'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
            'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer',
-           'collection_answer', 'expansion_side', 'in_the_cache', 'expanded_answer', 'command_neighbours',
-           'command_search', 'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval',
-           'command_make_collection']
+           'collection_answer', 'expansion_side', 'expanded_answer', 'command_neighbours', 'command_search',
+           'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -233,13 +232,11 @@ def say_skipped(skipped: list[str]) -> None:
 
 # %% ../../nbs/35_commands.ipynb #aac4fe05
 class Question(NamedTuple):
-    """What a search asks for: the query, how many hits, by which vectors, mean length, what is expanded."""
+    """What a search asks for: the query, how many hits, by which vectors, with which mean length."""
     query: str
     limit: int
     using: str
     average: float | str
-    expand: str | None = None
-    exact: bool = False
 
 
 class Answer(NamedTuple):
@@ -251,9 +248,8 @@ class Answer(NamedTuple):
 def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
     """The explained hits of an opened collection."""
     from minicoil.retrieval.search import explain_hits, search
-    words = (asked.expand, None, asked.exact)
-    hits = search(home, model, asked.query, asked.limit, asked.using, 0.5, *words)
-    return explain_hits(home, model, asked.query, hits, *words)
+    hits = search(home, model, asked.query, asked.limit, asked.using)
+    return explain_hits(home, model, asked.query, hits)
 
 # %% ../../nbs/35_commands.ipynb #9cf5ca54
 def kept_answer(model: MiniCOIL, source: Any, asked: Question, listed: Any = None) -> Answer:
@@ -286,29 +282,19 @@ EXPAND = typer.Option(
 def expansion_side(expand: str, engine: str) -> str | None:
     """The side that --expand names, None for none; refused where the engine cannot."""
     from minicoil.retrieval.expansion import SIDES
-    side = choice("expand", expand, SIDES) if expand else None
-    if side == "documents" and engine == "numpy":
-        raise UserError("--expand documents needs Qdrant's engine: omit --engine numpy")
-    return side
-
-
-def in_the_cache(model: MiniCOIL, side: str | None, collection: str, engine: str) -> bool:
-    """Whether the kept index answers: it takes expanded queries of a model that carries centroids."""
-    from minicoil.serving.centroids import load_centroids
-    able = side is None or (side == "query" and load_centroids(model) is not None)
-    if side and engine == "numpy" and (collection or not able):
-        raise UserError("--expand by numpy is for queries of a model that carries centroids, without "
-                        "--collection: omit --engine numpy")
-    return able and not collection and engine != "qdrant"
+    if not expand:
+        return None
+    if engine == "numpy":
+        raise UserError("--expand needs Qdrant's engine: omit --engine numpy")
+    return choice("expand", expand, SIDES)
 
 
 def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
-                    name: str) -> Answer:
+                    name: str, side: str, exact: bool) -> Answer:
     """Search with words that mean nearly the same, by Qdrant's engine."""
     from minicoil.retrieval.search import search_documents
     kept = (collection, asked.average, True, name or None)
-    given = (*kept, asked.expand, asked.exact)
-    hits = search_documents(model, found, [asked.query], asked.limit, asked.using, *given)
+    hits = search_documents(model, found, [asked.query], asked.limit, asked.using, *kept, side, exact)
     return Answer(hits[0], len(found))
 
 # %% ../../nbs/35_commands.ipynb #6dd3eefd
@@ -362,21 +348,21 @@ def command_search(
     from minicoil.retrieval.search import WAYS
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
-    average = length_option(avg_len)
+    asked = Question(asked_for(query), limit, way, length_option(avg_len))
     check_home(collection, collection_name, documents, model)
     held_by = choice("engine", engine, ENGINES) if engine else ""
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
-    asked = Question(asked_for(query), limit, way, average, expansion_side(expand, held_by), exact)
+    side = expansion_side(expand, held_by)
+    in_cache = not collection and held_by != "qdrant" and side is None
     listed = source.listed()  # what is not there is refused before the model is opened
-    loaded = MiniCOIL.load(model)
-    in_cache = in_the_cache(loaded, asked.expand, collection, held_by)
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
+    loaded = MiniCOIL.load(model)
     if way == "minicoil":
         check_words(loaded, asked.query)
-    if in_cache:
+    if side is not None:
+        answer = expanded_answer(loaded, found, asked, collection, collection_name, side, exact)
+    elif in_cache:
         answer = kept_answer(loaded, source, asked, listed)
-    elif asked.expand is not None:
-        answer = expanded_answer(loaded, found, asked, collection, collection_name)
     else:
         answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)

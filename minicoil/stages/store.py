@@ -6,7 +6,7 @@
 __all__ = ['SHARD_POINTS', 'Rows', 'Point', 'payload', 'point_batches', 'draw_of', 'merge', 'create_shard', 'index_shard',
            'open_shard', 'upload_to_shard', 'draw_from_shard', 'draw_from_shards', 'EdgeStore', 'new_collection',
            'index_collection', 'make_collection', 'some_at_once', 'as_structs', 'draw_request', 'ServerStore',
-           'collection_name', 'open_store', 'upload_part', 'upload_all', 'upload_to_qdrant', 'DrawnWord',
+           'collection_name', 'open_store', 'upload_part', 'upload_all', 'upload_to_qdrant', 'DrawnWord', 'ids_by_word',
            'drawn_sentences']
 
 # %% ../../nbs/13_store.ipynb #202707af
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..runs.files import UserError, load_npy, progress, save_json
+from ..runs.files import UserError, load_npy, progress, read_once, save_json
 from ..runs.machine import need_room
 from ..runs.ownership import discard
 from ..runs.run import FIRST_USE, Run, open_run, stages_from
@@ -351,10 +351,15 @@ class DrawnWord(NamedTuple):
     ids: np.ndarray  # (n,) of its sentences, by ascending key
 
 # %% ../../nbs/13_store.ipynb #7a3d54c6
+def ids_by_word(path: Path) -> list[np.ndarray]:
+    """For each word up to the last one that drew any, the ids (n,) of its sentences"""
+    rows = read_draw(path)
+    ends = np.searchsorted(rows.word, np.arange(rows.word.max(initial=-1) + 2))
+    return [rows.ids[a:b] for a, b in zip(ends[:-1], ends[1:])]
+
+
 def drawn_sentences(run: Run) -> list[DrawnWord]:
     """The words of a run with their sentences, in the order of the words"""
-    rows = read_draw(run.stage("store").path / "drawn.parquet")
-    words = trained_words(run)
-    ends = np.searchsorted(rows.word, np.arange(len(words) + 1))
-    ids = [rows.ids[a:b] for a, b in zip(ends[:-1], ends[1:])]
-    return list(map(DrawnWord, words, words.values(), ids))
+    words, ids = trained_words(run), read_once(run.stage("store").path / "drawn.parquet", ids_by_word)
+    none = [np.empty(0, np.int64)] * (len(words) - len(ids))
+    return list(map(DrawnWord, words, words.values(), [*ids, *none]))
