@@ -8,7 +8,7 @@ __all__ = ['SHARD_POINTS', 'MOST_WORDS', 'MOST_DRAWN', 'RUN_FIELD', 'COUNTED', '
            'draw_from_shard', 'draw_from_shards', 'EdgeStore', 'new_collection', 'index_collection', 'make_collection',
            'some_at_once', 'draw_request', 'words_a_call', 'check_owner', 'count_there', 'ServerPlace', 'Uploading',
            'ServerStore', 'run_key', 'collection_name', 'open_store', 'upload_part', 'named_collection', 'is_uploaded',
-           'upload_all', 'upload_to_qdrant', 'DrawnWord', 'drawn_sentences']
+           'upload_all', 'upload_to_qdrant', 'DrawnWord', 'ids_by_word', 'drawn_sentences']
 
 # %% ../../nbs/13_store.ipynb #202707af
 import contextlib
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..runs.engine import batched
-from ..runs.files import UserError, load_json, load_npy, progress, save_json
+from ..runs.files import UserError, load_json, load_npy, progress, read_once, save_json
 from ..runs.machine import need_room
 from ..runs.ownership import discard
 from ..runs.run import FIRST_USE, Run, open_run, stages_from
@@ -472,10 +472,15 @@ class DrawnWord(NamedTuple):
     ids: np.ndarray  # (n,) of its sentences, by ascending key
 
 # %% ../../nbs/13_store.ipynb #7a3d54c6
+def ids_by_word(path: Path) -> list[np.ndarray]:
+    """For each word up to the last one that drew any, the ids (n,) of its sentences"""
+    rows = read_draw(path)
+    ends = np.searchsorted(rows.word, np.arange(rows.word.max(initial=-1) + 2))
+    return [rows.ids[a:b] for a, b in zip(ends[:-1], ends[1:])]
+
+
 def drawn_sentences(run: Run) -> list[DrawnWord]:
     """The words of a run with their sentences, in the order of the words"""
-    rows = read_draw(run.stage("store").path / "drawn.parquet")
-    words = trained_words(run)
-    ends = np.searchsorted(rows.word, np.arange(len(words) + 1))
-    ids = [rows.ids[a:b] for a, b in zip(ends[:-1], ends[1:])]
-    return list(map(DrawnWord, words, words.values(), ids))
+    words, ids = trained_words(run), read_once(run.stage("store").path / "drawn.parquet", ids_by_word)
+    none = [np.empty(0, np.int64)] * (len(words) - len(ids))
+    return list(map(DrawnWord, words, words.values(), [*ids, *none]))
