@@ -1,8 +1,8 @@
 """What `make docs` runs: notebooks, how-to pages, reference, benchmarks and changelog → docs/_build/html.
 
 Everything is made in docs/_build. Notebooks are executed once for what they and the package are now. Those of
-the stages come from a finished run: outputs/demo if it fits, else a small run of its own. Nothing is fetched.
-A warning of Sphinx is an error."""
+the stages come from a finished run: outputs/demo if it fits, else a small run of its own. Packages of
+npm are fetched, once, for the page that runs in the browser. A warning of Sphinx is an error."""
 import hashlib
 import html
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 from benchmarks import benchmark_page
+from explorer import write_explorer
 from reference import public_door, reference_pages
 
 DOCS = Path(__file__).resolve().parent
@@ -313,7 +314,7 @@ def contents(paths):
     howto = [path.stem for path in [*(DOCS / "howto").glob("*.md"), *howto_notebooks()]]
     howto.sort(key=lambda name: (order.get(name, len(HOWTO)), name))
     parts = {
-        "How to": [f"howto/{name}" for name in howto],
+        "How to": ["explorer", *(f"howto/{name}" for name in howto)],
         "The book": [name for name in paths if name != "index"],
         "Reference": ["reference/index", "format", "benchmarks", "promises", "versions", "changelog"],
     }
@@ -373,6 +374,7 @@ def main():
     write_static(run)
     write_howto_notebooks(Secret(run))
     write_pages()
+    write_explorer(run, BUILD, SOURCE)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS),
                "-d", str(BUILD / "doctrees"), str(SOURCE), str(BUILD / "html")]
     code = subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore"}).returncode

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION', 'QDRANT', 'RAY', 'START_FROM', 'RESULTS',
            'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters', 'keep_inputs', 'command_run',
-           'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message', 'again', 'os_ending', 'ending',
-           'prepare_streams', 'give_up_output', 'as_meant', 'at_home', 'with_places', 'main']
+           'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message', 'again', 'os_ending',
+           'missing_ending', 'ending', 'prepare_streams', 'give_up_output', 'as_meant', 'at_home', 'with_places',
+           'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib
@@ -237,6 +238,16 @@ def os_ending(error: OSError) -> Ending | None:
     return None
 
 # %% ../../nbs/40_pipeline.ipynb #3bd7458a
+def missing_ending(error: ImportError) -> Ending | None:
+    """How a command ends that needs a package which is not installed; None if a part of ours is missing."""
+    package = (error.name or "").split(".")[0]
+    if not package or package == "minicoil":
+        return None
+    extra = "serve" if package in ("starlette", "uvicorn") else "train"
+    advice = f"a light install leaves it out: pip install 'minicoil[{extra}]'"
+    return Ending(2, f"minicoil: this needs the package {package}, and {advice}")
+
+
 def ending(error: BaseException, arguments: list[str]) -> Ending | None:
     """How an error ends the command; None for a fault of ours."""
     if isinstance(error, UserError):
@@ -249,6 +260,8 @@ def ending(error: BaseException, arguments: list[str]) -> Ending | None:
         return Ending(130, f"minicoil: stopped; the same command {again(arguments)}")
     if isinstance(error, OSError):
         return os_ending(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_ending(error)
     return Ending(2, usage_message(error)) if hasattr(error, "format_message") else None
 
 # %% ../../nbs/40_pipeline.ipynb #3d44639e

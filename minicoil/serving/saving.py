@@ -21,6 +21,7 @@ import numpy as np
 
 from ..runs.files import UserError, atomic, one_of, save_json, sync_folder, unreadable, write_bytes
 from ..runs.manifest import MANIFEST, list_files, save_manifest
+from .centroids import CENTROIDS_FILE
 from .directory import ENCODERS_FILE, MODEL_FILES, PROJECTION_FILE, graph_of, is_small
 from minicoil.serving.factors import (
     BLOCK,
@@ -125,8 +126,8 @@ def small_facts(info: dict[str, Any], encoders: FactoredEncoders) -> dict[str, A
 
 
 def write_shared(model: Any, folder: Path) -> None:
-    "Copy a model's tokenizer, and write its vocabulary"
-    for name in TOKENIZER_FILES:
+    "Copy a model's tokenizer and centroids, and write its vocabulary"
+    for name in (*TOKENIZER_FILES, CENTROIDS_FILE):
         if (model.folder / name).exists():
             with atomic(folder / name) as temporary:
                 shutil.copyfile(model.folder / name, temporary)

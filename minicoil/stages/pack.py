@@ -25,6 +25,7 @@ from ..serving.factors import SMALL_FILE
 from ..serving.facts import save_facts
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
+from .centroids import write_centroids
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
@@ -201,12 +202,13 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
     target, root = Path(os.path.abspath(data)) / name, Path(os.path.abspath(data)).parents[1]
     commit = clean_commit(root, os.path.relpath(target, root))
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
-    run.need("model")
+    run.need("model", "tokens")
     work, aside = target.with_name(f".{name}.new"), target.with_name(f".{name}.old")
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
+        write_centroids(run, work)
         size = finish_folder(work, run, commit, text, figures)
         put_in_place(work, target, aside)
     finally:
