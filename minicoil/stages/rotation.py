@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_VECTORS', 'MOST_TEXTS', 'CARD', 'run_vectors', 'spread', 'text_vectors', 'turned_rows', 'turned_card',
-           'turn_projection', 'turn_small', 'turn_full', 'write_turned', 'own_run', 'known_vectors', 'rotate_model']
+           'turn_projection', 'turn_small', 'turn_full', 'write_turned', 'own_run', 'known_vectors', 'rotate_model',
+           'turned_model']
 
 # %% ../../nbs/23_rotation.ipynb #a9af523a
 from collections.abc import Iterable, Iterator, Sequence
@@ -176,3 +177,10 @@ def rotate_model(model: str | Path, out: str | Path, texts: Iterable[str] | None
         MiniCOIL.load(work / "model")
         put_in_place(work / "model", target, work / "old")
     return load_json(target / "minicoil.json")["rotated"]
+
+# %% ../../nbs/23_rotation.ipynb #d85e25bc
+def turned_model(model: str | Path, out: str | Path) -> Path:
+    """A model directory that is turned: `model` itself, or a copy that is made at `out`"""
+    if not MiniCOIL.load(model).info.get("rotated"):
+        rotate_model(model, out)
+    return Path(out) if Path(out).exists() else Path(model)

@@ -4,7 +4,8 @@
 
 Each engine gets 100,000 passages: of each document in turn eight words, drawn at random, with their numbers.
 With --whole it gets the documents themselves first. A document without words is left out. The best ten are
-compared with those of exact scoring. The model must be turned. An engine that is not installed is recorded as such (`pip install minicoil[engines]`).
+compared with those of exact scoring. The model must be turned. An engine that is not installed is recorded as
+such (`pip install minicoil[engines]`).
 """
 
 import argparse
