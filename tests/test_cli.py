@@ -604,7 +604,7 @@ def test_an_output_is_not_standard_input(model_folder, tmp_path):
     """The file that standard input comes from is not written over either."""
     (tmp_path / "a.txt").write_text("A bat.\n")
     for how in ([], ["-"], ["/dev/stdin"]):
-        with open(tmp_path / "a.txt") as texts:
+        with open(tmp_path / "a.txt", encoding="utf-8") as texts:
             done = minicoil(
                 "embed", "--model", model_folder, "--out", "a.txt", *how, cwd=tmp_path, stdin=texts
             )
@@ -730,7 +730,7 @@ def test_closed_streams(numbers, model_folder, tmp_path):
 def test_full_streams(model_folder, tmp_path):
     """A full device as standard output is one line and exit code 2; as standard error it changes nothing."""
     (tmp_path / "a.txt").write_bytes(b"A bat.\n")
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         for arguments in (["embed", "--model", str(model_folder), "a.txt"], ["--version"]):
             done = subprocess.run(
                 [MINICOIL, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True

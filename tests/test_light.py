@@ -76,7 +76,7 @@ def test_the_extras_are_blocked(tmp_path):
 
 ASKED = {
     "run": ["run", "--words", "bat", "--out", "r"],
-    "add-words": ["add-words", "--model", "MODEL", "--words", "seal", "--corpus", "cave.txt", "--out", "grown"],
+    "add-words": ["add-words", "--model", "MODEL", "--words", "seal", "--corpus", "cave.txt", "--out", "g"],
     "benchmark": ["benchmark", "retrieval", "--model", "MODEL", "--data", "demo"],
     "expand": ["search", "--model", "MODEL", "--documents", ".", "--expand", "documents", "bat"],
 }

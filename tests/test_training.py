@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import TO_MODEL, copy_before, digests, small_corpus, undisturbed, work
+from chains import TO_MODEL, copy_before, digests, one_export, small_corpus, undisturbed, work
 from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
@@ -48,7 +48,9 @@ def corpus(tmp_path_factory):
 def trained(request, corpus, tmp_path_factory):
     """(objective, folder) of a run of three words until the model."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    undisturbed(folder, words=["bat", "bank", "okapi"], corpus=[corpus], pictures=0, objective=request.param)
+    words = ["bat", "bank", "okapi"]
+    with one_export():
+        undisturbed(folder, words=words, corpus=[corpus], pictures=0, objective=request.param)
     return request.param, folder
 
 

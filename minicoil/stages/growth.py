@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'GOLDEN', 'OF_THE_ENCODERS', 'MADE_ANEW', 'grown_vocabulary', 'origin', 'grown_info',
-           'grown_card', 'renew_manifest', 'grow_projection', 'grow_factors', 'grow_centroids', 'grow']
+           'grown_card', 'renew_manifest', 'grow_projection', 'more_factors', 'grow_factors', 'grow_centroids', 'grow']
 
 # %% ../../nbs/34_growth.ipynb #2c3100a4
 import re
@@ -18,6 +18,7 @@ from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
+from ..serving.bits import PackedNumbers, Rotation, coded, packed_rows
 from ..serving.centroids import CENTROIDS_FILE, load_centroids, save_centroids, with_words
 from ..serving.directory import ENCODERS_FILE
 from minicoil.serving.factors import (
@@ -99,22 +100,38 @@ def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     old = model.folder / PROJECTION_FILE
     if not old.exists():
         return
-    tensors, new = load_file(old), load_file(hidden.stage("training").path / PROJECTION_FILE)
-    tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
+    tensors, trained = load_file(old), hidden.stage("training").path
+    if "planes" in tensors:    # of encoders that were packed
+        rows = load_file(trained / "encoders.safetensors")["encoders"]
+        found = coded(Rotation(tensors["projection"], tensors["planes"]), rows)
+        tensors["scales"] = np.concatenate([tensors["scales"], found.scales])
+    else:
+        new = load_file(trained / PROJECTION_FILE)
+        tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
     write_bytes(folder / PROJECTION_FILE, save(tensors))
 
 # %% ../../nbs/34_growth.ipynb #ec028b89
 GOLDEN = "golden.json"
 
 
+def more_factors(old: FactoredEncoders, rows: np.ndarray) -> FactoredEncoders:
+    """Small encoders with those of further words (n, hidden_size, dim), below the projection that is there"""
+    if isinstance(old.numbers, PackedNumbers):
+        planes, dim = old.numbers.planes, old.numbers.dim
+        found = coded(Rotation(old.projection, planes), rows)
+        packed = np.concatenate([old.numbers.rows, packed_rows(found.numbers, planes)])
+        scales = np.concatenate([old.scales, found.scales])
+        return FactoredEncoders(old.projection, PackedNumbers(packed, planes, dim), scales)
+    make = int8_factors if old.numbers.dtype == np.int8 else float_factors
+    new: Any = make(old.projection, fitted(old.projection, rows))
+    numbers = np.concatenate([old.numbers, new.numbers])
+    return FactoredEncoders(old.projection, numbers, np.concatenate([old.scales, new.scales]))
+
+
 def grow_factors(model: MiniCOIL, rows: np.ndarray, folder: Path) -> None:
     """Write the small form of `model` with new encoders (n, hidden_size, dim) appended"""
     old: Any = model.weights
-    make = int8_factors if old.numbers.dtype == np.int8 else float_factors
-    new = make(old.projection, fitted(old.projection, rows))
-    numbers, scales = ([getattr(old, name), getattr(new, name)] for name in ("numbers", "scales"))
-    grown = FactoredEncoders(old.projection, np.concatenate(numbers), np.concatenate(scales))
-    save_factors(folder / SMALL_FILE, grown, load_more(model.folder / SMALL_FILE))
+    save_factors(folder / SMALL_FILE, more_factors(old, rows), load_more(model.folder / SMALL_FILE))
 
 # %% ../../nbs/34_growth.ipynb #81b21692
 def grow_centroids(model: MiniCOIL, hidden: Run, folder: Path) -> None:

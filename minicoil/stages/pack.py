@@ -182,7 +182,7 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
 
 # %% ../../nbs/31_pack.ipynb #ff850bb8
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
-         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
+         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = True,
          data: str | Path = DATA) -> Path:
     """Make the model of a finished run one of the package's models.
 
@@ -191,7 +191,7 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
         name: the model's name.
         figures: files that the benchmarks wrote, for the card.
         text: what the model was trained on, and its licence.
-        reduce: find a projection where training has found none.
+        reduce: pack the encoders into few bits where training has found no projection.
         data: the folder of the package's models, in a checkout of the project.
 
     Returns:

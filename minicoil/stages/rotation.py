@@ -91,6 +91,9 @@ def turn_projection(folder: Path, maps: np.ndarray) -> None:
     from safetensors.numpy import load_file, save
     if (folder / PROJECTION_FILE).exists():
         tensors = load_file(folder / PROJECTION_FILE)
+        if "factors" not in tensors:    # of packed encoders, which these are no longer
+            (folder / PROJECTION_FILE).unlink()
+            return
         data = save({**tensors, "factors": turned(tensors["factors"], maps)})
         write_bytes(folder / PROJECTION_FILE, data)
 

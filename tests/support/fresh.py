@@ -84,7 +84,8 @@ class Fresh:
         given = list(map(str, command))
         self.transcript.append("$ " + " ".join(given))
         begin = time.perf_counter()
-        with open(self.folder / "out", "w+") as out, open(self.folder / "err", "w+") as err:
+        files = (self.folder / "out", self.folder / "err")
+        with open(files[0], "w+", encoding="utf-8") as out, open(files[1], "w+", encoding="utf-8") as err:
             options = {"stdout": out, "stderr": err, "cwd": self.home, "env": {**self.env, **env}}
             process = subprocess.Popen([str(self.bin / given[0]), *given[1:]], **options)
             _, status, used = os.wait4(process.pid, 0)
