@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_VECTORS', 'MOST_TEXTS', 'CARD', 'run_vectors', 'spread', 'text_vectors', 'turned_rows', 'turned_card',
-           'turn_projection', 'turn_small', 'turn_full', 'write_turned', 'own_run', 'known_vectors', 'rotate_model',
-           'turned_model']
+           'turn_projection', 'turned_factors', 'turn_small', 'turn_full', 'write_turned', 'own_run', 'known_vectors',
+           'rotate_model', 'turned_model']
 
 # %% ../../nbs/23_rotation.ipynb #a9af523a
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +18,7 @@ from ..learning.objectives import apply
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.run import Run, open_run
 from ..runs.swap import copy_synced, put_in_place, workshop
+from ..serving.bits import PackedNumbers, Rotation, packed
 from ..serving.directory import ENCODERS_FILE, INT8_FILE, PROJECTION_FILE, SCALES_FILE
 from minicoil.serving.factors import (
     SMALL_FILE,
@@ -98,12 +99,20 @@ def turn_projection(folder: Path, maps: np.ndarray) -> None:
         write_bytes(folder / PROJECTION_FILE, data)
 
 # %% ../../nbs/23_rotation.ipynb #b6d8c3b2
+def turned_factors(weights: FactoredEncoders, maps: np.ndarray) -> FactoredEncoders:
+    """Small encoders with the maps (words, dim, dim) in them, rounded again as they were"""
+    if isinstance(weights.numbers, PackedNumbers):
+        rows = np.concatenate([weights[:1], turned(weights[1:], maps)])
+        projection, numbers, scales, _ = packed(rows, Rotation(weights.projection, weights.numbers.planes))
+        return FactoredEncoders(projection, numbers, scales)
+    factors = weights.factors(slice(None))
+    make = int8_factors if weights.numbers.dtype == np.int8 else float_factors
+    return make(weights.projection, np.concatenate([factors[:1], turned(factors[1:], maps)]))
+
+
 def turn_small(folder: Path, weights: FactoredEncoders, maps: np.ndarray) -> None:
     """Write the encoders of a model in the small form with the maps (words, dim, dim) in their factors"""
-    factors = weights.factors(slice(None))
-    rows = np.concatenate([factors[:1], turned(factors[1:], maps)])
-    make = int8_factors if weights.numbers.dtype == np.int8 else float_factors
-    save_factors(folder / SMALL_FILE, make(weights.projection, rows), load_more(folder / SMALL_FILE))
+    save_factors(folder / SMALL_FILE, turned_factors(weights, maps), load_more(folder / SMALL_FILE))
 
 
 def turn_full(folder: Path, weights: np.ndarray, maps: np.ndarray) -> None:

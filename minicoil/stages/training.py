@@ -34,12 +34,8 @@ from minicoil.learning.objectives import (
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
-<<<<<<< HEAD
-from ..serving.factors import SMALL_FILE
-from ..serving.non_negative import turned, word_rotations
-=======
 from ..serving.factors import SMALL_FILE, mapped_tensors
->>>>>>> main
+from ..serving.non_negative import turned, word_rotations
 from ..serving.sparse import unit_rows
 from .senses import cosine_distances, umap_layout, word_senses, word_targets
 from .sentences import trained_words
