@@ -8,11 +8,12 @@ from calls import call, one_line
 
 from minicoil import MiniCOIL, UserError
 from minicoil.learning.objectives import apply
+from minicoil.runs.files import one_thread
 from minicoil.runs.run import open_run
 from minicoil.serving.non_negative import negative_share, word_rotation
 from minicoil.stages.export import HARD_TEXTS
 from minicoil.stages.rotation import rotate_model, run_vectors
-from minicoil.stages.training import run_projection, train_samples, word_samples
+from minicoil.stages.training import run_projection, train_samples, turned_encoders, word_samples
 from minicoil.text.readers import bundled_sentences
 
 TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS
@@ -26,7 +27,11 @@ def turned(signed_model, tmp_path_factory):
 
 
 def test_training_turns_each_word(tiny_run):
-    """A trained model gives non-negative vectors at once; no word has a much better map, no cosine moved."""
+    """A trained model gives non-negative vectors at once; no word has a much better map, no cosine moved.
+
+    In whatever company a word is trained, its encoder is the same.
+    """
+    one_thread()  # as the workers
     run, model = open_run(tiny_run), MiniCOIL.load(tiny_run / "23_model")
     assert model.info["rotated"]["words"] == len(model.words)
     assert model.info["rotated"] == run.stage("training").manifest["rotated"]
@@ -37,6 +42,9 @@ def test_training_turns_each_word(tiny_run):
         best = negative_share(rows, word_rotation(rows))
         assert negative_share(rows, np.eye(model.dim)) < best + 0.02
         (w,) = train_samples(run, [sample], "cpu", projection)
+        (alone,), _ = turned_encoders([sample], w[None], projection)
+        alone = alone if projection is None else projection @ alone
+        assert np.array_equal(alone, model.weights[model.vocabulary.ids[sample.word]])
         signed = apply(sample.tokens, w if projection is None else projection @ w)
         assert np.abs(signed @ signed.T - rows @ rows.T).mean() < 0.05
         assert negative_share(signed.astype(np.float64), np.eye(model.dim)) > best
