@@ -22,16 +22,7 @@ from minicoil.learning.fit import (
     train_fit,
     unit,
 )
-from minicoil.learning.graph import (
-    POWER,
-    RIDGE,
-    TWO_STEPS,
-    Centred,
-    centre,
-    graph_projection,
-    neighbour_graph,
-    spread,
-)
+from .graph import Centred, graph_projection, neighbour_graph
 from minicoil.learning.objectives import (
     Objective,
     Projection,
@@ -50,12 +41,15 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'CONSTANT_RIDGE', 'FAINT', 'SENSE_WEIGHT', 'VIEWS', 'JOINT', 'SHARED', 'SHARED_RIDGE', 'two_step_graph',
-           'few_rows_projection', 'AgreeingSpace', 'agreeing_directions', 'agreeing_space', 'joint_goal', 'first_mix',
-           'joint_projection', 'train_joint', 'WordRows', 'symmetric_graph', 'rows_of_word', 'Agreement', 'agreement',
-           'shared_directions', 'shared_projection']
+__all__ = ['DIRECTIONS', 'CONSTANT_RIDGE', 'FAINT', 'SENSE_WEIGHT', 'FEW_SENTENCES', 'VIEWS', 'JOINT', 'SHARED', 'SHARED_RIDGE',
+           'two_step_graph', 'few_rows_projection', 'AgreeingSpace', 'agreeing_directions', 'agreeing_space',
+           'joint_goal', 'first_mix', 'joint_projection', 'train_joint', 'WordRows', 'symmetric_graph', 'rows_of_word',
+           'Agreement', 'agreement', 'shared_directions', 'shared_projection']
 
-# %% ../../nbs/06_objectives_joint.ipynb #6375328d
+# %% ../../nbs/06_objectives_joint.ipynb #ad0193f5
+from .graph import POWER, RIDGE, TWO_STEPS, centre, spread
+
+
 def two_step_graph(points: Centred, graph: torch.Tensor) -> torch.Tensor:
     """Ã (words, n, n) float64: neighbours, and neighbours' neighbours."""
     whole = graph.double()
@@ -115,7 +109,7 @@ def agreeing_space(group: WordGroup) -> AgreeingSpace:
     return AgreeingSpace((x @ basis).float(), basis, (seen - middle[:, None].float()) @ directions.float())
 
 # %% ../../nbs/06_objectives_joint.ipynb #341b30ef
-SENSE_WEIGHT, VIEWS = 1 / 250, 8    # the weight is for each sentence
+SENSE_WEIGHT, FEW_SENTENCES, VIEWS = 1 / 200, 50, 8    # the weight of each sentence beyond a few
 
 # %% ../../nbs/06_objectives_joint.ipynb #cbad1c0d
 def joint_goal(group: WordGroup, space: AgreeingSpace) -> torch.Tensor:
@@ -123,7 +117,8 @@ def joint_goal(group: WordGroup, space: AgreeingSpace) -> torch.Tensor:
     pairs = real_pairs(fit_rows(group.x))
     full = standardise(full_cosines(group), pairs)
     senses = standardise(cosines(space.views[:, :, :VIEWS]), pairs)
-    weight = SENSE_WEIGHT * real_rows(group.x).sum(1)[:, None, None]
+    beyond = (real_rows(group.x).sum(1) - FEW_SENTENCES).clamp(min=0)
+    weight = SENSE_WEIGHT * beyond[:, None, None]
     both = standardise(full.values + weight * senses.values, pairs)
     return (full.mean + full.deviation * both.values).clamp(-1, 1)
 

@@ -6,8 +6,9 @@
 RUN is a finished run (`make model-en`); without one only senses are measured. The sentences that it has drawn
 for the words that queries ask are encoded here, in the last layer, and encoders are trained from them, some
 below a projection that these words share. Gains are given on both halves of the queries too: choose on one,
-believe the other. For senses, the words of each labelled file (and of the bundled sentences) are trained together on at most `TRAIN` sentences with the
-labels hidden, with a projection of their own, and scored on at most `TEST` others.
+believe the other. For senses, the words of each labelled file (and of
+the bundled sentences) are trained together on at most `TRAIN` sentences with the labels hidden, and scored on
+at most `TEST` others.
 """
 
 import argparse
