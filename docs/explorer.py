@@ -24,34 +24,31 @@ class NoNode(Exception):
     """npm is missing, or could not fetch the packages."""
 
 
+def int8_parts(weights):
+    """(projection or None, numbers (words, rank, dim) int8, scales (words, dim)) of encoders in any form."""
+    projection, numbers = getattr(weights, "projection", None), getattr(weights, "numbers", None)
+    if projection is not None and numbers.dtype == np.int8:
+        return projection, np.asarray(numbers[:]), np.asarray(weights.scales, np.float32)
+    every = slice(None) if projection is None else np.arange(weights.shape[0])
+    factors = np.asarray(weights[every] if projection is None else weights.factors(every), np.float32)
+    scales = (np.abs(factors).max(axis=1) / 127).astype(np.float32)
+    return projection, np.round(factors / np.where(scales, scales, 1)[:, None]).astype(np.int8), scales
+
+
 def flat_encoders(weights):
     """(bytes, shape) of encoders in any form, see encodersOf in model.mjs; checked against them."""
-    projection = getattr(weights, "projection", None)
+    projection, numbers, scales = int8_parts(weights)
     words, hidden, dim = weights.shape
-    if projection is None:
-        projections, factors = np.zeros((0, hidden, hidden), np.float32), np.asarray(weights[:], np.float32)
-        group = np.zeros(words, np.uint8)
-    else:
-        projections = np.asarray(projection, np.float32).reshape(-1, *projection.shape[-2:])
-        factors = np.asarray(weights.factors(np.arange(words)), np.float32)
-        given = np.asarray(getattr(weights, "group", np.zeros(words, int)))
-        group = np.r_[np.zeros(words - len(given), int), given].astype(np.uint8)   # row 0 is no word
-    scales = (np.abs(factors).max(axis=1) / 127).astype(np.float32)
-    numbers = np.round(factors / np.where(scales, scales, 1)[:, None]).astype(np.int8)
-    check_flat(weights, projections, group, numbers, scales)
-    rank = factors.shape[1]
-    shape = {"words": words, "groups": len(projections), "hidden": hidden, "rank": rank, "dim": dim}
-    return b"".join(np.ascontiguousarray(a).tobytes() for a in (projections, scales, group, numbers)), shape
-
-
-def check_flat(weights, projections, group, numbers, scales):
-    """A `ValueError` unless the parts multiply to the encoders of the first and the last words."""
-    words, last = len(numbers), len(numbers) - 1
-    for i in {*range(min(words, 50)), *range(max(0, last - 50), words)}:
-        encoder, right = numbers[i] * scales[i], np.asarray(weights[i])
-        encoder = projections[group[i]] @ encoder if len(projections) else encoder
-        if np.abs(encoder - right).max(initial=0) > 0.02 * np.abs(right).max(initial=0) + 1e-6:
+    for i in {*range(min(words, 50)), *range(max(0, words - 50), words)}:
+        mine, right = numbers[i] * scales[i], np.asarray(weights[i])
+        mine = mine if projection is None else projection @ mine
+        if np.abs(mine - right).max(initial=0) > 0.02 * np.abs(right).max(initial=0) + 1e-6:
             raise ValueError(f"the encoder of word {i} is another one in the browser")
+    shape = {"words": words, "hidden": hidden, "rank": numbers.shape[1], "dim": dim,
+             "projected": projection is not None}
+    floats = [*([] if projection is None else [np.asarray(projection, np.float32)]), scales]
+    by_direction = numbers.transpose(1, 0, 2)   # numbers of few bits pack better beside those of as many
+    return b"".join(np.ascontiguousarray(a).tobytes() for a in (*floats, by_direction)), shape
 
 
 def int8_graph(model):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,67 +28,63 @@ SENSES = {"bat": [{"name": "<b>cave</b>", "numbers": [1, 0, 0, 0]}]}
 
 def multiplied(data, shape, word):
     """The encoder of a word as the browser makes it of the one file."""
-    words, groups, hidden, rank, dim = (shape[k] for k in ("words", "groups", "hidden", "rank", "dim"))
-    floats = np.frombuffer(data, np.float32, groups * hidden * rank + words * dim)
-    projections = floats[:groups * hidden * rank].reshape(groups, hidden, rank)
-    scales = floats[groups * hidden * rank:].reshape(words, dim)
-    group = np.frombuffer(data, np.uint8, words, 4 * len(floats))
-    factors = np.frombuffer(data, np.int8, offset=4 * len(floats) + words).reshape(words, rank, dim)
-    factor = factors[word] * scales[word]
-    return projections[group[word]] @ factor if groups else factor
+    words, hidden, rank, dim = (shape[name] for name in ("words", "hidden", "rank", "dim"))
+    inside = hidden * rank * shape["projected"]
+    floats = np.frombuffer(data, np.float32, inside + words * dim)
+    factors = np.frombuffer(data, np.int8, offset=floats.nbytes).reshape(rank, words, dim)
+    factor = factors[:, word] * floats[inside:].reshape(words, dim)[word]
+    return floats[:inside].reshape(hidden, rank) @ factor if inside else factor
 
 
-def random_encoders(words, groups=1):
-    """Projections (groups, 32, 6) and factors (words + 1, 6, 4) for so many words."""
+def random_parts(words):
+    """A projection (32, 6) and factors (words + 1, 6, 4) for so many words."""
     rng = np.random.default_rng(3)
     factors = rng.normal(size=(words + 1, 6, 4)).astype(np.float32)
     factors[0] = 0
-    return rng.normal(size=(groups, 32, 6)).astype(np.float32), factors
+    return rng.normal(size=(32, 6)).astype(np.float32), factors
 
 
 def test_encoders_of_every_form_are_packed():
     """Encoders in int8 factors are kept to the bit; in float32, alone or as factors, to a hundredth."""
-    projections, factors = random_encoders(70)
-    small = int8_factors(projections[0], factors)
+    projection, factors = random_parts(70)
+    small = int8_factors(projection, factors)
     data, shape = explorer.flat_encoders(small)
     for word in (0, 1, 70):
         np.testing.assert_allclose(multiplied(data, shape, word), small[word], atol=1e-5)
-    for weights in (float_factors(projections[0], factors), factors):
+    for weights in (float_factors(projection, factors), factors):
         data, shape = explorer.flat_encoders(weights)
-        assert shape["groups"] == int(weights is not factors)
+        assert shape["projected"] == (weights is not factors)
         right = weights[33]
         np.testing.assert_allclose(multiplied(data, shape, 33), right, atol=0.02 * np.abs(right).max())
 
 
-class Grouped(SimpleNamespace):
-    """Encoders with a projection for each group of words."""
+class Unpacking:
+    """Numbers in int8 that are made when they are asked for."""
 
-    def factors(self, ids):
-        return self.numbers[ids]
+    def __init__(self, numbers):
+        self.kept, self.shape = np.packbits(numbers > 0, axis=None), numbers.shape
+        self.dtype = np.dtype(np.int8)
 
-    def __getitem__(self, word):
-        number = self.group[word - 1] if word else 0
-        return self.projection[number] @ self.numbers[word]
-
-
-def grouped(words):
-    """`Grouped` of random numbers, in three groups."""
-    projections, factors = random_encoders(words, groups=3)
-    group = np.arange(words) % 3
-    return Grouped(projection=projections, numbers=factors, group=group, shape=(words + 1, 32, 4))
+    def __getitem__(self, ids):
+        signs = np.unpackbits(self.kept, count=int(np.prod(self.shape))).reshape(self.shape)
+        return (2 * signs.astype(np.int8) - 1)[ids]
 
 
-def test_several_projections_are_packed():
-    """Each word keeps the projection of its group; a wrong group is noticed."""
-    weights = grouped(60)
+def test_numbers_of_a_bit_are_packed():
+    """Numbers that a model keeps in bits are taken as they are; a wrong projection is noticed."""
+    projection, factors = random_parts(60)
+    weights = int8_factors(projection, factors)
+    weights.numbers = Unpacking(weights.numbers)
     data, shape = explorer.flat_encoders(weights)
-    assert shape["groups"] == 3
-    for word in (1, 2, 3, 60):
-        right = weights[word]
-        np.testing.assert_allclose(multiplied(data, shape, word), right, atol=0.02 * np.abs(right).max())
-    weights.factors = lambda ids: weights.numbers[ids][::-1]
+    for word in (1, 60):
+        np.testing.assert_allclose(multiplied(data, shape, word), weights[word], atol=1e-5)
+
+    class Wrong(type(weights)):
+        def __getitem__(self, ids):
+            return 2 * super().__getitem__(ids)
+
     with pytest.raises(ValueError, match="another one"):
-        explorer.flat_encoders(weights)
+        explorer.flat_encoders(Wrong(weights.projection, weights.numbers, weights.scales))
 
 
 def test_without_npm_the_page_says_so(run_folder, tmp_path, monkeypatch, capsys):

@@ -26,26 +26,30 @@ async function unpacked(blob, size, name) {
   return data;
 }
 
-// Encoders from one file: projections (groups, hidden, rank) and scales (words, dim) in float32, the number of
-// each word's projection in a byte, and factors (words, rank, dim) in int8. Without a projection a factor is
-// the encoder itself.
-function encodersOf(data, { words, groups, hidden, rank, dim }) {
-  const floats = 4 * groups * hidden * rank, numbers = floats + 4 * words * dim;
-  const projections = new Float32Array(data, 0, groups * hidden * rank), scales = new Float32Array(data, floats, words * dim);
-  const group = new Uint8Array(data, numbers, words), factors = new Int8Array(data, numbers + words);
-  const factor = (id) => Float32Array.from(
-    factors.subarray(id * rank * dim, (id + 1) * rank * dim), (x, i) => x * scales[id * dim + (i % dim)]);
+// Encoders from one file: the projection (hidden, rank) and scales (words, dim) in float32, and factors
+// (rank, words, dim) in int8. Without a projection a factor is the encoder itself.
+function encodersOf(data, { words, hidden, rank, dim, projected }) {
+  const floats = projected ? hidden * rank : 0;
+  const projection = new Float32Array(data, 0, floats), scales = new Float32Array(data, 4 * floats, words * dim);
+  const factors = new Int8Array(data, 4 * (floats + words * dim));
+  const factor = (id) => {
+    const mine = new Float32Array(rank * dim);
+    for (let r = 0; r < rank; r++) {
+      for (let j = 0; j < dim; j++) mine[r * dim + j] = factors[(r * words + id) * dim + j] * scales[id * dim + j];
+    }
+    return mine;
+  };
   const row = (id) => {
-    const mine = factor(id), found = new Float32Array(hidden * dim), start = group[id] * hidden * rank;
+    const mine = factor(id), found = new Float32Array(hidden * dim);
     for (let i = 0; i < hidden; i++) {
       for (let r = 0; r < rank; r++) {
-        const share = projections[start + i * rank + r];
+        const share = projection[i * rank + r];
         for (let j = 0; j < dim; j++) found[i * dim + j] += share * mine[r * dim + j];
       }
     }
     return found;
   };
-  return { dim, row: groups ? row : factor };
+  return { dim, row: projected ? row : factor };
 }
 
 // The model in the folder `base`: {reader, senses, about}; `progress(received, total)` in megabytes. `cache`

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'LOST', 'TOGETHER', 'RATE', 'TURNS', 'BLOCK', 'widths_for', 'planes_of', 'widths_of', 'packed_rows',
-           'row_bytes', 'unpacked', 'PackedNumbers', 'Rotation', 'rotation_for', 'Coded', 'nearest_odd', 'coded',
-           'block_starts', 'rotation_of', 'Packed', 'packed']
+           'row_bytes', 'unpacked', 'PackedNumbers', 'Roots', 'moment_roots', 'Rotation', 'rotation_for', 'Coded',
+           'back_of', 'nearest_odd', 'coded', 'block_starts', 'rotation_of', 'Packed', 'packed']
 
 # %% ../../nbs/03_bits.ipynb #67ae5fb8
 from collections.abc import Sequence
@@ -99,23 +99,46 @@ class PackedNumbers:
         flat = unpacked(rows.reshape(-1, rows.shape[-1]), self.planes, self.dim)
         return flat.reshape(*rows.shape[:-1], *self.shape[1:])
 
+# %% ../../nbs/03_bits.ipynb #825f867f
+class Roots(NamedTuple):
+    "The square root of a second moment (hidden_size, hidden_size), and its inverse"
+    root: np.ndarray
+    inverse: np.ndarray
+
+
+def moment_roots(moment: np.ndarray, ridge: float = 0.01) -> Roots:
+    "Symmetric `Roots` of a second moment, to whose diagonal `ridge` times its mean is added"
+    whole = (moment + moment.T) / 2 + ridge * np.trace(moment) / len(moment) * np.eye(len(moment))
+    values, directions = np.linalg.eigh(whole)
+    return Roots((directions * np.sqrt(values)) @ directions.T, (directions / np.sqrt(values)) @ directions.T)
+
 # %% ../../nbs/03_bits.ipynb #fbe0f65c
 class Rotation(NamedTuple):
-    "A projection (hidden_size, rank) float32 with orthogonal columns, and the planes of its bits"
+    "A projection (hidden_size, rank) float32, and the planes of its bits"
     projection: np.ndarray
     planes: np.ndarray
 
 
-def rotation_for(squares: np.ndarray, rate: float = RATE) -> Rotation:
-    "The `Rotation` for columns of length 1 whose outer products have the mean `squares` (hidden, hidden)"
+def rotation_for(squares: np.ndarray, rate: float = RATE, inverse: np.ndarray | None = None) -> Rotation:
+    """The rotation for columns with these squares.
+
+    Args:
+        squares: (hidden, hidden), the mean outer product of columns of length 1, behind the root if there is
+            one.
+        rate: bits that a number of an encoder takes on average.
+        inverse: (hidden, hidden) that undoes the root.
+
+    Returns:
+        The projection, whose columns are orthogonal behind the root, and the planes.
+    """
     spread, directions = np.linalg.eigh(squares)
     spread, directions = spread[::-1].clip(0), directions[:, ::-1]
     widths = widths_for(spread, rate * len(squares))
     groups = np.repeat(np.add.reduceat(spread, np.arange(0, len(spread), TOGETHER)), TOGETHER)
-    sizes = np.where(groups > 0, groups, 1)[:len(widths)]
-    steps = np.array(STEPS)[widths] * np.sqrt(sizes / TOGETHER)
+    steps = np.array(STEPS)[widths] * np.sqrt(groups[:len(widths)] / TOGETHER)
     signs = np.where(directions.sum(axis=0) < 0, -1, 1)    # a direction has no sign of its own
     projection = (directions * signs)[:, :len(widths)] * steps / 2
+    projection = projection if inverse is None else inverse @ projection
     return Rotation(projection.astype(np.float32), planes_of(widths))
 
 # %% ../../nbs/03_bits.ipynb #39be4fac
@@ -124,6 +147,13 @@ class Coded(NamedTuple):
     numbers: np.ndarray
     scales: np.ndarray
     lost: float
+
+
+def back_of(projection: np.ndarray) -> np.ndarray:
+    "The pseudo-inverse (rank, hidden) of a projection; columns of zeros give zeros"
+    sizes = np.sqrt(np.square(projection).sum(0))
+    safe = np.where(sizes > 0, sizes, 1)
+    return np.linalg.pinv(projection / safe) / safe[:, None]
 
 
 def nearest_odd(goal: np.ndarray, scales: np.ndarray, most: np.ndarray) -> np.ndarray:
@@ -135,11 +165,24 @@ def nearest_odd(goal: np.ndarray, scales: np.ndarray, most: np.ndarray) -> np.nd
 TURNS = 3
 
 
-def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = None) -> Coded:
-    "The `Coded` of encoders (n, hidden, dim); with `scales` (n, dim) those of the words that have them"
+def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = None,
+          root: np.ndarray | None = None) -> Coded:
+    """Encoders as odd numbers and scales.
+
+    Args:
+        rotation: of the encoders.
+        encoders: (n, hidden, dim).
+        scales: (n, dim) of encoders that were packed before; they get the same numbers again.
+        root: (hidden, hidden) of the token embeddings' second moment, see `moment_roots`.
+
+    Returns:
+        The numbers, the scales, and the squares lost, behind the root if there is one.
+    """
     projection, encoders = rotation.projection.astype(np.float64), encoders.astype(np.float64)
+    if root is not None:
+        projection, encoders = root @ projection, root @ encoders
     sizes = np.square(projection).sum(0)[:, None]
-    goal = (projection / sizes.T).T @ encoders
+    goal = back_of(projection) @ encoders
     most = ((1 << widths_of(rotation.planes)) - 1)[:, None]
     found = np.sqrt((sizes * goal**2).sum(1)) if scales is None else scales.astype(np.float64)
     for _ in range(TURNS if scales is None else 0):
@@ -159,15 +202,17 @@ def block_starts(n: int) -> Sequence[int]:
     return range(0, n, BLOCK)
 
 
-def rotation_of(weights: Any, rate: float = RATE) -> Rotation:
+def rotation_of(weights: Any, rate: float = RATE, roots: Roots | None = None) -> Rotation:
     "The `Rotation` of encoders (words + 1, hidden_size, dim) in any form; columns of zeros count nothing"
     squares, count = np.zeros((weights.shape[1],) * 2), 0
     for a in block_starts(weights.shape[0]):
-        flat = np.asarray(weights[a:a + BLOCK], np.float64).transpose(1, 0, 2).reshape(weights.shape[1], -1)
+        some = np.asarray(weights[a:a + BLOCK], np.float64)
+        some = some if roots is None else roots.root @ some
+        flat = some.transpose(1, 0, 2).reshape(weights.shape[1], -1)
         lengths = np.linalg.norm(flat, axis=0)
         flat = flat[:, lengths > 0] / lengths[lengths > 0]
         squares, count = squares + flat @ flat.T, count + flat.shape[1]
-    return rotation_for(squares / max(count, 1), rate)
+    return rotation_for(squares / max(count, 1), rate, None if roots is None else roots.inverse)
 
 # %% ../../nbs/03_bits.ipynb #594595e1
 class Packed(NamedTuple):
@@ -178,23 +223,29 @@ class Packed(NamedTuple):
     lost: float
 
 
-def packed(weights: Any, rotation: Rotation | None = None, scales: np.ndarray | None = None) -> Packed:
+def packed(weights: Any, rotation: Rotation | None = None, scales: np.ndarray | None = None,
+           moment: np.ndarray | None = None) -> Packed:
     """Encoders with few bits a number.
 
     Args:
         weights: encoders (words + 1, hidden_size, dim), in any form.
         rotation: one that is there already; else the encoders' own.
         scales: (words + 1, dim) of encoders that were packed before.
+        moment: second moment (hidden_size, hidden_size) of token embeddings; without it all directions count
+            the same.
 
     Returns:
         The projection, the numbers, their scales, and the share of the encoders' squares lost.
     """
-    rotation, parts, lost, total = rotation or rotation_of(weights), [], 0.0, 0.0
+    roots = None if moment is None else moment_roots(moment)
+    rotation, parts, lost, total = rotation or rotation_of(weights, roots=roots), [], 0.0, 0.0
     for a in block_starts(weights.shape[0]):
         some = np.asarray(weights[a:a + BLOCK], np.float64)
-        found = coded(rotation, some, None if scales is None else scales[a:a + BLOCK])
+        root = roots.root if roots else None
+        found = coded(rotation, some, None if scales is None else scales[a:a + BLOCK], root)
         parts.append((packed_rows(found.numbers, rotation.planes), found.scales))
-        lost, total = lost + found.lost, total + float((some**2).sum())
+        seen = some if root is None else root @ some
+        lost, total = lost + found.lost, total + float((seen**2).sum())
     rows, sizes = (np.concatenate(some) for some in zip(*parts))
     numbers = PackedNumbers(rows, rotation.planes, weights.shape[2])
     return Packed(rotation.projection, numbers, sizes, lost / max(total, 1e-30))

@@ -18,7 +18,7 @@ from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
-from ..serving.bits import PackedNumbers, Rotation, coded, packed_rows
+from ..serving.bits import PackedNumbers, Rotation, coded, moment_roots, packed_rows
 from ..serving.centroids import CENTROIDS_FILE, load_centroids, save_centroids, with_words
 from ..serving.directory import ENCODERS_FILE
 from minicoil.serving.factors import (
@@ -31,6 +31,7 @@ from minicoil.serving.factors import (
     save_factors,
 )
 from ..serving.facts import save_facts
+from ..serving.saving import token_moment
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .centroids import standing_of
@@ -103,7 +104,8 @@ def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     tensors, trained = load_file(old), hidden.stage("training").path
     if "planes" in tensors:    # of encoders that were packed
         rows = load_file(trained / "encoders.safetensors")["encoders"]
-        found = coded(Rotation(tensors["projection"], tensors["planes"]), rows)
+        rotation = Rotation(tensors["projection"], tensors["planes"])
+        found = coded(rotation, rows, root=moment_roots(token_moment(model)).root)
         tensors["scales"] = np.concatenate([tensors["scales"], found.scales])
     else:
         new = load_file(trained / PROJECTION_FILE)
@@ -114,11 +116,12 @@ def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
 GOLDEN = "golden.json"
 
 
-def more_factors(old: FactoredEncoders, rows: np.ndarray) -> FactoredEncoders:
-    """Small encoders with those of further words (n, hidden_size, dim), below the projection that is there"""
+def more_factors(model: MiniCOIL, rows: np.ndarray) -> FactoredEncoders:
+    """A small model's encoders with those of further words (n, hidden_size, dim), below its projection"""
+    old: Any = model.weights
     if isinstance(old.numbers, PackedNumbers):
         planes, dim = old.numbers.planes, old.numbers.dim
-        found = coded(Rotation(old.projection, planes), rows)
+        found = coded(Rotation(old.projection, planes), rows, root=moment_roots(token_moment(model)).root)
         packed = np.concatenate([old.numbers.rows, packed_rows(found.numbers, planes)])
         scales = np.concatenate([old.scales, found.scales])
         return FactoredEncoders(old.projection, PackedNumbers(packed, planes, dim), scales)
@@ -130,8 +133,7 @@ def more_factors(old: FactoredEncoders, rows: np.ndarray) -> FactoredEncoders:
 
 def grow_factors(model: MiniCOIL, rows: np.ndarray, folder: Path) -> None:
     """Write the small form of `model` with new encoders (n, hidden_size, dim) appended"""
-    old: Any = model.weights
-    save_factors(folder / SMALL_FILE, more_factors(old, rows), load_more(model.folder / SMALL_FILE))
+    save_factors(folder / SMALL_FILE, more_factors(model, rows), load_more(model.folder / SMALL_FILE))
 
 # %% ../../nbs/34_growth.ipynb #81b21692
 def grow_centroids(model: MiniCOIL, hidden: Run, folder: Path) -> None:
