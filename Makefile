@@ -42,7 +42,6 @@ model-en: $(READY)
 # the benchmarks wrote; FIGURES="a.json b.json" names them; TEXT says what it was trained on. Nothing may be uncommitted.
 english: $(READY)
 	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
-
 	$(MAKE) golden
 
 # What becomes of 200 awkward texts with that model, for readers in other languages; a test compares it with the model
