@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en english graphs check test coverage test-slow test-settings bench docs lab readme clean-notebooks help
+.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -43,6 +43,12 @@ model-en: $(READY)
 english: $(READY)
 	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
 
+	$(MAKE) golden
+
+# What becomes of 200 awkward texts with that model, for readers in other languages; a test compares it with the model
+golden: $(READY)
+	$(BIN)/minicoil golden --model english --out examples/english.golden.jsonl
+
 # The graphs of the package, made again of the exported transformer
 graphs: $(READY)
 	$(BIN)/python -c "from minicoil.stages.graphs import make_graphs; print(make_graphs())"
@@ -64,6 +70,13 @@ test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
 # The suite under settings that other machines have, some hours; SETTINGS="--setting ci --tests test_cli.py" tries a part
 test-settings: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/settings.py $(SETTINGS)
+
+# What a Qdrant server costs beside the embedded engine, on made-up vectors: make bench-server QDRANT_URL=http://localhost:6333
+# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS=1000000 measures
+# that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
+bench-server: $(READY)
+	$(BIN)/python tests/bench/server.py $(addprefix --url ,$(QDRANT_URL))
+	$(if $(DOCUMENTS),$(BIN)/python tests/bench/server.py --part million --documents $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
 #   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
