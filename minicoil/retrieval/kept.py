@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KIND', 'FORMAT', 'TABLE_FILE', 'INDEX_FOLDER', 'entry_facts', 'entry_name', 'load_table', 'Opened', 'open_entry',
-           'begin_entry', 'fault_in_entry', 'entry_or_new', 'is_forgotten', 'forget_vanished', 'Kept', 'kept_index']
+           'begin_entry', 'fault_in_entry', 'entry_or_new', 'is_forgotten', 'forget_vanished', 'expansion_path',
+           'renew_expansion', 'Kept', 'kept_index']
 
 # %% ../../nbs/32_kept.ipynb #245a57a4
 import contextlib
@@ -19,6 +20,7 @@ from .. import __version__
 from .changes import FileRow, Source, Table, renew
 from .claim import model_key, read_record
 from .documents import dense_width
+from .expansion import EXPANSION_FILE, current_expansion, kept_expansion
 from .inverted import Inverted, is_inverted
 from minicoil.runs.cache import (
     LIST,
@@ -135,6 +137,18 @@ def forget_vanished(folder: Path) -> list[str]:
                 forgotten.append(entry.name)
     return forgotten
 
+# %% ../../nbs/32_kept.ipynb #6c32616c
+def expansion_path(source: Source, model: Any) -> Path:
+    "Where the index of a source in the cache keeps its expansion"
+    return cache_folder(KIND) / entry_name(entry_facts(source, model)) / INDEX_FOLDER / EXPANSION_FILE
+
+
+def renew_expansion(home: Inverted, model: Any, documents: int) -> None:
+    "Make the expansion of an opened index fit its documents"
+    if current_expansion(home, model, documents) is None:
+        points, _ = home.page("ours", fields=["text"])
+        kept_expansion(home, model, [point.payload["text"] for point in points])
+
 # %% ../../nbs/32_kept.ipynb #f351d107
 class Kept(NamedTuple):
     "An index that is up to date, its number of documents, and how many of them had to be embedded"
@@ -144,7 +158,7 @@ class Kept(NamedTuple):
 
 
 def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
-               tell: Callable[[str], object] | None = None) -> Kept:
+               tell: Callable[[str], object] | None = None, expand: bool = False) -> Kept:
     """
     The index of a source, kept in the cache and brought up to date.
 
@@ -153,6 +167,7 @@ def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
         source: what is searched, see `source_of`.
         avg_len: `auto`, or the mean length of documents in words.
         tell: is called with a line about what a folder has and is not read.
+        expand: whether queries will bring their neighbours along.
 
     Returns:
         The index, which answers and takes nothing in any more.
@@ -171,6 +186,8 @@ def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
                 renewed = renew(model, home, source, before, avg_len, tell)
                 if renewed.changed:
                     save_manifest(entry / TABLE_FILE, asdict(renewed.table))
+                if expand:
+                    renew_expansion(home, model, len(renewed.table.numbers))
             os.utime(entry / LIST)
     except OSError as e:
         raise no_room(entry, e) from None
