@@ -67,7 +67,7 @@ def only_heaviest(weights: np.ndarray, most: int) -> np.ndarray:
     found[rows] = weights[rows]
     return found
 
-# %% ../../nbs/29_expanded_documents.ipynb #e13155ee
+# %% ../../nbs/29_expanded_documents.ipynb #358143c8
 def strongest_pull(thesaurus: Any, units: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "(n,) highest (nearness - NEAR) × weight over own words of directions (m, k) and weights (m,); 0 at least"
     pull = np.concatenate([units, np.full((len(units), 1), -NEAR, np.float32)], axis=1)
@@ -199,7 +199,7 @@ def added_postings(thesaurus: Any, documents: Iterable[Expanded]) -> AddedPostin
             found.own[term].append(weight * thesaurus.rarity(term))
     return found
 
-# %% ../../nbs/29_expanded_documents.ipynb #2aaa394b
+# %% ../../nbs/29_expanded_documents.ipynb #b5598bdc
 def given_scores(thesaurus: Any, model: Any, term: int | str, askers: Sequence[Asker], asked: np.ndarray,
                  given: list[tuple[int, float]], found: dict[str, np.ndarray]) -> None:
     "Add what a term is worth to the documents that are given it; `asked` (askers, hidden_size)"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GENERALS', 'EXPANSION_FILE', 'SIDES', 'GROWN', 'HEAD', 'SMALLEST', 'AROUND', 'embed', 'query_embed', 'one_query',
-           'Expansion', 'expansion_file', 'is_current', 'current_expansion', 'kept_expansion', 'expansion_of',
-           'check_side', 'Scored', 'best_scored', 'product_of', 'query_side', 'documents_side', 'ExpandedWord',
-           'around', 'explain_gains', 'Bringer', 'bringers', 'explain_expanded', 'describe_source']
+           'general_expansion', 'Expansion', 'expansion_file', 'is_current', 'current_expansion', 'kept_expansion',
+           'expansion_of', 'check_side', 'Scored', 'best_scored', 'product_of', 'query_side', 'documents_side',
+           'ExpandedWord', 'around', 'explain_gains', 'Bringer', 'bringers', 'explain_expanded', 'describe_source']
 
 # %% ../../nbs/29_expansion.ipynb #cd0f6191
 import re
@@ -74,6 +74,13 @@ def one_query(expansion: "Expansion", model: Any, query: str, exact: bool = Fals
 GENERALS: MutableMapping[Any, Any] = WeakKeyDictionary()  # of opened models
 
 
+def general_expansion(cls: type["Expansion"], model: Any) -> "Expansion":
+    "The expansion of an opened model by general text, made once"
+    if model not in GENERALS:
+        GENERALS[model] = general_thesaurus(cls, model)
+    return GENERALS[model]
+
+# %% ../../nbs/29_expansion.ipynb #629a42ca
 class Expansion(Thesaurus):
     """A thesaurus of a collection, as the model's methods and a search take it.
 
@@ -99,27 +106,17 @@ class Expansion(Thesaurus):
             cache: a folder that keeps what the transformer said, see `read_forms`.
 
         Returns:
-            What the collection teaches, with the words that it lacks by the model's centroids, if it has any.
+            What the collection teaches; the words that it lacks come from the model's centroids, if any.
 
         Raises:
-            UserError: no two documents share a word and the model carries no centroids, or something is not
-                a text.
+            UserError: no two documents share a word and the model carries no centroids.
         """
         return fit_or_general(cls, model, texts, cache)
 
     @classmethod
     def general(cls, model: Any) -> "Expansion":
-        """What general text says of a model's words: an expansion of queries without any document.
-
-        Args:
-            model: a `MiniCOIL` that carries centroids of its words.
-
-        Raises:
-            UserError: the model carries none.
-        """
-        if model not in GENERALS:
-            GENERALS[model] = general_thesaurus(cls, model)
-        return GENERALS[model]
+        "An expansion of queries without any document; a `UserError` for a model without centroids"
+        return general_expansion(cls, model)
 
 # %% ../../nbs/29_expansion.ipynb #fc90d12b
 EXPANSION_FILE = ".expansion.npz"  # in a collection's folder
@@ -187,7 +184,7 @@ def expansion_of(home: Any, model: Any) -> Expansion:
         found = Expansion.load(path)
         found.check_model(model)
         return found
-    if not home.expanded and load_centroids(model) is not None:
+    if not getattr(home, "expanded", False) and load_centroids(model) is not None:
         return Expansion.general(model)
     expansion_file(home)
     raise UserError(f"{home.place} was made without an expansion: fill it with expand=query, or make a "

@@ -137,7 +137,7 @@ def forget_vanished(folder: Path) -> list[str]:
                 forgotten.append(entry.name)
     return forgotten
 
-# %% ../../nbs/32_kept.ipynb #6c32616c
+# %% ../../nbs/32_kept.ipynb #40c45f28
 def expansion_path(source: Source, model: Any) -> Path:
     "Where the index of a source in the cache keeps its expansion"
     return cache_folder(KIND) / entry_name(entry_facts(source, model)) / INDEX_FOLDER / EXPANSION_FILE
@@ -156,7 +156,7 @@ class Kept(NamedTuple):
     documents: int
     embedded: int
 
-
+# %% ../../nbs/32_kept.ipynb #c4de1fef
 def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
                tell: Callable[[str], object] | None = None, expand: bool = False) -> Kept:
     """

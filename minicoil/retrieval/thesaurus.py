@@ -8,7 +8,7 @@ __all__ = ['MOST_TERMS', 'ROOM', 'T', 'LEAST_DOCUMENTS', 'RIDGE', 'FIT_BLOCK', '
            'placed_weights', 'gather', 'ridge_map', 'typical_numbers', 'names_of', 'TooFew', 'too_few',
            'check_teachable', 'basis_of', 'finish', 'fit_blocks', 'learned', 'fit_texts', 'to_bytes', 'save',
            'from_arrays', 'read_file', 'Neighbour', 'nearness', 'nearest', 'neighbours', 'rarity', 'expected',
-           'check_model', 'Learned', 'Thesaurus', 'layout', 'draw_thesaurus']
+           'check_model', 'Learned', 'wordlike', 'lowered', 'Thesaurus', 'layout', 'draw_thesaurus']
 
 # %% ../../nbs/28_thesaurus.ipynb #ea64bd52
 import hashlib
@@ -186,7 +186,7 @@ def check_teachable(model: Any, texts: Iterable[str]) -> None:
         documents += 1
     raise too_few(documents)
 
-# %% ../../nbs/28_thesaurus.ipynb #2e43e71e
+# %% ../../nbs/28_thesaurus.ipynb #7d6d7502
 def basis_of(model: Any, apart: np.ndarray) -> np.ndarray:
     "The directions (hidden_size, k) of centroids: the model's, or those of centred means (n, hidden_size)"
     general = load_centroids(model)
@@ -382,25 +382,27 @@ class Learned:
         return {term: row for row, term in enumerate(self.terms)}
 
     @cached_property
-    def wordlike(self) -> np.ndarray:
-        "(n,) whether a term may stand for another: it has no digit, and few enough documents have it"
-        plain = np.array([not any(map(str.isdigit, name)) for name in self.names], bool)
-        return plain & (self.counts <= max(FEW, COMMON * self.documents))
-
-    @cached_property
-    def lowered(self) -> np.ndarray:
-        "(k + 1, n) the centroids as columns, above ones: a product with (z, -NEAR) is a cosine less NEAR"
-        return np.concatenate([self.centroids.T, np.ones((1, len(self.names)), np.float32)])
-
-    @cached_property
     def key(self) -> str:
         "A hash of all that the thesaurus is"
         return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
+
+# %% ../../nbs/28_thesaurus.ipynb #21312103
+def wordlike(self: "Learned") -> np.ndarray:
+    "(n,) whether a term may stand for another: it has no digit, and few enough documents have it"
+    plain = np.array([not any(map(str.isdigit, name)) for name in self.names], bool)
+    return plain & (self.counts <= max(FEW, COMMON * self.documents))
+
+
+def lowered(self: "Learned") -> np.ndarray:
+    "(k + 1, n) the centroids as columns, above ones: a product with (z, -NEAR) is a cosine less NEAR"
+    return np.concatenate([self.centroids.T, np.ones((1, len(self.names)), np.float32)])
 
 # %% ../../nbs/28_thesaurus.ipynb #69f867e5
 class Thesaurus(Learned):
     "Which of a collection's terms mean nearly the same. Make one with `Thesaurus.fit`."
     # the methods are the functions above
+    wordlike = cached_property(wordlike)
+    lowered = cached_property(lowered)
     save = save
     neighbours = neighbours
     nearness = nearness

@@ -4,8 +4,8 @@
                                     --run outputs/en --cache outputs/cache --out results/expansion.json
 
 All rules are scored exactly, by the one code path of the benchmark. The curve is that of BM25, whose queries
-need no transformer; it is measured on the collections of at most `CURVE` documents, chosen on every second query
-and reported on the others. With --run, the centroids of a finished run say what general text is worth.
+need no transformer; it is measured on the collections of at most `CURVE` documents, chosen on every second
+query and reported on the others. With --run, the centroids of a finished run say what general text is worth.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from minicoil.retrieval.expanded_documents import (
     meaning_factors,
 )
 from minicoil.retrieval.expanded_feedback import feedback_scores, weighed
+from minicoil.retrieval.expanded_queries import ASKED
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     build_index,
@@ -187,7 +188,7 @@ def gains_of(read, term, embedding, own, most, summed):
     for near in read.thesaurus.nearest(cosines, most, own):
         neighbour = read.thesaurus.terms[near.row]
         at, values = postings_weights(read.model, read.index, neighbour, read.average)
-        pull = near.nearness - thesaurus_side.NEAR
+        pull = max(near.nearness - ASKED, 0)
         weight = read.thesaurus.rarity(term) * pull / read.thesaurus.rarity(neighbour)
         gain[at] = gain[at] + weight * values if summed else np.maximum(gain[at], weight * values)
     return gain

@@ -1,11 +1,13 @@
 """Neighbours of forty words and what thirty documents are given, to be read by a person, and what one said.
 
-    python tests/bench/expansion_read.py --beir ir/cranfield --beir ir/medline --cache outputs/cache \\
-                --verdict results/expansion_read.json --out results/expansion_read.json
+    python tests/bench/expansion_read.py --beir ir/cranfield --beir ir/medline \\
+                --out results/expansion_read.json
+    python tests/bench/expansion_read.py --verdict refused.json --out results/expansion_read.json
 
-Words are drawn at random, as are documents. A verdict has, for each collection and item, the words that a
-person would not accept: for a word, those that mean neither nearly the same nor anything close to it; for a
-document, those that a search for it should not be led by. Without a verdict the items are written to be read.
+Words are drawn at random, as are documents. The first call writes the items to be read, the second one adds
+what a reader said: {collection: {"words" and "documents": {item: the words refused}}}. Of a word's neighbours
+those are refused that mean neither nearly the same nor anything close to it; of a document's words, those
+that a search for it should not be led by.
 """
 
 import argparse
@@ -58,18 +60,18 @@ def shares(found, refused):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("--model", default="english")
-    options.add_argument("--beir", action="append", required=True)
+    options.add_argument("--beir", action="append", default=[])
     options.add_argument("--cache")
     options.add_argument("--verdict")
     options.add_argument("--out", required=True)
     given = options.parse_args()
-    model = MiniCOIL.load(given.model, threads=1)
-    found = {Path(folder).name: items(model, folder, given.cache) for folder in given.beir}
-    results = {"items": found}
     if given.verdict:
-        said = load_json(given.verdict)
-        results["refused"] = said.get("results", said)["refused"]
-        results["shares"] = {name: shares(found[name], results["refused"][name]) for name in found}
+        results, refused = load_json(given.out)["results"], load_json(given.verdict)
+        results |= {"refused": refused}
+        results["shares"] = {name: shares(some, refused[name]) for name, some in results["items"].items()}
+    else:
+        model = MiniCOIL.load(given.model, threads=1)
+        results = {"items": {Path(folder).name: items(model, folder, given.cache) for folder in given.beir}}
     save_record(given.out, results)
 
 
