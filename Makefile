@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en english graphs check test coverage test-slow bench docs lab readme clean-notebooks help
+.PHONY: run model-en english graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -59,7 +59,18 @@ coverage: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/all.py --coverage
 
 test-slow: $(BIN)/docs-ready $(BIN)/engines-ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
+	HAYSTACK_TELEMETRY_ENABLED=False PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q tests --slow
+
+# The suite under settings that other machines have, some hours; SETTINGS="--setting ci --tests test_cli.py" tries a part
+test-settings: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/settings.py $(SETTINGS)
+
+# What a Qdrant server costs beside the embedded engine, on made-up vectors: make bench-server QDRANT_URL=http://localhost:6333
+# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS=1000000 measures
+# that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
+bench-server: $(READY)
+	$(BIN)/python tests/bench/server.py $(addprefix --url ,$(QDRANT_URL))
+	$(if $(DOCUMENTS),$(BIN)/python tests/bench/server.py --part million --documents $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
 #   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
@@ -82,14 +93,14 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
-	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache --beir $(firstword $(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
 	@touch $(BIN)/engines-ready
 
 $(BIN)/docs-ready: $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[docs,frameworks]'
 	@touch $(BIN)/docs-ready
 
 # From executed notebooks: those of outputs/demo, if it is of today's notebooks; the others are executed once and kept.

@@ -15,7 +15,7 @@ def needs(key):
 
 extras = {name: needs(f"{name}_") for name in ("train", "serve", "demo", "dev")}
 extras["all"] = sorted({package for packages in extras.values() for package in packages})
-extras |= {name: needs(f"{name}_") for name in ("docs", "ray", "engines")}
+extras |= {name: needs(f"{name}_") for name in ("docs", "frameworks", "ray", "engines")}
 
 # Training is for Linux; a finished model embeds on the others too.
 classifiers = [

@@ -1,8 +1,8 @@
 """What `make docs` runs: notebooks, how-to pages, reference, benchmarks and changelog → docs/_build/html.
 
 Everything is made in docs/_build. Notebooks are executed once for what they and the package are now. Those of
-the stages come from a finished run: outputs/demo if it fits, else a small run of its own. Nothing is fetched.
-A warning of Sphinx is an error."""
+the stages come from a finished run: outputs/demo if it fits, else a small run of its own. Packages of
+npm are fetched, once, for the page that runs in the browser. A warning of Sphinx is an error."""
 import hashlib
 import html
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 from benchmarks import benchmark_page
+from explorer import write_explorer
 from reference import public_door, reference_pages
 
 DOCS = Path(__file__).resolve().parent
@@ -24,6 +25,7 @@ SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
 # The how-to pages in this order, others after them.
 HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "endpoint", "qdrant-server",
+         "production", "other-engines", "langchain", "llamaindex", "haystack", "sentence-transformers", "mteb",
          "adding-words", "cluster"]
 
 
@@ -38,6 +40,11 @@ def fingerprint(*files):
 def notebooks():
     """The notebooks by name, in order."""
     return {p.stem: p for p in sorted((ROOT / "nbs").glob("*.ipynb"))}
+
+
+def howto_notebooks():
+    """The how-to pages that are notebooks, in order."""
+    return sorted((DOCS / "howto").glob("*.ipynb"))
 
 
 def code_of(path):
@@ -83,9 +90,10 @@ def finished_run():
 
 
 def environment():
-    """Where kernels find this checkout's package; one thread each, as two run at a time."""
+    """Where kernels find this checkout's package; one thread each, as two run at a time; nobody is told."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "False", "LANGSMITH_TRACING": "false"}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **quiet}
 
 
 def imported(path):
@@ -128,10 +136,15 @@ def execute(path, target):
 
 
 def executed(path):
-    """The notebook executed, from the cache where it, its modules and the results have not changed."""
-    data = [p for p in (ROOT / "minicoil" / "data").iterdir() if p.is_file()]
-    key = fingerprint(path, *beneath(path), *data, *(ROOT / "results").glob("*.json"))
-    cached, stamp = BUILD / "executed" / path.name, BUILD / "executed" / f"{path.stem}.key"
+    """The notebook executed, from the cache where it, its modules and the results have not changed.
+
+    That of a how-to page stands on other packages too.
+    """
+    howto, data = path.parent.name == "howto", ROOT / "minicoil" / "data"
+    files = [p for p in data.iterdir() if p.is_file()] + list(data.glob("english/manifest.json"))
+    more = [ROOT / "constraints.txt"] if howto else (ROOT / "results").glob("*.json")
+    key, home = fingerprint(path, *beneath(path), *files, *more), BUILD / "executed" / ("howto" * howto)
+    cached, stamp = home / path.name, home / f"{path.stem}.key"
     if not (stamp.exists() and stamp.read_text() == key):
         execute(path, cached)
         stamp.write_text(key)
@@ -298,10 +311,10 @@ def write_chapters(paths, run):
 def contents(paths):
     """The site's table of contents, at the end of its first page."""
     order = {name: place for place, name in enumerate(HOWTO)}
-    howto = [path.stem for path in (DOCS / "howto").glob("*.md")]
+    howto = [path.stem for path in [*(DOCS / "howto").glob("*.md"), *howto_notebooks()]]
     howto.sort(key=lambda name: (order.get(name, len(HOWTO)), name))
     parts = {
-        "How to": [f"howto/{name}" for name in howto],
+        "How to": ["explorer", *(f"howto/{name}" for name in howto)],
         "The book": [name for name in paths if name != "index"],
         "Reference": ["reference/index", "format", "benchmarks", "promises", "versions", "changelog"],
     }
@@ -326,9 +339,21 @@ def on_site(page):
     return page.replace("](../../nbs/", "](../").replace("](../../results/)", "](../benchmarks.md)")
 
 
+def write_howto_notebooks(secret):
+    """The how-to pages that are notebooks, executed two at a time."""
+    (SOURCE / "howto").mkdir(exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        for path in pool.map(executed, howto_notebooks()):
+            page = chapter(path, secret)
+            for cell in page.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = on_site(cell.source)
+            nbformat.write(page, SOURCE / "howto" / path.name)
+
+
 def write_pages():
     """The pages that are no chapters: how-to, changelog, promises, versions, benchmarks and reference."""
-    (SOURCE / "howto").mkdir()
+    (SOURCE / "howto").mkdir(exist_ok=True)
     for path in (DOCS / "howto").glob("*.md"):
         (SOURCE / "howto" / path.name).write_text(on_site(path.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.copy(ROOT / "CHANGELOG.md", SOURCE / "changelog.md")
@@ -347,7 +372,9 @@ def main():
     run = finished_run()
     write_chapters(all_executed(run), run)
     write_static(run)
+    write_howto_notebooks(Secret(run))
     write_pages()
+    write_explorer(run, BUILD, SOURCE)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS),
                "-d", str(BUILD / "doctrees"), str(SOURCE), str(BUILD / "html")]
     code = subprocess.run(command, env={**os.environ, "PYTHONWARNINGS": "ignore"}).returncode

@@ -21,6 +21,8 @@ html_title = "miniCOIL"
 html_static_path = [str(DOCS / "_static"), str(DOCS / "_build" / "static")]
 html_extra_path = [str(DOCS / "_build" / "extra")]
 html_css_files = ["site.css"]
+html_favicon = str(DOCS / "_static" / "favicon.svg")
+highlight_language = "none"         # a block without a language is not Python
 html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
                       "home_page_in_toc": True, "navbar_persistent": []}
 html_copy_source = html_show_sourcelink = False

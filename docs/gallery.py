@@ -56,7 +56,7 @@ SAYS = {
 }
 COLOURS = {"commands": "#f4f4f4", "pictures": "#fbeef5", "retrieval": "#fdf5e6", "stages": "#eaf3fa",
            "learning": "#eaf6f1", "serving": "#eaf6f1", "text": "#f4f4f4", "runs": "#f4f4f4"}
-HEIGHTS = {"stages": 2.14, "pictures": 1.0, "retrieval": 1.0}   # of the floors that have boxes
+HEIGHTS = {"stages": 2.14, "pictures": 1.0, "retrieval": 1.3}   # of the floors that have boxes
 PLAIN, GAP = .6, .1                                # the height of the other floors, and between floors
 ROOM = {"stages": 30, "retrieval": 70}             # characters in a line, where boxes stand on a floor
 WIDE, HIGH, STEP, ROW = 1.62, .78, 1.86, 1.12      # a box, and the distance to the next
@@ -110,7 +110,7 @@ def draw_floor(ax, plt, name, floor):
     ax.add_patch(plt.Rectangle((0, floor.bottom), RIGHT, high, facecolor=COLOURS[name], edgecolor="#c8c8c8"))
     ax.text(.1, floor.top - .07, name, va="top", weight="bold", fontsize=12.5, color=INK)
     ax.text(.1, floor.top - .32, SAYS[name], va="top", fontsize=9.5, color=LINE, linespacing=1.2)
-    middle = floor.top - .42 if name == "stages" else (floor.bottom + floor.top) / 2
+    middle = floor.top - .5 if name == "stages" else (floor.bottom + floor.top) / 2
     ax.text(LEFT, middle, module_lines(name), va="center", fontsize=11, color=INK, linespacing=1.4)
 
 

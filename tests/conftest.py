@@ -14,6 +14,13 @@ import pytest
 if "QDRANT_URL" in os.environ:
     os.environ["MINICOIL_TEST_QDRANT"] = os.environ.pop("QDRANT_URL")
 
+# What a user has set for work of their own: a token would lock the tests out, a proxy swallow what they ask
+# of this machine, and a narrow terminal break the lines that they look for.
+OWN = ("TOKEN", "ENGINE", "JOBS", "QDRANT", "RAY_ADDRESS", "BOX", "MEMORY_GB", "DRIVER", "SHELF")
+for name in (*(f"MINICOIL_{part}" for part in OWN), "COLUMNS", "FORCE_COLOR", "PY_COLORS"):
+    os.environ.pop(name, None)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
 # No test sees or fills the user's own cache.
 CACHE = tempfile.TemporaryDirectory(prefix="minicoil-cache-")
 os.environ["MINICOIL_CACHE"] = CACHE.name
@@ -29,6 +36,7 @@ NOT_QUICK = {"run_folder", "model_folder", "tiny_run", "browser"}
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the long tests")
     parser.addoption("--quick", action="store_true", help="run only tests that need no finished run")
+    parser.addoption("--costs", action="store_true", help="say which tests cost most processor time")
 
 
 def pytest_configure(config):
@@ -71,7 +79,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table of trials, see trials.py, below the results."""
+    """Below the results: the table of trials, what tests cost if asked for, and why some were skipped."""
+    from costs import cost_lines, costs, skip_lines
     from trials import rows_of, table
 
     rows = rows_of(
@@ -83,6 +92,29 @@ def pytest_terminal_summary(terminalreporter):
     if rows:
         terminalreporter.section("trials")
         terminalreporter.write_line(table(rows))
+    if terminalreporter.config.getoption("--costs"):
+        terminalreporter.section("costs")
+        terminalreporter.write_line("\n".join(cost_lines(costs(terminalreporter))))
+    for line in skip_lines(terminalreporter):
+        terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Each test's cost is counted from before its fixtures are made."""
+    import costs
+
+    costs.begin(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """When a test is over, its cost is known."""
+    import costs
+
+    if call.when == "teardown":
+        costs.end(item)
+    return (yield)
 
 
 def minicoil(*arguments, **options):
@@ -119,7 +151,7 @@ def made_once(tmp_path_factory, name, make):
     if "PYTEST_XDIST_WORKER" in os.environ:  # the processes have a folder each, in one for all
         folder = folder.parent.parent / name
     folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "place").exists():
             (folder / "place").write_text(str(make(folder)))

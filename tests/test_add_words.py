@@ -241,6 +241,84 @@ def test_shift_of_a_large_model(tiny_run, tmp_path, monkeypatch):
     assert np.load(folder / ENCODERS_FILE)[:-1].tobytes() == before.tobytes()
 
 
+@pytest.fixture(scope="module")
+def small_grown(tiny_run, grown, tmp_path_factory):
+    """(small form before, the same after `add-words` in place)."""
+    from minicoil.stages.centroids import write_centroids
+
+    folder = tmp_path_factory.mktemp("small")
+    MiniCOIL.load(grown[1]).save(folder / "before", form="small", reduce=True)
+    write_centroids(tiny_run, folder / "before")
+    shutil.copytree(folder / "before", folder / "after")
+    given = ("--words", "seal,crane", "--corpus", *corpus_of(tiny_run))
+    done = minicoil("add-words", "--model", "after", *given, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["after", "before"]
+    return folder / "before", folder / "after"
+
+
+def test_a_small_form_learns_words(small_grown, grown, tiny_run):
+    """A model in the small form stays in it; old words keep their vectors, new ones mean what they should."""
+    before, after, full = map(MiniCOIL.load, (*small_grown, grown[2]))
+    assert not (small_grown[1] / ENCODERS_FILE).exists()
+    assert after.words == OLD + NEW
+    assert (after.folder / "README.md").read_text().count("of 4 words") == 1
+    for text in ("Bats left the cave near the bank.", "zzyzx", ""):
+        a, b = next(before.embed([text])), next(after.embed([text]))
+        assert np.array_equal(a.indices, b.indices)
+        assert np.array_equal(a.values, b.values)
+    corpus = Path(corpus_of(tiny_run)[0]).read_text(encoding="utf-8").splitlines()
+    for word in NEW:
+        texts = [text for text in corpus if word in text]
+        rows = [np.array([v[word] for v in m.embed_words(texts) if word in v]) for m in (after, full)]
+        nearness = [(found @ found.T).ravel() for found in rows]
+        assert len(rows[0]) == len(rows[1]) > 20
+        assert np.corrcoef(*nearness)[0, 1] > 0.5  # they may be turned, so only what is near what counts
+
+
+def test_a_small_form_keeps_its_facts(small_grown):
+    """Facts, centroids and manifest are brought up to date; the old centroids stay where they are."""
+    from minicoil.serving.centroids import load_centroids
+
+    before, after = map(MiniCOIL.load, small_grown)
+    assert list(after.info["quality"]) == OLD + NEW
+    assert after.info["added"][0]["words"] == NEW
+    assert len((small_grown[1] / "minicoil.json").read_text().splitlines()) < 40
+    old, new = load_centroids(before), load_centroids(after)
+    assert new.numbers.shape == (4, old.numbers.shape[1])
+    assert np.array_equal(new.numbers[:2], old.numbers)
+    assert np.abs(new.numbers[2:]).max() > 0
+    facts = load_json(small_grown[1] / "manifest.json")
+    assert facts["words"] == 4
+    assert all((small_grown[1] / name).stat().st_size == size for name, size in facts["files"].items())
+
+
+def test_a_small_form_that_grew_is_expanded(small_grown, tmp_path):
+    """`export --form full` of the grown small form gives the same vectors, to 1e-5."""
+    MiniCOIL.load(small_grown[1]).save(tmp_path / "full", form="full")
+    texts = ["Seals watched the cranes and a bat.", "The bank."]
+    full, small = MiniCOIL.load(tmp_path / "full"), MiniCOIL.load(small_grown[1])
+    for a, b in zip(full.embed(texts), small.embed(texts)):
+        assert np.array_equal(a.indices, b.indices)
+        assert np.allclose(a.values, b.values, atol=1e-5)
+
+
+def test_the_model_in_the_package_is_not_changed(tiny_run, small_grown, tmp_path, monkeypatch):
+    """`english` grows into a new folder only; without --out one line says so."""
+    shutil.copytree(small_grown[0], tmp_path / "box" / "english")
+    monkeypatch.setenv("MINICOIL_BOX", str(tmp_path / "box"))
+    monkeypatch.setenv("MINICOIL_CACHE", str(tmp_path / "cache"))
+    untouched = digests(tmp_path / "box")
+    given = ("add-words", "--model", "english", "--words", "seal", "--corpus", *corpus_of(tiny_run))
+    done = minicoil(*given, cwd=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert "--out" in done.stderr
+    done = minicoil(*given, "--out", "grown", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert MiniCOIL.load(tmp_path / "grown").words == [*OLD, "seal"]
+    assert digests(tmp_path / "box") == untouched
+
+
 REFUSED = {
     "known": (
         "--words bat,banks",

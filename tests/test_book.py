@@ -31,6 +31,16 @@ def statements(source):
     return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
 
 
+RELATIVE = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_links_of_a_chapter_lead_to_chapters(path):
+    """The site has the chapters side by side and nothing else of the repository: other links would be dead."""
+    links = {link for _, source in cells(path, "markdown") for link in RELATIVE.findall(source)}
+    assert links <= {chapter.name for chapter in NBS.glob("*.ipynb")}
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_a_chapter_opens_with_what_it_is_and_ends_with_what_was_learned(path):
     """A chapter says what it is, what comes in and goes out, and ends with a link to the next."""

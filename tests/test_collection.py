@@ -11,6 +11,7 @@ from conftest import minicoil
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_fake import FakeQdrant, serving
+from real_server import PLACES, real_server
 
 from minicoil import MiniCOIL
 from minicoil.retrieval import collection
@@ -31,11 +32,15 @@ def model(tiny_run):
     return MiniCOIL.load(tiny_run / "23_model", threads=1)
 
 
-@pytest.fixture(params=["folder", "server"])
+@pytest.fixture(params=PLACES)
 def place(request, tmp_path):
-    """Where a collection can be made: an empty folder, or a stand-in for a server."""
+    """Where a collection can be made: an empty folder, a stand-in for a server, the tester's server."""
     if request.param == "folder":
         yield tmp_path / "kept"
+        return
+    if request.param == "real server":
+        with real_server() as url:
+            yield url
         return
     with serving(FakeQdrant()) as url:
         yield url

@@ -212,7 +212,7 @@ def mixed_lines(path, n):
     """A file of `n` lines of made-up words, ever new ones among them."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    with open(path, "w") as f:
+    with open(path, "w", encoding="utf-8") as f:
         for _ in range(n):
             f.write(
                 " ".join("".join(letters[rng.integers(0, 26, 4)]) for _ in range(rng.integers(1, 12)))

@@ -77,7 +77,7 @@ def test_a_killed_workers_shard_is_done_again(engine, mortal):
     Another does it, and every result is there.
     """
     assert map_shards("mortal:once", range(5), mortal, jobs=2) == [0, 10, 20, 30, 40]
-    assert len(Path(f"{mortal}/shard-1").read_text()) == 2
+    assert len(Path(f"{mortal}/shard-1").read_text(encoding="utf-8")) == 2
 
 
 def test_a_shard_that_always_kills_ends_the_work(engine, mortal):

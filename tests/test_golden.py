@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mmh3
 import pytest
-from conftest import minicoil
+from calls import call
 
 from minicoil import MiniCOIL
 from minicoil.commands.golden import TEXTS, awkward_texts
@@ -26,7 +26,7 @@ EXAMPLE = ROOT / "examples" / "javascript"
 def golden(model_folder, tmp_path_factory):
     """The golden file of the session's model, as `minicoil golden` writes it."""
     file = tmp_path_factory.mktemp("golden") / "golden.jsonl"
-    done = minicoil("golden", "--model", model_folder, "--out", file)
+    done = call(file.parent, "golden", "--model", model_folder, "--out", file)
     assert (done.returncode, done.stderr) == (0, "")
     return file
 
@@ -40,11 +40,11 @@ def test_the_golden_file_is_what_the_model_does(golden, model_folder):
     """Two hundred different texts; the same command compares them with the model, and knows a changed one."""
     lines = lines_of(golden)
     assert len({line["text"] for line in lines}) == TEXTS
-    done = minicoil("golden", "--model", model_folder, "--check", golden)
+    done = call(golden.parent, "golden", "--model", model_folder, "--check", golden)
     assert done.returncode == 0, done.stderr
     changed = golden.with_name("changed.jsonl")
     changed.write_text(golden.read_text(encoding="utf-8").replace('"values": [', '"values": [0.5, ', 1))
-    done = minicoil("golden", "--model", model_folder, "--check", changed)
+    done = call(golden.parent, "golden", "--model", model_folder, "--check", changed)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 

@@ -18,7 +18,10 @@ from minicoil import MiniCOIL
 from minicoil.retrieval import changes
 from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.kept import INDEX_FOLDER, KIND, TABLE_FILE, kept_index
+from minicoil.retrieval.search import explain_hits, search
 from minicoil.runs.cache import LIST
+from minicoil.serving import batches
+from minicoil.text import readers
 
 TEXTS = {
     "cave.txt": "At dusk the bat left its cave to hunt moths over the lake.",
@@ -346,3 +349,58 @@ def test_the_passage_that_matched_is_shown(cache, tiny_run, tmp_path):
     done = call(tmp_path, "search", "--model", tiny_run / "23_model", "--documents", "long", "bat cave")
     assert "… Then the bat left its cave." in done.stdout
     assert Path(tmp_path / "long").exists()
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that grows with each pass of the transformer."""
+    made, real = [], batches.forward
+    monkeypatch.setattr(batches, "forward", lambda *given: made.append(len(given[1])) or real(*given))
+    return made
+
+
+@pytest.mark.parametrize("using", ["minicoil", "dense", "hybrid", "mix"])
+def test_a_query_is_read_once(cache, notes, tiny_run, passes, using):
+    """Both vectors of a query and the explanation of its hits come from one pass of the transformer."""
+    model = MiniCOIL.load(tiny_run / "23_model", threads=1)
+    home = kept_index(model, source_of(notes)).home
+    passes.clear()
+    for query in ("a bat in a cave", "the rates of a bank"):
+        hits = search(home, model, query, 3, using)
+        assert explain_hits(home, model, query, hits)
+    assert passes == [1, 1]
+    fresh = MiniCOIL.load(tiny_run / "23_model", threads=1)
+    again = search(home, fresh, query, 3, using)
+    assert [(a.id, a.score) for a in again] == [(b.id, b.score) for b in hits]
+
+
+def test_a_query_without_a_known_word_is_not_read(cache, notes, model, passes):
+    """It runs the transformer only where its dense vector is asked for, also after the words alone."""
+    home = kept_index(model, source_of(notes)).home
+    passes.clear()
+    assert search(home, model, "moths over the lake", 3)
+    assert passes == []
+    assert search(home, model, "moths over the lake", 3, "dense")
+    assert search(home, model, "moths over the lake", 3, "mix")
+    assert passes == [1]
+
+
+def test_a_search_lists_its_folder_once(cache, notes, tiny_run, monkeypatch):
+    """The command lists a folder of texts once, though its index is kept, and tells what it does not read."""
+    listed, real = [], readers.list_folder
+    monkeypatch.setattr(readers, "list_folder", lambda folder: listed.append(folder) or real(folder))
+    (notes / "photo.png").write_bytes(b"of a bat")
+    for _ in range(2):
+        done = call(notes, "search", "bat", "--documents", str(notes), "--model", str(tiny_run / "23_model"))
+        assert done.stderr.count("photo.png") == 1
+    assert len(listed) == 2
+
+
+def test_a_list_that_is_old_is_made_again(cache, notes, model, monkeypatch):
+    """A file that came after the list was made is found, if the list is too old to be trusted."""
+    source = source_of(notes)
+    listed = source.listed()
+    put(notes / "new.txt", "A new bat.")
+    assert ids(kept_index(model, source, 9.0, None, listed)) == ALL
+    old = listed._replace(when=listed.when - 60)
+    assert ids(kept_index(model, source, 9.0, None, old)) == {*ALL, "new.txt"}

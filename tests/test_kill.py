@@ -25,6 +25,7 @@ from chains import (
     undisturbed,
     wait_until,
     with_notebooks,
+    work,
 )
 
 import minicoil.runs.ownership
@@ -103,7 +104,8 @@ def unfinished_notebooks(folder):
 @pytest.fixture(scope="module")
 def killed(tiny, tmp_path_factory):
     """A chain from the stage targets on, killed in targets and, called again, when senses are done but their
-    notebook is not; then let alone. Kills in the other stages are among the long tests."""
+    notebook is not; then let alone until that is whole. The rest is done without kernels, each of which takes
+    ten seconds. Kills in the other stages are among the long tests."""
     whole, options = tiny
     folder = with_notebooks(copy_before(whole, "targets", tmp_path_factory.mktemp("killed") / "run"))
     again = command(folder, *options, "--until", "model")
@@ -111,8 +113,9 @@ def killed(tiny, tmp_path_factory):
     process = start(again)
     wait_until(process, (folder / "20_senses" / "manifest.json").exists, "senses done")
     kill(process, at="the rest of the notebook of stage senses")
-    code, errors = finish(start(again))
+    code, errors = finish(start(command(folder, *options, "--until", "senses")))
     assert code == 0, errors
+    work(open_run(folder), *TO_MODEL[TO_MODEL.index("senses") + 1 :])
     return folder
 
 

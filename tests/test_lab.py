@@ -67,7 +67,7 @@ def lab(tmp_path_factory):
         port = free_port()
         command = [sys.executable, "-m", "jupyter", "lab", *OPTIONS, f"--IdentityProvider.token={token}",
                    f"--ServerApp.port={port}"]
-        with open(folder / "lab.log", "w") as log:
+        with open(folder / "lab.log", "w", encoding="utf-8") as log:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log,
                                        stderr=subprocess.STDOUT)
         try:

@@ -24,7 +24,7 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {blocked!r}:
-            raise ImportError(f"{{name}} is not in the light install")
+            raise ModuleNotFoundError(f"{{name}} is not in the light install", name=name)
 
 sys.meta_path.insert(0, Refuse())
 from minicoil.commands.pipeline import main
@@ -71,7 +71,40 @@ def test_the_extras_are_blocked(tmp_path):
     """The proof that these tests can fail: torch and Qdrant are among what is refused, and are refused."""
     assert {"torch", "qdrant_edge", "psutil", "pyarrow", "threadpoolctl"} <= set(extras())
     done = light(tmp_path, "run", "--words", "bat", "--out", "r")
-    assert "is not in the light install" in done.stderr
+    assert "a light install leaves it out" in done.stderr
+
+
+ASKED = {
+    "run": ["run", "--words", "bat", "--out", "r"],
+    "add-words": ["add-words", "--model", "MODEL", "--words", "seal", "--corpus", "cave.txt", "--out", "g"],
+    "benchmark": ["benchmark", "retrieval", "--model", "MODEL", "--data", "demo"],
+    "expand": ["search", "--model", "MODEL", "--documents", ".", "--expand", "documents", "bat"],
+}
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_what_a_light_install_lacks_is_named(tiny_run, notes, command):
+    """A command that needs a package of the training says which, and how to get it, in one line."""
+    given = [str(tiny_run / "23_model") if word == "MODEL" else word for word in ASKED[command]]
+    done = light(notes, *given)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "pip install" in done.stderr
+    assert sorted(path.name for path in notes.iterdir()) == ["cave.txt", "club.txt", "more.jsonl"]
+
+
+def test_explore_needs_no_extra(tiny_run, tmp_path):
+    """The live page is made without Jinja; what is typed is escaped in it."""
+    program = f"""
+from minicoil import MiniCOIL
+from minicoil.pictures.explore import explore_page, explore_server
+model = MiniCOIL.load({str(tiny_run / "23_model")!r})
+explore_server(model).server_close()
+page = explore_page(model, "<b>The bat</b> left.")
+assert "&lt;b&gt;The <mark>bat</mark>&lt;/b&gt; left." in page
+assert "number 3" in page
+"""
+    assert not loaded_by(program) & {"jinja2", "matplotlib"}
 
 
 @pytest.mark.parametrize("using", ["minicoil", "dense", "hybrid", "mix"])

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import minicoil
 
+from minicoil.serving.graph import packaged_weights
+
 ROOT = Path(__file__).resolve().parents[1]
 LOWEST = ROOT / "tests" / "lowest.txt"
 TEXTS = "A bat left its cave.\nThe bank raised its rates in 1998.\n\nbats, banks and zzyzx\n"
@@ -59,7 +61,8 @@ def lowest(tmp_path_factory):
 
     def run(*arguments, **options):
         command = [python, "-c", "from minicoil.commands.pipeline import main; main()", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, **options)
+        given = {**env, **options.pop("env", {})}
+        return subprocess.run(command, capture_output=True, text=True, env=given, cwd=folder, **options)
 
     return run
 
@@ -97,3 +100,22 @@ def test_embed_with_the_lowest_versions(lowest, model_folder, tmp_path, precisio
     for a, b in zip(*rows):
         assert a["indices"] == b["indices"]
         assert np.allclose(a["values"], b["values"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(packaged_weights() is None, reason="the transformer's package is not installed")
+def test_the_shipped_model_with_the_lowest_versions(lowest, tmp_path):
+    """`english` embeds and searches: the graph without weights, the small form and the kept index."""
+    file, cache = tmp_path / "texts.txt", tmp_path / "cache"
+    file.write_text(TEXTS, encoding="utf-8")
+    env = {"MINICOIL_TRANSFORMER": str(packaged_weights().parent), "MINICOIL_CACHE": str(cache)}
+    old, new = lowest("embed", file, env=env), minicoil("embed", file)
+    assert (old.returncode, old.stderr) == (0, "")
+    for one, other in zip(old.stdout.splitlines(), new.stdout.splitlines(), strict=True):
+        a, b = json.loads(one), json.loads(other)
+        assert a["indices"] == b["indices"]
+        assert np.allclose(a["values"], b["values"], atol=1e-4)
+    asked = ("search", "--documents", file, "a bat in a cave")
+    first, second = lowest(*asked, env=env), lowest(*asked, env=env)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert first.stdout == second.stdout == minicoil(*asked).stdout

@@ -8,8 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from chains import copy_before
+from chains import copy_before, with_notebooks
 from conftest import minicoil
+
+from minicoil.runs.run import STAGES
 
 # Another user, as in a container with a foreign user id: may read everything, and write nothing of ours.
 STRANGER = [
@@ -123,8 +125,9 @@ LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("targets", "t
 @pytest.mark.parametrize("stage", ["store", *LATER])
 def test_a_disk_that_fills_up(tiny_run, full_disk, stage):
     """A stage whose disk is full, also one that maps files into memory, is one line with exit code 2."""
+    before = list(STAGES)[list(STAGES).index(stage) - 1]
     disk = full_disk("60m")
-    folder = copy_before(tiny_run, stage, disk / "run")
+    folder = with_notebooks(copy_before(tiny_run, stage, disk / "run"))
     shutil.rmtree(folder / "13_store" / "qdrant", ignore_errors=True)
     with open(disk / "filler", "wb") as f:
         f.write(b"\0" * (shutil.disk_usage(disk).free - 600_000))
@@ -133,6 +136,8 @@ def test_a_disk_that_fills_up(tiny_run, full_disk, stage):
     assert "make room" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not [line for line in done.stderr.splitlines() if "Kernel died" in line]
+    assert (folder / STAGES[before][0] / "manifest.json").exists()  # it is this stage that found no room
+    assert not (folder / STAGES[stage][0] / "manifest.json").exists()
 
 
 def test_a_small_folder_for_temporary_files(tiny_run, full_disk, tmp_path):

@@ -118,12 +118,12 @@ def test_names_of_any_bytes(folder):
     """Names may hold line breaks, control characters and bytes of no encoding: ids and messages spell it."""
     strange = [b"line\nbreak.txt", b"bell\x07.txt", b"\xff\xfe.txt", "café.txt".encode(), b"a b.txt"]
     for name in strange:
-        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text(LINE)
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text(LINE, encoding="utf-8")
     found = [id_ for id_, _ in read_collection(folder)]
     assert len(set(found)) == len(strange) and all(id_.isprintable() and id_.encode() for id_ in found)
     assert len(fingerprints([str(folder)])) == len(strange)
     bad = Path(os.fsdecode(os.fsencode(folder) + b"/\xff\n.jsonl"))
-    bad.write_text("no json")
+    bad.write_text("no json", encoding="utf-8")
     with pytest.raises(UserError) as refused:
         list(documents([str(folder)]))
     assert "\n" not in str(refused.value) and str(refused.value).encode()

@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
+from minicoil import MiniCOIL
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 from reference import FLOORS, module_page, packages, reference_pages  # noqa: E402
@@ -149,7 +151,8 @@ def test_links_of_the_how_to_pages_lead_somewhere():
     from build import on_site
 
     link, chapters = r"\]\((?!https?:|#)([^)#]+)", {path.name for path in (ROOT / "nbs").glob("*.ipynb")}
-    pages, found = sorted((ROOT / "docs" / "howto").glob("*.md")), 0
+    pages, found = sorted((ROOT / "docs" / "howto").iterdir()), 0
+    assert {path.suffix for path in pages} == {".md", ".ipynb"}
     known = {f"../{name}" for name in chapters} | {path.name for path in pages}
     known |= {"../benchmarks.md", "../format.md"}
     for page in pages:
@@ -348,6 +351,25 @@ def test_the_site_is_read_and_searched(browser, site, size, look):
             page.wait_for_function(FOUND, arg=wanted)
         assert page.faults == []
         assert page.left == []
+
+
+@pytest.mark.slow
+def test_the_explorer_of_the_site(browser, site):
+    """The model of the package, loaded into the page from at most 45 MB of files, agrees with the package."""
+    from explorer import MOST
+    from test_explorer import QUERY, TEXT, compared, number, opened, served
+    if not (site / "explorer").is_dir():
+        pytest.skip("NO NODE: the site was built without npm")
+    assert sum(path.stat().st_size for path in (site / "explorer").rglob("*.*")) < MOST
+    with served(site) as address, watched(browser, PHONE) as page:
+        opened(page, address)
+        rows = compared(page, QUERY, TEXT)
+        assert wider_than_screen(page) <= 0
+        assert (page.faults, page.left) == ([], [])
+    right = MiniCOIL.load("english", threads=1).explain(QUERY, TEXT, normalize=True, windows=True)
+    added = {row["word"]: row["contribution"] for row in right}
+    shown = {row[0].split("\n")[0]: number(row[3]) for row in rows[1:-1]}
+    assert shown == pytest.approx(added, abs=0.3)   # the page's transformer is in int8
 
 
 @pytest.mark.slow

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'CORPUS', 'FAIL_OR_SKIP', 'BAD_INPUT', 'STREAMS',
-           'COLLECTION_NAME', 'COLLECTION', 'ENGINES', 'ENGINE', 'EXPAND', 'DOCUMENTS', 'USING', 'benchmarks',
-           'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words', 'check_home', 'print_hits',
-           'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer', 'answers_in', 'kept_answer',
-           'collection_answer', 'expansion_side', 'expanded_answer', 'chosen_expansion', 'command_neighbours',
-           'command_search', 'command_rotate', 'command_export_vectors', 'command_senses', 'command_retrieval',
-           'command_make_collection']
+           'COLLECTION_NAME', 'COLLECTION', 'Count', 'SHARDS', 'REPLICAS', 'TIMEOUT', 'ENGINES', 'ENGINE', 'EXPAND',
+           'DOCUMENTS', 'USING', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
+           'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer',
+           'answers_in', 'kept_answer', 'collection_answer', 'expansion_side', 'expanded_answer', 'answer_outside',
+           'chosen_expansion', 'command_neighbours', 'command_search', 'command_rotate', 'command_export_vectors',
+           'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -37,10 +37,12 @@ from minicoil.commands.options import (
     one_line,
     printable,
     real_path,
+    server_layout,
     standard_input,
     word_list,
 )
 from ..runs.files import UserError, is_handle
+from ..runs.server import USUAL, Layout
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
 from ..serving.names import DEFAULT
@@ -172,6 +174,19 @@ COLLECTION = typer.Option(
     "", help="Keep the collection in this folder, or on the Qdrant server at this URL, instead of the cache; "
     "the next call embeds only what has changed"
 )
+Count = int | None
+SHARDS = typer.Option(
+    None, "--qdrant-shards", help="Shards of a collection that is made on a Qdrant server; one that exists "
+    "keeps its own"
+)
+REPLICAS = typer.Option(
+    None, "--qdrant-replicas", help="Copies of each shard of a collection that is made on a Qdrant server; 2 "
+    "or more survive the loss of a node"
+)
+TIMEOUT = typer.Option(
+    None, "--qdrant-timeout", help="Seconds that one call to the Qdrant server may take, 60 if not given; it "
+    "is made again for up to five minutes"
+)
 ENGINES = ("numpy", "qdrant")
 ENGINE = typer.Option(
     "", help="numpy or qdrant: what holds the documents. A search without --collection keeps them in the "
@@ -233,11 +248,12 @@ def say_skipped(skipped: list[str]) -> None:
 
 # %% ../../nbs/35_commands.ipynb #aac4fe05
 class Question(NamedTuple):
-    """What a search asks for: query, hits, vectors, mean length, expanded side, exact words."""
+    """What a search asks for: the query, how many hits, by which vectors, with which mean length."""
     query: str
     limit: int
     using: str
     average: float | str
+    layout: Layout = USUAL
     side: str | None = None
     exact: bool = False
 
@@ -256,11 +272,11 @@ def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
     return explain_hits(home, model, asked.query, hits, *given)
 
 # %% ../../nbs/35_commands.ipynb #9cf5ca54
-def kept_answer(model: MiniCOIL, source: Any, asked: Question) -> Answer:
-    """Search a source by its index in the cache."""
+def kept_answer(model: MiniCOIL, source: Any, asked: Question, listed: Any = None) -> Answer:
+    """Search a source by its index in the cache; `listed` are its files, where they were listed just now."""
     from minicoil.retrieval.kept import kept_index
     from minicoil.text.readers import to_stderr
-    kept = kept_index(model, source, asked.average, to_stderr, expand=asked.side is not None)
+    kept = kept_index(model, source, asked.average, to_stderr, listed, asked.side is not None)
     say_skipped(source.skipped)
     return Answer(answers_in(kept.home, model, asked), kept.documents)
 
@@ -272,7 +288,8 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
     from minicoil.retrieval.inverted import open_home
     with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder:
         where = collection or folder
-        with open_home(where, dense_width(model), name or None, engine=engine or None) as home:
+        given: dict[str, Any] = {"engine": engine or None, "layout": asked.layout}
+        with open_home(where, dense_width(model), name or None, **given) as home:
             fill_collection(home, model, found, asked.average, asked.side)
             return Answer(answers_in(home, model, asked), len(found))
 
@@ -297,11 +314,19 @@ def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Questi
     """Search with words that mean nearly the same, by Qdrant's engine."""
     from minicoil.retrieval.search import search_documents
     kept = (collection, asked.average, True, name or None)
-    expanded = (asked.side, asked.exact)
-    hits = search_documents(model, found, [asked.query], asked.limit, asked.using, *kept, *expanded)
+    given = (asked.limit, asked.using, *kept, asked.side, asked.exact, asked.layout)
+    hits = search_documents(model, found, [asked.query], *given)
     return Answer(hits[0], len(found))
 
-# %% ../../nbs/35_commands.ipynb #6dd3eefd
+# %% ../../nbs/35_commands.ipynb #700f7f23
+def answer_outside(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str, name: str,
+                   engine: str) -> Answer:
+    """Search documents in a collection that is not the cache's."""
+    if asked.side is not None and engine != "numpy":
+        return expanded_answer(model, found, asked, collection, name)
+    return collection_answer(model, found, asked, collection, name, engine)
+
+# %% ../../nbs/35_commands.ipynb #4bd13dc3
 def chosen_expansion(model: MiniCOIL, collection: str, documents: str) -> Any:
     """The expansion of a collection, of searched documents, or of general text if neither is named."""
     from minicoil.retrieval.changes import source_of
@@ -319,7 +344,7 @@ def chosen_expansion(model: MiniCOIL, collection: str, documents: str) -> Any:
     found.check_model(model)
     return found
 
-# %% ../../nbs/35_commands.ipynb #80b5f858
+# %% ../../nbs/35_commands.ipynb #6dd3eefd
 def command_neighbours(
     word: str = typer.Argument(..., help="The word to look up"),
     collection: str = typer.Option("", help="A folder that --collection and --expand made"),
@@ -352,14 +377,14 @@ USING = typer.Option("minicoil", help="minicoil, dense, hybrid (both, by rank) o
 # %% ../../nbs/35_commands.ipynb #c902d109
 def command_search(
     query: list[str] = typer.Argument(..., metavar="query", help="What to look for"),
-    model: str = MODEL,
-    documents: str = DOCUMENTS,
+    model: str = MODEL, documents: str = DOCUMENTS,
     limit: int = typer.Option(5, help="Hits to show"),
     using: str = USING,
     explain: bool = typer.Option(True, help="Say with each hit which words earned its score"),
     avg_len: str = AVERAGE,
     collection: str = COLLECTION,
     collection_name: str = COLLECTION_NAME,
+    qdrant_shards: Count = SHARDS, qdrant_replicas: Count = REPLICAS, qdrant_timeout: Count = TIMEOUT,
     engine: str = ENGINE,
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
@@ -368,26 +393,27 @@ def command_search(
 ) -> None:
     """Search documents, and say why each one was found."""
     from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.collection import is_server
     from minicoil.retrieval.search import WAYS
     way = choice("using", using, WAYS)
     in_range("limit", limit, 1, MOST_TEXTS)
+    server = collection if is_server(collection) else ""
+    layout = server_layout(server, "--collection", qdrant_shards, qdrant_replicas, qdrant_timeout)
     check_home(collection, collection_name, documents, model)
     held_by = choice("engine", engine, ENGINES) if engine else ""
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     side = expansion_side(expand, held_by)
-    asked = Question(asked_for(query), limit, way, length_option(avg_len), side, exact)
+    asked = Question(asked_for(query), limit, way, length_option(avg_len), layout, side, exact)
     in_cache = not collection and held_by != "qdrant" and side != "documents"
-    source.files()  # what is not there is refused before the model is opened
+    listed = source.listed()  # what is not there is refused before the model is opened
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
     if way == "minicoil":
         check_words(loaded, asked.query)
     if in_cache:
-        answer = kept_answer(loaded, source, asked)
-    elif side is not None and held_by != "numpy":
-        answer = expanded_answer(loaded, found, asked, collection, collection_name)
+        answer = kept_answer(loaded, source, asked, listed)
     else:
-        answer = collection_answer(loaded, found, asked, collection, collection_name, held_by)
+        answer = answer_outside(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)
 
 # %% ../../nbs/35_commands.ipynb #c7937bf2

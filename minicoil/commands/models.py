@@ -18,7 +18,7 @@ from ..serving.saving import FORMS, NUMBERS, Saved
 # %% ../../nbs/34_models.ipynb #9f89d7c0
 MODEL = typer.Option(DEFAULT, help="english (in the package), a model directory, or org/name on the hub")
 REDUCE = typer.Option(
-    False, "--reduce", help="Small form of a model without a projection: find one, and say what is lost"
+    False, "--reduce", help="Small form of a model without a projection: pack it, and say what is lost"
 )
 
 
@@ -32,7 +32,7 @@ def command_export(
     model: str = MODEL,
     out: Path = typer.Option(..., help="New directory to write"),
     form: str = typer.Option("full", help="full (FastEmbed opens it) or small (of this project alone)"),
-    numbers: str = typer.Option("int8", help="Of the small form: int8 or float32"),
+    numbers: str = typer.Option("int8", help="Of the small form: int8 or fewer bits, or float32"),
     reduce: bool = REDUCE,
 ) -> None:
     """Write a model in its other form: the directory that FastEmbed opens, or the small one."""

@@ -345,7 +345,7 @@ class WordSpan(NamedTuple):
     shard: tuple[int, int]   # its number, and its first word
 
 # %% ../../nbs/30_atlas.ipynb #7171c7b6
-def word_spans_of(shards: list[dict], pictured: int, few: int = 12, many: int = 125) -> list[WordSpan]:
+def word_spans_of(shards: list[dict], pictured: int, few: int = 12, many: int = 250) -> list[WordSpan]:
     "Spans that cut all words, within their shards and at the last pictured word"
     spans, start = [], 0
     for number, shard in enumerate(shards):

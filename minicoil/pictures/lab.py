@@ -10,14 +10,14 @@ import threading
 from typing import Any
 
 from .explore import explore_server
-from .pages import Html, rendered
+from .pages import Html, filled
 from ..serving.blocks import whole_number
 
 # %% ../../nbs/36_lab.ipynb #e46ea7d1
 FRAME = """
-<iframe title="Live atlas of the model" src="{{ address }}" height="{{ height }}"
+<iframe title="Live atlas of the model" src="{address}" height="{height}"
 style="width:100%;border:1px solid #dadce0"></iframe>
-<p><a href="{{ address }}" target="_blank" rel="noopener">{{ address }}</a>, on this machine only</p>
+<p><a href="{address}" target="_blank" rel="noopener">{address}</a>, on this machine only</p>
 """.strip()
 
 
@@ -41,8 +41,8 @@ class LivePage:
 
     def _repr_html_(self) -> Html:
         if self.closed:
-            return rendered("<p>The page at {{ address }} was closed.</p>", address=self.address)
-        return rendered(FRAME, address=self.address, height=self.height)
+            return filled("<p>The page at {address} was closed.</p>", address=self.address)
+        return filled(FRAME, address=self.address, height=self.height)
 
     def __repr__(self) -> str:
         return f"{self.address} {'(closed)' if self.closed else '(close() ends it)'}"

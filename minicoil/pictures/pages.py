@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'DIRECTIONS', 'OVERRIDES', 'Span', 'POLICY', 'PAGE', 'SHAPES', 'OUTLINES', 'Html', 'escaped', 'marked',
-           'line_ends', 'hover_text', 'embedded', 'for_page', 'template', 'rendered', 'data_text', 'page', 'counted',
-           'signed', 'sense_colour', 'glyph', 'heat']
+           'line_ends', 'hover_text', 'embedded', 'for_page', 'template', 'rendered', 'filled', 'data_text', 'page',
+           'counted', 'signed', 'sense_colour', 'glyph', 'heat']
 
 # %% ../../nbs/09_pages.ipynb #8dc9a0aa
 import functools
@@ -106,6 +106,11 @@ def rendered(source: str, **values: Any) -> Html:
     "The HTML of a template's source, with `values` in it"
     return Html(template(source).render(values))
 
+
+def filled(source: str, **values: Any) -> Html:
+    "HTML with `values` in the places `{name}`, escaped alike; it needs no Jinja"
+    return Html(source.format(**{name: for_page(value) for name, value in values.items()}))
+
 # %% ../../nbs/09_pages.ipynb #9fa55028
 def data_text(name: str) -> str:
     "A text file of the package's data, such as pages.css"
@@ -121,25 +126,22 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
-<title>{{ title }}</title>
-<style>{{ style }}</style>
+<title>{title}</title>
+<style>{style}</style>
 </head>
 <body>
-{{ body }}
-{%- if script %}<script>
-{{ script }}</script>
-{% endif %}
-</body>
+{body}{script}</body>
 </html>
 """
 
 # %% ../../nbs/09_pages.ipynb #a2201d25
 def page(title: str, body: str, script: str = "") -> str:
     "A whole HTML page; `body` is HTML, `title` text, `script` the name of a file of the package's data"
-    return rendered(PAGE, title=title, body=Html(body), policy=POLICY, style=Html(data_text("pages.css")),
-                    script=Html(data_text(script)) if script else "")
+    run = Html(f"<script>\n{data_text(script)}</script>\n" if script else "")
+    style = Html(data_text("pages.css"))
+    return filled(PAGE, title=title, body=Html(body), policy=POLICY, style=style, script=run)
 
 # %% ../../nbs/09_pages.ipynb #d79e20b6
 def counted(n: int, thing: str) -> str:

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'PrincipalAxes', 'principal_axes', 'on_axes', 'Quoted', 'WordView', 'by_chance', 'in_words', 'told_apart',
-           'word_spans', 'human_labels', 'Recorded', 'recorded', 'quoted', 'made_view', 'trained_encoders',
-           'word_views', 'word_view', 'shape_of', 'markers', 'plain', 'draw_points', 'draw_numbers', 'draw_strip',
-           'axis_labels', 'headline', 'draw_legend', 'word_figure', 'turning_trace', 'turning_figure']
+           'plain_pattern', 'told_spans', 'word_spans', 'human_labels', 'Recorded', 'pieces_of', 'recorded', 'quoted',
+           'made_view', 'trained_encoders', 'word_views', 'word_view', 'shape_of', 'markers', 'plain', 'draw_points',
+           'draw_numbers', 'draw_strip', 'axis_labels', 'headline', 'draw_legend', 'word_figure', 'turning_trace',
+           'turning_figure']
 
 # %% ../../nbs/24_views.ipynb #c8f9c647
-from collections.abc import Iterator
+import functools
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,7 +22,7 @@ import numpy as np
 from ..learning.objectives import load_objective
 from .hints import hint
 from .pages import OVERRIDES, SHAPES, Span, counted, hover_text, sense_colour, signed
-from ..runs.files import UserError, load_json
+from ..runs.files import UserError, load_json, read_once
 from ..runs.plots import plot_style
 from ..runs.run import Run
 from ..stages.senses import WordSenses, word_senses
@@ -120,15 +123,36 @@ def told_apart(view: WordView) -> str:
     values = f"{signed(means[high, best])} against {signed(means[low, best])}"
     return f"“{view.names[high]}” and “{view.names[low]}” differ most in {view.axes[best]}: {values}"
 
-# %% ../../nbs/24_views.ipynb #cc90dd8c
-def word_spans(texts: list[str], forms: Any, pieces: WordPieces) -> list[list[Span]]:
-    "For each text the characters [(first, end)] where one of `forms` stands"
-    forms, found = set(forms), []
+# %% ../../nbs/24_views.ipynb #4f83b267
+def plain_pattern(forms: set[str], pieces: WordPieces) -> re.Pattern | None:
+    "Where `forms` stand in a plain text; None where a tokenizer or a form is such that only it knows"
+    plain = all(form.isascii() and form.isalnum() for form in forms)
+    if not forms or not plain or pieces.kind != "wordpiece" or pieces.cased:
+        return None
+    letters = "[0-9A-Za-z]"
+    return re.compile(f"(?<!{letters})(?:{'|'.join(sorted(forms))})(?!{letters})", re.IGNORECASE | re.ASCII)
+
+
+def told_spans(texts: list[str], forms: set[str], pieces: WordPieces) -> list[list[Span]]:
+    "`word_spans`, by what the tokenizer makes of the texts"
+    found = []
     for e in pieces.tokenizer.encode_batch(texts):
         ends = pieces.spans(e.ids).tolist()
         words = [(a, b) for a, b in zip(ends[:-1], ends[1:]) if pieces.glue(e.ids[a:b]) in forms]
         found.append([(e.offsets[a][0], e.offsets[b - 1][1]) for a, b in words])
     return found
+
+# %% ../../nbs/24_views.ipynb #cc90dd8c
+def word_spans(texts: list[str], forms: Iterable[str], pieces: WordPieces) -> list[list[Span]]:
+    "For each text the characters [(first, end)] where one of `forms` stands"
+    forms = set(forms)
+    pattern = plain_pattern(forms, pieces)
+    if pattern is None:
+        return told_spans(texts, forms, pieces)
+    hard = [i for i, text in enumerate(texts) if not (text.isascii() and text.isprintable())]
+    told = dict(zip(hard, told_spans([texts[i] for i in hard], forms, pieces)))
+    plain = ([match.span() for match in pattern.finditer(text)] for text in texts)
+    return [told.get(i, spans) for i, spans in enumerate(plain)]
 
 # %% ../../nbs/24_views.ipynb #01e14f95
 SHOWN = 100   # sentences of a word without a layout that its page shows
@@ -151,14 +175,21 @@ class Recorded(NamedTuple):
     constant: bool                          # the last number carries the constant too
 
 
-def recorded(run: Run) -> Recorded:
-    "What a run recorded of its words"
-    senses = load_json(run.stage("senses").path / "senses.json")
-    quality = load_json(run.stage("training").path / "quality.json")
-    names = {word: [c["name"] for c in found["clusters"]] for word, found in senses.items()}
-    typical = {word: [c.get("typical", []) for c in found["clusters"]] for word, found in senses.items()}
-    separations = {word: found["separation"] for word, found in quality.items()}
-    pieces = WordPieces(load_tokenizer(run.params.input_model))
+@functools.lru_cache(1)
+def pieces_of(model: str) -> WordPieces:
+    "How a transformer's tokenizer makes words"
+    return WordPieces(load_tokenizer(model))
+
+
+def recorded(run: Run, words: Iterable[str]) -> Recorded:
+    "What a run recorded of some of its words"
+    every = read_once(run.stage("senses").path / "senses.json", load_json)
+    quality = read_once(run.stage("training").path / "quality.json", load_json)
+    senses = {word: every[word]["clusters"] for word in words}
+    names = {word: [c["name"] for c in clusters] for word, clusters in senses.items()}
+    typical = {word: [c.get("typical", []) for c in clusters] for word, clusters in senses.items()}
+    separations = {word: quality[word]["separation"] for word in senses}
+    pieces = pieces_of(run.params.input_model)
     constant_last = load_objective(run.params.objective).constant == -1
     return Recorded(names, typical, separations, human_labels(run), pieces, constant_last)
 
@@ -193,7 +224,8 @@ def word_views(run: Run, first: int = 0, end: int | None = None,
     everything = drawn_sentences(run)
     end = min(end or len(everything), len(everything))
     number, start = shard or (None, 0)
-    drawn, known = everything[first:end], recorded(run)
+    drawn = everything[first:end]
+    known = recorded(run, [draw.word for draw in drawn])
     ids = [ids if i < run.params.pictures else ids[:SHOWN] for i, (_, _, ids) in enumerate(drawn, first)]
     best = [[ids[rows] for rows in known.typical[word]] for word, _, ids in drawn]
     texts = sentence_texts(run, np.concatenate([*ids, *(some for of_word in best for some in of_word)]))

@@ -6,8 +6,8 @@
 __all__ = ['MIXES', 'EXPANDED', 'AGAIN', 'SYSTEMS', 'REPORTS', 'check_benchmark', 'ranked', 'rankings', 'Read', 'read_for',
            'with_added_words', 'own_scores', 'benchmark_retrieval', 'extremes', 'rarity', 'explain_extremes',
            'moved_most', 'explain_change', 'collection_names', 'macro_gains', 'save_retrieval', 'benchmark_collections',
-           'other_objectives', 'skipped_objectives', 'objective_row', 'benchmark_meaning', 'bundle_results',
-           'two_words_folder', 'tables_text', 'benchmark_run', 'closing_lines']
+           'trained_beside', 'other_objectives', 'skipped_objectives', 'objective_row', 'benchmark_meaning',
+           'read_bundle', 'bundle_results', 'two_words_folder', 'tables_text', 'benchmark_run', 'closing_lines']
 
 # %% ../../nbs/33_benchmark.ipynb #7cc7aa10
 import os
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..learning.objectives import OBJECTIVES, load_objective
+from ..learning.objectives import OBJECTIVES, WordSample, load_objective
 from . import two_words
 from .documents import given_length
 from .expanded_documents import added_postings, expanded_documents, expanded_scores
@@ -47,7 +47,7 @@ from ..runs.run import Run, open_run
 from ..serving.blocks import whole_number
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import idf
-from ..serving.windows import Forms, read_forms
+from ..serving.windows import Forms, ReadTexts, read_forms
 from ..stages.card import write_card
 from ..text.readers import DATA, read_senses
 
@@ -99,9 +99,13 @@ class Read(NamedTuple):
     average: float
 
 
-def read_for(model: Any, found: Judged, avg_len: float | str, cache: str | Path | None) -> Read:
+def read_for(model: Any, found: Judged, avg_len: float | str, cache: str | Path | None,
+             known: ReadTexts | None = None) -> Read:
     "The `Read` of a judged collection; with `cache`, what the transformer said is kept there"
-    forms = read_forms(model, [text for _, text in found.documents], cache, "documents", normalize=True)
+    texts = [text for _, text in found.documents]
+    forms = known.of(texts) if known is not None else None
+    if forms is None:
+        forms = read_forms(model, texts, cache, "documents", normalize=True)
     asked = read_forms(model, [text for _, text in found.queries], cache, "queries", normalize=True)
     index = build_index(forms, model.vocabulary)
     return Read(index, asked, float(index.lengths.mean()) if avg_len == "auto" else float(avg_len))
@@ -143,7 +147,7 @@ def own_scores(model: Any, read: Read, systems: Iterable[str], seed: int) -> dic
 # %% ../../nbs/33_benchmark.ipynb #c88ea11f
 def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = SYSTEMS,
                         avg_len: float | str = "auto", seed: int = 0, splade: str = "",
-                        cache: str | Path | None = None) -> dict[str, Any]:
+                        cache: str | Path | None = None, known: ReadTexts | None = None) -> dict[str, Any]:
     """
     The retrieval benchmark of a model.
 
@@ -155,6 +159,7 @@ def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = S
         seed: breaks ties.
         splade: a SPLADE model to compare with, as sentence-transformers opens it.
         cache: a folder that keeps what the transformer said, for other models.
+        known: texts that the model has read already, normalised; they are not read again.
 
     Returns:
         `results`, `gain` and `per_query` of `measure`, the systems `skipped` with the reason, `parameters`,
@@ -163,7 +168,7 @@ def benchmark_retrieval(model: Any, data: str | Path, systems: Iterable[str] = S
     systems = tuple(systems)
     check_benchmark(systems, avg_len, seed)
     found = read_judged(data)
-    read = read_for(model, found, avg_len, cache)
+    read = read_for(model, found, avg_len, cache, known)
     texts, asked = [text for _, text in found.documents], [text for _, text in found.queries]
     outside = outside_scores(model, texts, asked, systems, read.average, splade)
     scores = own_scores(model, read, systems, seed) | outside.scores
@@ -285,19 +290,25 @@ def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Pat
     return {"model": str(model.folder), "collections": lean, "macro": macro}
 
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
+def trained_beside(run: Run, samples: Sequence[WordSample], name: str) -> dict[str, np.ndarray]:
+    "{word: encoder} of some words of a run under another objective, trained in groups as in stage 22"
+    from minicoil.stages.training import group_words, projection_beside, supplied, train_group
+    params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
+    samples, projection = supplied(run, samples, name), projection_beside(run, name)
+    size = samples[0].tokens.shape[1] if projection is None else projection.shape[1]
+    found: dict[str, np.ndarray] = {}
+    for group in group_words([len(s.tokens) for s in samples], size, params.dim, name):
+        chosen = [samples[i] for i in group]
+        encoders = train_group(name, chosen, params.dim, pooled, params.seed, projection=projection)
+        found |= {sample.word: w for sample, w in zip(chosen, encoders)}
+    return found
+
+
 def other_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, dict[str, np.ndarray]]:
     "{objective: {word: encoder}} of a run's words, under other objectives than its own, without skipped ones"
-    from minicoil.stages.training import complete_sample, projection_beside, train_word, word_samples
-    params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
-    skipped = {params.objective, *skipped_objectives(run, objectives)}
-    found: dict[str, dict] = {name: {} for name in objectives if name not in skipped}
-    shared = {name: projection_beside(run, name) for name in found}
-    for sample in word_samples(run):
-        sample = complete_sample(run, sample, found)
-        for name, projection in shared.items():
-            w = train_word(sample, name, params.dim, pooled, params.seed, projection)
-            found[name][sample.word] = w
-    return found
+    from minicoil.stages.training import word_samples
+    skipped, samples = {run.params.objective, *skipped_objectives(run, objectives)}, list(word_samples(run))
+    return {name: trained_beside(run, samples, name) for name in objectives if name not in skipped}
 
 # %% ../../nbs/33_benchmark.ipynb #f6cbfb28
 def skipped_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, str]:
@@ -316,15 +327,23 @@ def objective_row(name: str, own: str) -> str:
     return f"{name} objective, of " + ("the last layer" if layers == 1 else f"the mean of {layers} layers")
 
 # %% ../../nbs/33_benchmark.ipynb #d433fa20
-def benchmark_meaning(model: Any, folder: str | Path, seed: int = 0) -> dict[str, Any]:
+def benchmark_meaning(model: Any, folder: str | Path, seed: int = 0,
+                      known: ReadTexts | None = None) -> dict[str, Any]:
     "Two-word queries judged by sense: `measure`'s results and gain, {system: `first` hit right}, `examples`"
     found = read_judged(folder)
-    read = read_for(model, found, "auto", None)
+    read = read_for(model, found, "auto", None, known)
     names, ids = [name for name, _ in found.documents], [name for name, _ in found.queries]
     runs = rankings(own_scores(model, read, two_words.MEANING, seed), two_words.MEANING, names, ids, seed)
     facts: dict[str, Any] = {"queries": len(ids), "documents": len(names)}
     facts |= {"first": two_words.first_right(runs, found.judged)} | measure(runs, found.judged)
     return facts | {"examples": two_words.wrong_first(found, runs, facts.pop("per_query"))}
+
+# %% ../../nbs/33_benchmark.ipynb #4d4a75c4
+def read_bundle(model: Any) -> ReadTexts:
+    "The documents of the bundle's collection, as the model has read them"
+    texts = [text for _, text in read_judged("demo").documents]
+    forms = read_forms(model, texts, None, "documents", normalize=True)
+    return ReadTexts({text: i for i, text in enumerate(texts)}, forms)
 
 # %% ../../nbs/33_benchmark.ipynb #b300d75c
 def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
@@ -333,12 +352,13 @@ def bundle_results(run: Run, model: Any, most_words: int) -> dict[str, dict]:
     if len(model.words) <= most_words:
         extra = {objective_row(name, own): w for name, w in other_objectives(run).items()}
         skipped = {objective_row(name, own): why for name, why in skipped_objectives(run).items()}
-    senses = benchmark_senses(model, DATA / "sentences.jsonl", extra) | {"data": "demo"}
+    known = read_bundle(model)
+    senses = benchmark_senses(model, DATA / "sentences.jsonl", extra, known) | {"data": "demo"}
     if skipped:
         senses["skipped"] = skipped
-    results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo")}
+    results = {"senses": senses, "retrieval": benchmark_retrieval(model, "demo", known=known)}
     if two_words.bundled_queries(model.words):
-        results["meaning"] = benchmark_meaning(model, two_words_folder(run, model.words))
+        results["meaning"] = benchmark_meaning(model, two_words_folder(run, model.words), known=known)
     return {name: part | {"model": "23_model"} for name, part in results.items()}
 
 # %% ../../nbs/33_benchmark.ipynb #4d54830e

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BROUGHT', 'ASKED', 'QUOTED', 'SUMMED', 'Brought', 'terms_in', 'without_quotes', 'quoted_terms', 'neighbour_numbers',
-           'brought_words', 'indexes_of', 'query_vector', 'Gain', 'stored_product', 'exact_gains']
+           'query_forms', 'brought_words', 'indexes_of', 'query_vector', 'Gain', 'stored_product', 'exact_gains']
 
 # %% ../../nbs/29_expanded_queries.ipynb #fccb8cda
 import re
@@ -17,7 +17,7 @@ from .retrieval import OURS, terms_of
 from .thesaurus import placed_terms
 from ..serving.batches import encode_means
 from ..serving.sparse import SparseEmbedding, unknown_index
-from ..serving.windows import read_forms
+from ..serving.windows import Forms, read_forms
 
 # %% ../../nbs/29_expanded_queries.ipynb #02cb261a
 BROUGHT = 8  # words that a query's word brings along, at most
@@ -68,6 +68,14 @@ def neighbour_numbers(model: Any, term: int | str, embedding: np.ndarray) -> np.
     return encode_means(embedding[None], [term], model.weights)[0] if isinstance(term, int) else np.ones(1)
 
 
+def query_forms(model: Any, query: str) -> Forms:
+    "The forms of a query; the last one's are kept, because a search asks for them and each explanation does"
+    last = getattr(model, "last_forms", None)
+    if last is None or last[0] != query:
+        last = model.last_forms = query, read_forms(model, [query], normalize=True)
+    return last[1]
+
+
 def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
                   quoted: Iterable[int | str] = ()) -> list[Brought]:
     """The words that a query brings along.
@@ -82,7 +90,7 @@ def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
     Returns:
         The words, in the order of the query's; none is a word of the query.
     """
-    forms = read_forms(model, [without_quotes(query)], normalize=True)
+    forms = query_forms(model, without_quotes(query))
     placed, found = placed_terms(terms_of(forms, model.vocabulary), forms), []
     own = [thesaurus.rows[term] for term in placed.terms if term in thesaurus.rows]
     for term, embedding in zip(placed.terms, placed.embeddings):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from .closest import in_order
 from .expanded_documents import embed_expanded, expanded_documents
 from minicoil.retrieval.expanded_queries import (
     brought_words,
@@ -209,9 +210,9 @@ class Scored(NamedTuple):
 
 
 def best_scored(points: Iterable[Scored], limit: int) -> list[Scored]:
-    "The `limit` best of points with a score; of equals the one with the lower number first"
-    found = [point for point in points if point.score > SMALLEST]
-    return sorted(found, key=lambda point: (-point.score, point.id))[:limit]
+    "The `limit` best of points with a score; equals by their documents' ids"
+    found = in_order(point for point in points if point.score > SMALLEST)
+    return [Scored(*point) for point in found[:limit]]
 
 
 def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, float], term: int | str) -> float:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TEXTS', 'MOST', 'ROWS', 'PARTS_FILE', 'FORMAT', 'SEGMENT_NAME', 'KINDS', 'Strings', 'strings', 'Segment', 'Documents',
            'make_segment', 'documents_of_points', 'save_segment', 'load_segment', 'Part', 'living', 'ordered', 'joined',
-           'settled', 'postings', 'index_weights', 'sparse_scores', 'dense_scores', 'Found', 'best_found', 'fused',
-           'stamp_of', 'described', 'load_part', 'is_inverted', 'check_empty', 'sweep_segments', 'Lists', 'Stored',
-           'Inverted', 'chosen_engine', 'open_home']
+           'settled', 'postings', 'index_weights', 'sparse_scores', 'dense_scores', 'best_found', 'stamp_of',
+           'described', 'load_part', 'is_inverted', 'check_empty', 'sweep_segments', 'Lists', 'Stored', 'Inverted',
+           'chosen_engine', 'open_home']
 
 # %% ../../nbs/28_inverted.ipynb #e0a22d75
 import contextlib
@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .claim import RECORD, Point, marked
+from .closest import SAME, Found, in_order
 from minicoil.retrieval.collection import (
     CONFIG,
     LOCK,
+    Ask,
     Home,
     check_address,
     check_name,
@@ -33,9 +35,9 @@ from minicoil.retrieval.collection import (
     is_server,
     open_collection,
 )
-from .retrieval import DEPTH, fuse
 from ..runs.files import UserError, checksum, one_of, unreadable, write_bytes
 from ..runs.manifest import load_manifest, save_manifest
+from ..runs.server import USUAL, Layout
 from ..serving.factors import mapped_tensors
 from ..serving.sparse import SparseEmbedding, idf, unit_rows
 
@@ -275,31 +277,17 @@ def dense_scores(part: Part, query: np.ndarray) -> np.ndarray:
     return np.where(part.alive, np.concatenate(found), -np.inf)
 
 # %% ../../nbs/28_inverted.ipynb #35a8216d
-class Found(NamedTuple):
-    "A document that was found, as the engines give it: the point's number, payload and score"
-    id: int
-    payload: dict[str, Any]
-    score: float
-
-
 def best_found(parts: Sequence[Part], scores: Sequence[np.ndarray], limit: int) -> list[Found]:
     "The best `limit` documents of parts by their scores, ties by id"
     finite = np.concatenate([np.empty(0), *(s[np.isfinite(s)] for s in scores)])
     least = np.partition(finite, len(finite) - limit)[len(finite) - limit] if len(finite) > limit else -np.inf
+    least -= SAME * max(1.0, abs(least)) if np.isfinite(least) else 0.0
     found = []
     for part, mine in zip(parts, scores):
         for row in np.flatnonzero(np.isfinite(mine) & (mine >= least)):
             payload = json.loads(part.segment.payloads[row])
             found.append(Found(int(part.segment.numbers[row]), payload, float(mine[row])))
-    return sorted(found, key=lambda f: (-f.score, str(f.payload.get("id"))))[:limit]
-
-# %% ../../nbs/28_inverted.ipynb #de05b3e2
-def fused(lists: Sequence[list[Found]], limit: int) -> list[Found]:
-    "The best `limit` documents by reciprocal rank fusion, ties by id"
-    some = [{found.id: found.score for found in ranked} for ranked in lists]
-    payloads = {found.id: found.payload for ranked in lists for found in ranked}
-    merged = [Found(number, payloads[number], score) for number, score in fuse(some).items()]
-    return sorted(merged, key=lambda f: (-f.score, str(f.payload.get("id"))))[:limit]
+    return in_order(found)[:limit]
 
 # %% ../../nbs/28_inverted.ipynb #7df7d13a
 PARTS_FILE, FORMAT = "inverted.json", 1
@@ -380,11 +368,13 @@ class Lists(Home):
                 found.append(Point(int(part.segment.numbers[row]), payload, None, part.vector(row)))
         return found
 
-    def query(self, vectors: dict, limit: int, fuse: bool, only: list[int] | None = None) -> list:
-        parts = self.parts if only is None else [part.among(only) for part in self.parts]
-        found = {using: best_found(parts, self.scores(parts, vector), max(limit, DEPTH) if fuse else limit)
-                 for using, vector in vectors.items()}
-        return fused(list(found.values()), limit) if fuse else next(iter(found.values()))
+    def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
+        return [self.best(ask, limit) for ask in asked]
+
+    def best(self, ask: Ask, limit: int) -> list[Found]:
+        "The `limit` nearest documents"
+        parts = self.parts if ask.only is None else [part.among(ask.only) for part in self.parts]
+        return best_found(parts, self.scores(parts, ask.vector), limit)
 
     def scores(self, parts: Sequence[Part], vector: np.ndarray | SparseEmbedding) -> list[np.ndarray]:
         "Scores of the documents of each part; IDF counts all the documents, also those that are not asked"
@@ -456,11 +446,11 @@ class Inverted(Stored):
             raise UserError(f"{self.folder} is not a collection: there is none; choose a new folder")
         self.commit([])
 
-    def put(self, points: list[Point]) -> None:
-        self.upsert([(p.number, marked(p.payload), {"dense": p.dense, "minicoil": p.sparse}) for p in points])
+    def put(self, points: list[Point], wait: bool = True) -> None:
+        self.upsert([p._replace(payload=marked(p.payload)) for p in points], wait)
 
-    def upsert(self, points: list[tuple[int, dict, dict]]) -> None:
-        latest = {i: Point(i, payload, v.get("dense"), v.get("minicoil")) for i, payload, v in points}
+    def upsert(self, points: list[Point], wait: bool = True) -> None:
+        latest = {point.number: point for point in points}
         record = latest.pop(RECORD, None)
         self.record = self.record if record is None else record.payload
         parts = [part.without(latest) for part in self.parts]
@@ -498,7 +488,7 @@ def chosen_engine(where: str | Path, name: str | None = None, engine: str | None
 # %% ../../nbs/28_inverted.ipynb #3be4ccce
 @contextlib.contextmanager
 def open_home(where: str | Path, width: int | None = None, name: str | None = None, client: Any = None,
-              engine: str | None = None) -> Iterator[Home]:
+              engine: str | None = None, layout: Layout = USUAL) -> Iterator[Home]:
     """
     `open_collection` for every engine.
 
@@ -508,6 +498,7 @@ def open_home(where: str | Path, width: int | None = None, name: str | None = No
         name: the collection's name, see `open_collection`.
         client: a `QdrantClient` to use for a server.
         engine: `numpy` or `qdrant`, of a collection that is made in a folder; see `chosen_engine`.
+        layout: of a collection on a server, see `open_collection`.
 
     Yields:
         An `Inverted`, an `Embedded` or a `Server`.
@@ -516,7 +507,7 @@ def open_home(where: str | Path, width: int | None = None, name: str | None = No
         UserError: the collection is missing, somebody else's, in use, damaged, or has other vectors.
     """
     if is_server(where) or chosen_engine(where, name, engine) == "qdrant":
-        with open_collection(where, width, name, client) as home:
+        with open_collection(where, width, name, client, layout=layout) as home:
             yield home
         return
     check_name(name)

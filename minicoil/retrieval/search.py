@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'MOST_HITS', 'EXAMPLE_QUERIES', 'Hit', 'check_search', 'query_vectors', 'hits_of', 'mixed', 'Asked',
-           'nearest_points', 'fused_hits', 'side_of', 'search', 'Part', 'known_parts', 'unknown_parts', 'parts_of',
+           'expanded_points', 'lists_of', 'side_of', 'search', 'Part', 'known_parts', 'unknown_parts', 'parts_of',
            'product', 'engine_idf', 'Explained', 'explain_hits', 'describe', 'inverse_document_frequencies',
            'search_documents', 'example_hit', 'steady', 'try_search', 'draw_row', 'draw_explanation']
 
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .collection import Home, open_collection
+from .closest import Found, fused_points, in_order
+from .collection import Ask, Home, open_collection
 from minicoil.retrieval.documents import (
     add_documents,
     average_length,
@@ -39,12 +40,15 @@ from minicoil.retrieval.expansion import (
     query_side,
     without_quotes,
 )
+
+# %% ../../nbs/32_search.ipynb #71be968c
 from .judged import read_collection
-from .retrieval import DEPTH, OURS, fuse, mix
+from .retrieval import DEPTH, OURS, mix
 from .thesaurus import check_teachable
 from ..runs.files import UserError, load_json, one_of, save_json
 from ..runs.plots import PALETTE, plot_style
 from ..runs.run import Run, open_run
+from ..runs.server import USUAL, Layout
 from ..serving.blocks import number_between, whole_number
 from ..serving.explanations import MatchedWord, ReadQuery, explain_vectors, read_query
 from ..serving.serving import MiniCOIL
@@ -74,12 +78,12 @@ MOST_HITS = 100_000  # an engine may make room for as many hits as it is asked f
 
 def query_vectors(model: Any, query: str, using: str) -> dict[str, np.ndarray | SparseEmbedding]:
     "{name: vector} of a query that a way of searching needs; no sparse one for a query without words"
+    read = read_query(model, query, **OURS, dense=using != "minicoil")
     vectors: dict[str, np.ndarray | SparseEmbedding] = {}
     if using != "minicoil":
-        vectors["dense"] = model.embed_both([query], **OURS)[0][0]
-    sparse = None if using == "dense" else next(model.query_embed([query], **OURS))
-    if sparse is not None and len(sparse.indices):
-        vectors["minicoil"] = sparse
+        vectors["dense"] = np.asarray(read.dense, np.float32)
+    if using != "dense" and len(read.vector.indices):
+        vectors["minicoil"] = read.vector
     return vectors
 
 # %% ../../nbs/32_search.ipynb #af1ab28c
@@ -93,8 +97,7 @@ def mixed(lists: dict[str, list], limit: int, weights: dict[str, float]) -> list
     points = {p.id: p for found in lists.values() for p in found}
     stretched = [{p.id: p.score for p in found} for found in lists.values()]
     scores = mix(stretched, [weights[using] for using in lists])
-    best = sorted(scores, key=lambda number: (-scores[number], number))[:limit]
-    return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
+    return hits_of(in_order(Found(i, points[i].payload, score) for i, score in scores.items())[:limit])
 
 # %% ../../nbs/32_search.ipynb #2e5ce88d
 class Asked(NamedTuple):
@@ -106,22 +109,22 @@ class Asked(NamedTuple):
     exact: bool
 
 
-def nearest_points(asked: Asked, using: str, vector: Any, limit: int) -> list:
-    "The points nearest by one of the two vectors, best first"
+def expanded_points(asked: Asked, vector: SparseEmbedding, limit: int) -> list:
+    "The points nearest by words that bring their neighbours along, or that were brought into documents"
     home, model, query, expansion, exact = asked
-    if using == "minicoil" and expansion is not None:
+    if expansion is not None:
         return query_side(home, model, query, vector, limit, expansion, exact)
-    if using == "minicoil" and home.expanded:
-        return documents_side(home, model, query, vector, limit, exact)
-    return home.nearest(vector, using, limit)
+    return documents_side(home, model, query, vector, limit, exact)
 
 
-def fused_hits(lists: dict[str, list], limit: int) -> list[Hit]:
-    "Hits by reciprocal rank fusion of {using: points}"
-    points = {p.id: p for found in lists.values() for p in found}
-    scores = fuse([{p.id: p.score for p in found} for found in lists.values()])
-    best = sorted(scores, key=lambda number: (-scores[number], number))[:limit]
-    return [Hit(points[i].payload["id"], points[i].payload["text"], scores[i]) for i in best]
+def lists_of(asked: Asked, vectors: dict[str, Any], limit: int) -> dict[str, list]:
+    "{using: points nearest by that vector, best first}; what needs no expansion is asked in one call"
+    expands = asked.expansion is not None or asked.home.expanded
+    plain = {using: v for using, v in vectors.items() if not (expands and using == "minicoil")}
+    found: dict[str, list] = dict(asked.home.lists(plain, limit)) if plain else {}
+    if len(plain) < len(vectors):
+        found["minicoil"] = expanded_points(asked, vectors["minicoil"], limit)
+    return {using: found[using] for using in vectors}
 
 # %% ../../nbs/32_search.ipynb #47df4e71
 def side_of(home: Home, model: Any, expand: str | None, expansion: Expansion | None) -> Expansion | None:
@@ -164,14 +167,11 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
     vectors, limit = query_vectors(model, read, using), min(limit, MOST_HITS)
     if not vectors:
         return []
-    if using == "hybrid" and expansion is None and not home.expanded:
-        return hits_of(home.fused(vectors, limit))
     depth = limit if using in vectors else max(limit, DEPTH)
-    asked = Asked(home, model, query, expansion, exact)
-    lists = {name: nearest_points(asked, name, vector, depth) for name, vector in vectors.items()}
+    lists = lists_of(Asked(home, model, query, expansion, exact), vectors, depth)
     if using == "mix":
         return mixed(lists, limit, {"dense": weight, "minicoil": 1 - weight})
-    return hits_of(lists[using]) if using in lists else fused_hits(lists, limit)
+    return hits_of(lists[using]) if using in lists else hits_of(fused_points(lists, limit))
 
 # %% ../../nbs/32_search.ipynb #adacfad8
 class Part(NamedTuple):
@@ -215,12 +215,15 @@ def engine_idf(home: Home, parts: list[Part],
                stored: dict[int, SparseEmbedding]) -> dict[int, dict[str, float]]:
     "{number: {word: IDF}} of stored points: what the engine scores for a word alone, by the product"
     found: dict[int, dict[str, float]] = {number: {} for number in stored}
-    for part in parts:
-        products = {number: product(part.probe, vector) for number, vector in stored.items()}
-        having = [number for number, value in products.items() if abs(value) > 1e-9]
-        alone = home.nearest(part.probe, "minicoil", len(having), having) if having else []
+    products = {part.word: {number: product(part.probe, vector) for number, vector in stored.items()}
+                for part in parts}
+    having = {word: [number for number, value in some.items() if abs(value) > 1e-9]
+              for word, some in products.items()}
+    asked = [part for part in parts if having[part.word]]
+    asks = [Ask("minicoil", part.probe, having[part.word]) for part in asked]
+    for part, alone in zip(asked, home.query(asks, max(1, len(stored)))):
         for point in alone:
-            found[point.id][part.word] = point.score / products[point.id]
+            found[point.id][part.word] = point.score / products[part.word][point.id]
     return found
 
 # %% ../../nbs/32_search.ipynb #3776f999
@@ -284,7 +287,7 @@ def inverse_document_frequencies(model: Any, texts: Iterable[str]) -> dict[str, 
 def search_documents(model: Any, documents: Iterable[tuple[str, str]], queries: Sequence[str], limit: int = 5,
                      using: str = "minicoil", where: str | Path = "", avg_len: float | str | None = None,
                      explain: bool = True, name: str | None = None, expand: str | None = None,
-                     exact: bool = False) -> list[list[Explained]]:
+                     exact: bool = False, layout: Layout = USUAL) -> list[list[Explained]]:
     """
     Search documents that need not be in a collection yet.
 
@@ -300,6 +303,7 @@ def search_documents(model: Any, documents: Iterable[tuple[str, str]], queries: 
         name: the collection's name, see `open_collection`.
         expand: `query` or `documents`, see `build_collection`.
         exact: see `search`.
+        layout: of a collection on a server, see `open_collection`.
 
     Returns:
         For each query its hits, best first.
@@ -312,7 +316,7 @@ def search_documents(model: Any, documents: Iterable[tuple[str, str]], queries: 
         check_teachable(model, [text for _, text in documents])
     width, expanded = dense_width(model), expand == "documents"
     with tempfile.TemporaryDirectory(prefix="minicoil-search-") as folder, \
-            open_collection(where or folder, width, name, expanded=expanded) as home:
+            open_collection(where or folder, width, name, expanded=expanded, layout=layout) as home:
         fill_collection(home, model, documents, avg_len, expand)
         found = []
         for query in queries:

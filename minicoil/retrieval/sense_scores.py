@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'area_under_curve', 'mean_of_senses', 'sense_scores', 'Labelled', 'rows_of_texts', 'shortest_first',
-           'embed_labelled', 'reductions', 'Split', 'word_scores', 'splits', 'summarise', 'benchmark_senses']
+           'embed_labelled', 'labelled_forms', 'reductions', 'Split', 'word_scores', 'splits', 'summarise',
+           'benchmark_senses']
 
 # %% ../../nbs/27_sense_scores.ipynb #d6d88425
 from collections import Counter, defaultdict
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .retrieval import bootstrap
+from .retrieval import bootstrap, term_vectors, terms_of
 from ..runs.files import UserError, progress
 from ..serving.batches import encode_means, forward, token_ids
 from ..serving.blocks import plain_texts
 from ..serving.sparse import unit_rows
+from ..serving.windows import Forms, ReadTexts
 from ..text.readers import read_senses
 
 # %% ../../nbs/27_sense_scores.ipynb #2b333e3d
@@ -93,6 +95,16 @@ def embed_labelled(model: Any, rows: list[dict], batch_size: int = 32) -> Labell
                 whole[r], found[r] = sentence, bool(at)
     return Labelled(np.array(full), np.array(whole), found)
 
+# %% ../../nbs/27_sense_scores.ipynb #b96b69db
+def labelled_forms(model: Any, rows: list[dict], forms: Forms) -> Labelled:
+    "What `embed_labelled` finds, from the forms of the sentences, a text for each of `rows`"
+    ids = [model.vocabulary.ids.get(row["word"], 0) for row in rows]
+    seen = [terms.get(i) for i, terms in zip(ids, terms_of(forms, model.vocabulary))]
+    found = np.array([some is not None for some in seen])
+    full = np.zeros((len(rows), forms.vectors.shape[1]), np.float32)
+    full[found] = term_vectors(forms, [some.rows for some in seen if some is not None])
+    return Labelled(full, forms.dense, found)
+
 # %% ../../nbs/27_sense_scores.ipynb #0b1c2040
 def reductions(train: np.ndarray, senses: np.ndarray, dim: int, seed: int = 0) -> dict[str, Callable]:
     "{name: function on rows (n, h)} of rivals with `dim` numbers, fitted on the training rows of a word"
@@ -151,7 +163,8 @@ def summarise(per_word: dict[str, dict]) -> dict[str, dict]:
     return {"results": results, "intervals": intervals}
 
 # %% ../../nbs/27_sense_scores.ipynb #0948fff6
-def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None = None) -> dict[str, Any]:
+def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None = None,
+                     known: ReadTexts | None = None) -> dict[str, Any]:
     """
     The sense benchmark of a model.
 
@@ -159,6 +172,7 @@ def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None
         model: a `MiniCOIL`.
         data: a file of labelled sentences.
         extra: {name: {word: encoder (h, dim)}} of other methods to compare.
+        known: texts that the model has read already, normalised; they are not read again.
 
     Returns:
         `results` and `intervals` {method: {measure: …}} as fractions of 1, `per_word`, the number of `words`,
@@ -167,7 +181,8 @@ def benchmark_senses(model: Any, data: str | Path, extra: dict[str, dict] | None
     rows = [row for row in read_senses(data) if row["word"] in model.vocabulary.ids]
     if not rows:
         raise UserError(f"none of the words in {data} is in the model's vocabulary")
-    full, whole, found = embed_labelled(model, rows)
+    read = known.of([row["sentence"] for row in rows]) if known is not None else None
+    full, whole, found = embed_labelled(model, rows) if read is None else labelled_forms(model, rows, read)
     ours = encode_means(full, [model.vocabulary.ids[row["word"]] for row in rows], model.weights)
     per_word = {}
     for word, split in splits(rows, found):

@@ -23,9 +23,9 @@ from .files import UserError
 # %% ../../nbs/00_locks.ipynb #fa48d876
 def told_start(pid: int) -> float | None:
     """`process_start` from the files of Linux; a `FileNotFoundError` where there are none such."""
-    booted = re.search(r"(?m)^btime (\d+)", Path("/proc/stat").read_text())
+    booted = re.search(r"(?m)^btime (\d+)", Path("/proc/stat").read_text(encoding="utf-8"))
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     ticks = int(told.rpartition(")")[2].split()[19])  # field 22; a name in brackets may hold spaces

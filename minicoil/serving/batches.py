@@ -67,6 +67,7 @@ class Opened(VectorSettings, Protocol):
     read: Reader
     lane: Any  # the session they share, once it is open
     cutter: Any  # a `Cutter` of the tokenizer
+    last_query: Any  # what was read last, see `read_query`
 
     @property
     def inputs(self) -> list[str]:

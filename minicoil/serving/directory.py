@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'PROJECTION_FILE', 'PARTS', 'HUB_FILES', 'USUAL', 'NEEDED',
-           'find_directory', 'from_hub', 'revision_of', 'load_encoders', 'is_small', 'load_tokenizer', 'load_info',
-           'Parts', 'load_parts', 'check_encoders', 'chosen_providers', 'graph_of', 'open_session', 'check_graph',
+           'find_directory', 'from_hub', 'revision_of', 'load_encoders', 'is_small', 'load_tokenizer', 'Parts',
+           'load_parts', 'known_facts', 'check_encoders', 'chosen_providers', 'graph_of', 'open_session', 'check_graph',
            'check_padding', 'LazySession', 'lazy_session']
 
 # %% ../../nbs/04_directory.ipynb #fa2dc01d
@@ -21,6 +21,7 @@ import numpy as np
 from ..runs.files import UserError, load_json, one_of
 from .centroids import CENTROIDS_FILE
 from .factors import SMALL_FILE, load_factors
+from .facts import in_rows, load_facts
 from .graph import Weightless, find_weights, graph_file, is_bundled
 from .names import box_folder, model_kind
 from .sparse import Encoders, Int8Encoders
@@ -95,14 +96,6 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer.enable_truncation(longest)
     return tokenizer
 
-# %% ../../nbs/04_directory.ipynb #a62e079a
-def load_info(folder: Path) -> dict[str, Any]:
-    "What `minicoil.json` says of a model; nothing where there is no such file"
-    info = load_json(folder / "minicoil.json") if (folder / "minicoil.json").exists() else {}
-    if type(info) is not dict or type(info.get("pad_id", 0)) is not int:
-        raise ValueError("minicoil.json says something impossible")
-    return info
-
 # %% ../../nbs/04_directory.ipynb #203d74bd
 class Parts(NamedTuple):
     "What a model directory holds beside the transformer"
@@ -115,14 +108,22 @@ class Parts(NamedTuple):
 def load_parts(folder: Path, precision: str = "float32") -> Parts:
     "The parts of a model directory, checked; a `UserError` says what is missing or does not fit"
     try:
-        info, tokenizer = load_info(folder), load_tokenizer(folder)
+        info, tokenizer = load_facts(folder), load_tokenizer(folder)
         weights = load_encoders(folder, precision)
     except Exception as e:
         why = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise UserError(f"{folder} is not a miniCOIL model of precision {precision} ({why})") from None
     vocabulary = load_vocabulary(folder, info.get("language", "english"))
     check_encoders(folder, weights, len(vocabulary.words))
-    return Parts(info, tokenizer, vocabulary, weights)
+    return Parts(known_facts(folder, info, vocabulary), tokenizer, vocabulary, weights)
+
+
+def known_facts(folder: Path, info: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    "The facts of a model with a row for each word; a `UserError` if they are of other words"
+    try:
+        return in_rows(info, vocabulary.words)
+    except ValueError as e:
+        raise UserError(f"{folder} is not a miniCOIL model ({e}): put back a copy") from None
 
 # %% ../../nbs/04_directory.ipynb #525a6cb1
 def check_encoders(folder: Path, weights: Encoders, n_words: int) -> None:

@@ -53,7 +53,7 @@ def explore(self: Any, height: int = 800) -> Any:
         What a cell shows as the page. `address` is where it is, `close()` ends it.
 
     Raises:
-        UserError: the height is not a number of at least 100, or jinja2, which makes pages, is missing.
+        UserError: the height is not a number of at least 100.
     """
     return import_module("minicoil.pictures.lab").explore_in_cell(self, height)
 

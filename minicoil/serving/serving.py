@@ -363,4 +363,4 @@ class MiniCOIL(Shown):
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
         self.pad_id = int(info.get("pad_id", 0))
-        self.lane = None  # the session that the lanes share, once it is open
+        self.lane = self.last_query = None  # the session that the lanes share, and what was read last

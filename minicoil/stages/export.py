@@ -79,7 +79,7 @@ class Pair(NamedTuple):
 def fastembed_pairs(folder: Path, texts: list[str]) -> Iterator[Pair]:
     """Both programs' vectors of all texts, as documents and then as queries"""
     from fastembed import SparseTextEmbedding
-    ours = MiniCOIL.load(folder)
+    ours, texts = MiniCOIL.load(folder), sorted(texts, key=len)
     theirs = SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=str(folder), local_files_only=True)
     asked = (vector for block in batched(texts, 16) for vector in theirs.query_embed(block))
     yield from map(Pair, ours.embed(texts), theirs.embed(texts, batch_size=16))
@@ -173,10 +173,10 @@ def parity_report(run: Run, folder: Path, texts: list[str]) -> dict[str, Any]:
 
     from minicoil.learning.objectives import load_objective
     from minicoil.text.transformer import load_transformer
-    params, heads = run.params, {}
+    params, heads, some = run.params, {}, sorted(texts[:100], key=len)
     for precision, file in (("float32", HEAD_FILE), ("int8_head", INT8_HEAD_FILE)):
         session = ort.InferenceSession(str(folder / file))
-        heads[file] = head_parity(MiniCOIL.load(folder, precision=precision), session, texts[:100])
+        heads[file] = head_parity(MiniCOIL.load(folder, precision=precision), session, some)
     transformer = load_transformer(params.input_model, load_objective(params.objective).layers)
     plain = [t for t in texts[len(HARD_TEXTS) :] if len(t) < 300][:150]
     return {"torch": torch_parity(MiniCOIL.load(folder), transformer, texts[:60]),

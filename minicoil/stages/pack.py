@@ -22,8 +22,10 @@ from ..runs.manifest import MANIFEST, list_files, save_manifest
 from ..runs.run import Parameters, Run, open_run
 from ..runs.swap import put_in_place
 from ..serving.factors import SMALL_FILE
+from ..serving.facts import save_facts
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
+from .centroids import write_centroids
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
@@ -164,14 +166,13 @@ MOST_MEGABYTES = 20
 
 def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequence[str | Path]) -> float:
     "Write card, golden vectors and manifest into a small model's folder; its size in MB"
-    digest, figures = sha256(folder / SMALL_FILE), figures_table(files)
-    info = {**load_json(folder / "minicoil.json"), "figures": figure_rows(files)}
-    save_json(folder / "minicoil.json", info)
+    model, digest, figures = MiniCOIL.load(folder), sha256(folder / SMALL_FILE), figures_table(files)
+    save_facts(folder, {**model.info, "figures": figure_rows(files)}, model.words)
     card = (folder / CARD).read_text(encoding="utf-8")
     write_bytes(folder / CARD, packed_card(card, run, commit, digest, text, figures).encode())
-    save_json(folder / GOLDEN, golden_vectors(MiniCOIL.load(folder), digest))
+    save_json(folder / GOLDEN, golden_vectors(model, digest))
     sizes, checksums = list_files(folder)
-    facts = dict(words=len(info["quality"]), dim=info["dim"], commit=commit, sha256=digest)
+    facts = dict(words=len(model.words), dim=model.dim, commit=commit, sha256=digest)
     save_manifest(folder / MANIFEST, {**facts, "files": sizes, "checksums": checksums})
     megabytes = sum(sizes.values()) / 1e6
     if megabytes > MOST_MEGABYTES:
@@ -180,7 +181,7 @@ def finish_folder(folder: Path, run: Run, commit: str, text: str, files: Sequenc
 
 # %% ../../nbs/31_pack.ipynb #ff850bb8
 def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str | Path] = (),
-         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = False,
+         text: str = "sentences of Wikipedia, CC BY-SA", reduce: bool = True,
          data: str | Path = DATA) -> Path:
     """Make the model of a finished run one of the package's models.
 
@@ -189,7 +190,7 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
         name: the model's name.
         figures: files that the benchmarks wrote, for the card.
         text: what the model was trained on, and its licence.
-        reduce: find a projection where training has found none.
+        reduce: pack the encoders into few bits where training has found no projection.
         data: the folder of the package's models, in a checkout of the project.
 
     Returns:
@@ -201,12 +202,13 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
     target, root = Path(os.path.abspath(data)) / name, Path(os.path.abspath(data)).parents[1]
     commit = clean_commit(root, os.path.relpath(target, root))
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
-    run.need("model")
+    run.need("model", "tokens")
     work, aside = target.with_name(f".{name}.new"), target.with_name(f".{name}.old")
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
+        write_centroids(run, work)
         size = finish_folder(work, run, commit, text, figures)
         put_in_place(work, target, aside)
     finally:

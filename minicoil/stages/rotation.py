@@ -27,6 +27,7 @@ from minicoil.serving.factors import (
     load_more,
     save_factors,
 )
+from ..serving.facts import save_facts
 from ..serving.non_negative import negative_share, word_rotation
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import int8_encoders
@@ -109,6 +110,9 @@ def turn_projection(folder: Path, maps: np.ndarray) -> None:
     from safetensors.numpy import load_file, save
     if (folder / PROJECTION_FILE).exists():
         tensors = load_file(folder / PROJECTION_FILE)
+        if "factors" not in tensors:    # of packed encoders, which these are no longer
+            (folder / PROJECTION_FILE).unlink()
+            return
         data = save({**tensors, "factors": turned(tensors["factors"], maps)})
         write_bytes(folder / PROJECTION_FILE, data)
 
@@ -137,9 +141,10 @@ def write_turned(model: MiniCOIL, folder: Path, maps: np.ndarray, facts: dict[st
     copy_synced(model.folder, folder, but=("manifest.json",))
     if isinstance(model.weights, FactoredEncoders):
         turn_small(folder, model.weights, maps)
+        save_facts(folder, {**model.info, "rotated": facts}, model.words)
     else:
         turn_full(folder, np.asarray(model.weights), maps)
-    save_json(folder / "minicoil.json", {**model.info, "rotated": facts})
+        save_json(folder / "minicoil.json", {**model.info, "rotated": facts})
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else ""
     write_bytes(card, turned_card(text, facts).encode())

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'CLUSTER_NEIGHBOURS', 'FEWEST', 'APART', 'Member', 'WORDS_PER_SHARD',
            'centred_units', 'sense_targets', 'word_targets', 'cosine_distances', 'nearest', 'Edges',
-           'cluster_neighbours', 'edges_of', 'closeness', 'merge_touching', 'find_clusters', 'by_size', 'umap_layout',
-           'WordSenses', 'senses_of', 'phrase_vectors', 'describe_clusters', 'filled', 'save_senses', 'layout_dim',
-           'FoundSenses', 'facts_of', 'compress_shard', 'compress_dimensions', 'load_arrays', 'rows_of_word',
-           'word_senses']
+           'cluster_neighbours', 'edges_of', 'closeness', 'merge_touching', 'find_clusters', 'by_size', 'keeping',
+           'compiled_once', 'umap_layout', 'WordSenses', 'senses_of', 'phrase_vectors', 'describe_clusters', 'filled',
+           'save_senses', 'layout_dim', 'FoundSenses', 'facts_of', 'compress_shard', 'compress_dimensions',
+           'load_arrays', 'rows_of_word', 'word_senses']
 
 # %% ../../nbs/20_senses.ipynb #be480e22
 import collections
+import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -157,14 +158,37 @@ def by_size(clusters: np.ndarray) -> np.ndarray:
     order = np.lexsort((first, -size))
     return np.argsort(order)[np.unique(clusters, return_inverse=True)[1]].astype(np.int16)
 
+# %% ../../nbs/20_senses.ipynb #44181a95
+def keeping(compiler: Callable) -> Callable:
+    """A compiler like `numba.njit` that keeps what it compiles, where there is a place for it."""
+
+    def njit(*given: Any, **options: Any) -> Any:
+        try:
+            return compiler(*given, **{"cache": True, **options})
+        except RuntimeError:  # no folder can be written
+            return compiler(*given, **options)
+
+    return njit
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Meanwhile numba keeps what it compiles, for this process and all later ones."""
+    import numba
+    compiler = numba.njit
+    numba.njit = keeping(compiler)
+    try:
+        yield
+    finally:
+        numba.njit = compiler
+
 # %% ../../nbs/20_senses.ipynb #ba41de17
 def umap_layout(distances: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:
     """UMAP layout (n, dim) float32 of a distance matrix (n, n); the same seed gives the same layout."""
     import warnings
-
-    import umap
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), compiled_once():
         warnings.simplefilter("ignore")
+        import umap
         start = "spectral" if len(distances) > dim + 2 else "random"
         neighbours = min(15, len(distances) - 1)
         reducer = umap.UMAP(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'DEMO_WORDS', 'WantedWords', 'no_word', 'wanted_words', 'times_left_out', 'too_rare', 'rare_words',
-           'keep_trainable', 'split_sentences', 'save_words', 'figures', 'sentence_texts', 'trained_words']
+           'keep_trainable', 'split_sentences', 'save_words', 'figures', 'sentence_texts', 'words_in', 'trained_words']
 
 # %% ../../nbs/11_sentences.ipynb #6f7a125d
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..runs.files import UserError, load_json, save_json
+from ..runs.files import UserError, load_json, read_once, save_json
 from ..runs.run import Run, open_run
 from minicoil.stages.draw import (
     ROW_BITS,
@@ -170,7 +170,12 @@ def sentence_texts(run: Run, ids: np.ndarray) -> dict[int, str]:
     return texts
 
 # %% ../../nbs/11_sentences.ipynb #8a318c12
+def words_in(path: Path) -> dict[str, list[str]]:
+    "{word: its forms} in the order of their ids, of a run's vocabulary.json"
+    vocabulary = load_json(path)
+    return {word: list(vocabulary["vocabulary"][word]["forms"]) for word in vocabulary["words"]}
+
+
 def trained_words(run: Run) -> dict[str, list[str]]:
     "{word: its forms} in the order of their ids"
-    vocabulary = load_json(run.stage("sentences").path / "vocabulary.json")
-    return {word: list(vocabulary["vocabulary"][word]["forms"]) for word in vocabulary["words"]}
+    return dict(read_once(run.stage("sentences").path / "vocabulary.json", words_in))

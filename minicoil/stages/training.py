@@ -34,7 +34,7 @@ from minicoil.learning.objectives import (
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
-from ..serving.factors import SMALL_FILE
+from ..serving.factors import SMALL_FILE, mapped_tensors
 from ..serving.sparse import unit_rows
 from .senses import cosine_distances, umap_layout, word_senses, word_targets
 from .sentences import trained_words
@@ -179,10 +179,13 @@ PROJECTION_FILE = "projection.safetensors"
 
 
 def stored_projection(folder: str | Path) -> np.ndarray | None:
-    """The projection (hidden_size, r) float32 in a model directory or a training folder, if it has one."""
-    from safetensors.numpy import load_file
-    files = (Path(folder) / name for name in (PROJECTION_FILE, SMALL_FILE))
-    return next((load_file(file)["projection"] for file in files if file.exists()), None)
+    """The projection (hidden_size, r) float32 that words were trained below, in a model or training folder.
+
+    None for encoders without one, and for those that are packed: their rotation is made afterwards.
+    """
+    files = [Path(folder) / name for name in (PROJECTION_FILE, SMALL_FILE)]
+    found = next((mapped_tensors(file) for file in files if file.exists()), {})
+    return np.array(found["projection"]) if "factors" in found else None
 
 
 def starting_projection(start_from: str) -> np.ndarray | None:

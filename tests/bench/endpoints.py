@@ -16,7 +16,8 @@ MINICOIL = str(Path(sys.executable).with_name("minicoil"))
 @contextlib.contextmanager
 def endpoint(model, limits=None, **options):
     """(address, `Endpoint`) of an endpoint that runs in a thread of this process."""
-    from minicoil.commands.serve import Endpoint, listening_socket, make_server
+    from minicoil.commands.responses import Endpoint
+    from minicoil.commands.serve import listening_socket, make_server
 
     mine = Endpoint(model, limits, **options)
     server = make_server(mine)

@@ -1,19 +1,21 @@
 """Other search engines with miniCOIL's vectors: do they load and rank alike, how large and fast are they?
 
-    python tests/bench/engines.py --run outputs/broad --beir ir/cranfield --cache outputs/cache [--times 1 10]
+    python tests/bench/engines.py --beir ir/cranfield --cache outputs/cache [--model english]
 
-RUN is a run until the model. Its model is turned by its training vectors. An engine that is not installed is
-recorded as such (`pip install minicoil[engines]`). With --times the documents are loaded so many times under
-other ids, and the index is measured at that size; ranks are compared at the first size only.
+Each engine gets the collection's documents, and then 100,000 passages: of each document in turn eight words,
+drawn at random, with their numbers. At both sizes its best ten are compared with those of exact scoring. The
+model must be turned. An engine that is not installed is recorded as such (`pip install minicoil[engines]`).
 """
 
 import argparse
 import contextlib
 import json
+import random
 import shutil
 import sqlite3
 import tempfile
 import time
+from array import array
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +31,11 @@ from minicoil.retrieval.engines import ENGINES, FIELD, Row
 from minicoil.retrieval.export_vectors import Columns
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import term_vectors, terms_of
-from minicoil.runs.run import open_run
-from minicoil.serving.non_negative import closest_non_negative
+from minicoil.serving.non_negative import check_rotated, closest_non_negative
 from minicoil.serving.sparse import bm25_weight
 from minicoil.serving.windows import read_forms
-from minicoil.stages.rotation import run_vectors, turned, word_rotations
 
-LIMIT = 10
+LIMIT, PASSAGE = 10, 8  # hits asked for, and words of a passage
 
 
 def terms_of_forms(model, forms, query=False):
@@ -186,16 +186,16 @@ def open_milvus(folder, work):
 
 
 @contextlib.contextmanager
-def open_qdrant(folder, work):
-    """Qdrant's embedded engine."""
+def own_home(folder, work, engine):
+    """A collection as `minicoil search` keeps it, by Qdrant's embedded engine or by numpy."""
     from minicoil.retrieval.claim import Point
-    from minicoil.retrieval.collection import open_collection
+    from minicoil.retrieval.inverted import open_home
     from minicoil.serving.sparse import SparseEmbedding
 
     def sparse(found):
         return SparseEmbedding(np.array(found["indices"], np.int32), np.array(found["values"], np.float32))
 
-    with open_collection(work / "q", 2) as home:
+    with open_home(work / "q", 2, engine=engine) as home:
         for path in sorted(folder.glob("documents-*.json")):
             points = json.loads(path.read_text(encoding="utf-8"))["points"]
             dense = np.array([1.0, 0.0], np.float32)
@@ -211,8 +211,19 @@ def open_qdrant(folder, work):
         yield ask, lambda: size_of(work / "q")
 
 
+def open_qdrant(folder, work):
+    """Qdrant's embedded engine."""
+    return own_home(folder, work, "qdrant")
+
+
+def open_numpy(folder, work):
+    """Our own index, in numpy."""
+    return own_home(folder, work, "numpy")
+
+
 TRIED = {
     "qdrant": ("qdrant", open_qdrant),
+    "our own, in numpy": ("qdrant", open_numpy),
     "milvus lite": ("milvus", open_milvus),
     "pgvector": ("pgvector", open_pgvector),
     "postgresql, postings": ("sql", open_postgres),
@@ -223,21 +234,41 @@ TRIED = {
 
 def exact(terms, asked):
     """Scores (queries, documents) by names, apart from every engine; -inf where they are not above 0."""
-    counts, lists = Counts(), {}
+    wanted, counts, lists = {name for query in asked for name in by_name(query)}, Counts(), {}
     for number, document in enumerate(terms):
         counts.add(document)
         for name, value in by_name(document).items():
-            lists.setdefault(name, []).append((number, value))
+            if name in wanted:
+                rows, values = lists.setdefault(name, (array("i"), array("d")))
+                rows.append(number)
+                values.append(value)
     scores = np.zeros((len(asked), len(terms)))
     for q, query in enumerate(asked):
         for name, weight in by_name(times_idf(query, counts)).items():
-            for number, value in lists.get(name, []):
-                scores[q, number] += weight * value
+            if name in lists:
+                scores[q, np.asarray(lists[name][0])] += weight * np.asarray(lists[name][1])
     return np.where(scores > 1e-9, scores, -np.inf)
 
 
+def passages(terms, many, seed=0):
+    """`Terms` of `many` passages: of each text in turn some of its words, drawn at random."""
+    rng, found = random.Random(seed), []
+    for i in range(many):
+        known, unknown = terms[i % len(terms)]
+        words = sorted([*((0, word) for word in known), *((1, stem) for stem in unknown)])
+        drawn = rng.sample(words, min(PASSAGE, len(words)))
+        found.append(Terms({word: known[word] for kind, word in drawn if not kind},
+                           {stem: unknown[stem] for kind, stem in drawn if kind}))  # fmt: skip
+    return found
+
+
+def named(terms):
+    """(id, text) of passages: their words."""
+    return [(str(i), " ".join([*known, *unknown])) for i, (known, unknown) in enumerate(terms)]
+
+
 def one_engine(columns, opening, documents, terms, asked, folder, ranked):
-    """What is recorded of an engine at one size; `ranked` are exact scores, or None."""
+    """What is recorded of an engine at one size; `ranked` are exact scores."""
     columns.engine.write(folder, rows_of(columns, documents, terms))
     ready = [query if columns.engine.own_idf else times_idf(query, columns.counts) for query in asked]
     requests = [columns.engine.ask(columns.key(query), LIMIT) for query in ready]
@@ -250,55 +281,57 @@ def one_engine(columns, opening, documents, terms, asked, folder, ranked):
             begin = time.perf_counter()
             names = ask(request)
             times.append(time.perf_counter() - begin)
-            if ranked is not None:
-                found = [number[name] for name in names if ranked[q, number[name]] > 0]
-                same += same_top(ranked[q], found)
-        facts = {"loads": True, "load_seconds": loaded, "ms_a_query": 1000 * float(np.median(times)),
-                 "ms_p95": 1000 * float(np.percentile(times, 95)), "index_bytes": size()}  # fmt: skip
-    return facts if ranked is None else {**facts, "same_top_10": same, "queries": len(asked)}
+            found = [number[name] for name in names if ranked[q, number[name]] > 0]
+            same += same_top(ranked[q], found)
+        return {"loads": True, "load_seconds": loaded, "ms_a_query": 1000 * float(np.median(times)),
+                "ms_p95": 1000 * float(np.percentile(times, 95)), "index_bytes": size(),
+                "same_top_10": same, "queries": len(asked)}  # fmt: skip
 
 
-def bench(run, model, folder, cache, sizes):
+def one_size(model, documents, terms, given):
+    """{engine: what is recorded} for documents (id, text); `terms` and `given` by whether they are signed."""
+    scores, found = {sign: exact(terms[sign], given[sign]) for sign in terms}, {}
+    for name, (kind, opening) in TRIED.items():
+        engine = ENGINES[kind]
+        columns, sign = Columns(model, replace(engine), Counts(0, Counter()), {}), engine.signed
+        with tempfile.TemporaryDirectory(prefix="minicoil-") as place:
+            try:
+                facts = one_engine(columns, opening, documents, terms[sign], given[sign], Path(place),
+                                   scores[sign])  # fmt: skip
+            except ImportError as e:
+                facts = {"loads": False, "why": str(e)}
+            shutil.rmtree(Path(place) / "work", ignore_errors=True)
+        found[name] = facts
+        print(name, len(documents), facts, flush=True)
+    return found
+
+
+def bench(model, folder, cache, many):
     """What is recorded: {engine: {documents: facts}}."""
+    check_rotated(model)
     documents, queries, _ = read_judged(folder)
     texts = [[text for _, text in some] for some in (documents, queries)]
     forms, asked = (read_forms(model, some, cache, normalize=True) for some in texts)
-    maps, facts = word_rotations(model.words, model.dim, run_vectors(run, np.asarray(model.weights)[1:]))
-    model.weights = np.concatenate([model.weights[:1], turned(np.asarray(model.weights)[1:], maps)])
     lengths = [sum(s.count for s in terms.values()) for terms in terms_of(forms, model.vocabulary)]
     model.avg_len = float(np.mean(lengths))
-    signed = list(terms_of_forms(model, forms)), list(terms_of_forms(model, asked, query=True))
-    cut = tuple([without_sign(terms) for terms in some] for some in signed)
-    scores, found = {True: exact(*signed), False: exact(*cut)}, {}
-    for name, (kind, opening) in TRIED.items():
-        engine = ENGINES[kind]
-        terms, given = signed if engine.signed else cut
-        ranked = scores[engine.signed]
-        found[name] = {}
-        for times in sizes:
-            many = [(f"{i}-{n}" if i else n, t) for i in range(times) for n, t in documents]
-            columns = Columns(model, replace(engine), Counts(0, Counter()), {})
-            with tempfile.TemporaryDirectory(prefix="minicoil-") as place:
-                try:
-                    facts_here = one_engine(columns, opening, many, terms * times, given, Path(place),
-                                            ranked if times == 1 else None)  # fmt: skip
-                except ImportError as e:
-                    facts_here = {"loads": False, "why": str(e)}
-                shutil.rmtree(Path(place) / "work", ignore_errors=True)
-            found[name][str(len(many))] = facts_here
-            print(name, len(many), facts_here, flush=True)
-    return {"collection": Path(folder).name, "numbers_a_word": model.dim, "words": len(model.words),
-            "turned": facts, "engines": found}  # fmt: skip
+    whole = {True: list(terms_of_forms(model, forms))}
+    given = {True: list(terms_of_forms(model, asked, query=True))}
+    for some in (whole, given):
+        some[False] = [without_sign(terms) for terms in some[True]]
+    parts = {sign: passages(terms, many) for sign, terms in whole.items()}
+    sizes = {len(documents): (documents, whole), many: (named(parts[True]), parts)}
+    found = {size: one_size(model, *some, given) for size, some in sizes.items()}
+    engines = {name: {str(size): found[size][name] for size in found} for name in TRIED}
+    facts = {"numbers_a_word": model.dim, "words": len(model.words), "turned": model.info["rotated"]}
+    return {"collection": Path(folder).name, "words_a_passage": PASSAGE, **facts, "engines": engines}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", required=True)
+    parser.add_argument("--model", default="english")
     parser.add_argument("--cache")
     parser.add_argument("--beir", required=True)
-    parser.add_argument("--times", type=int, nargs="+", default=[1])
+    parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--out", default="results/engines.json")
     given = parser.parse_args()
-    opened = open_run(given.run)
-    model = MiniCOIL.load(opened.stage("model").path)
-    save_record(given.out, bench(opened, model, given.beir, given.cache, given.times))
+    save_record(given.out, bench(MiniCOIL.load(given.model), given.beir, given.cache, given.passages))

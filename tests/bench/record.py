@@ -31,7 +31,7 @@ OURS = ("tests/", "results/", "outputs/")  # paths that mean the same on every m
 def machine():
     """The processor and how many cores of it there are."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 

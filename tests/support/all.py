@@ -82,9 +82,9 @@ def check_source(folder, environment):
 
 
 def run_tests(measured, environment, *options):
-    """pytest on two processes; what is skipped is named with its reason."""
+    """pytest on two processes; below the results three lines on what was skipped."""
     shared = ("-n", 2, "--dist", "loadfile", "--no-loadscope-reorder")  # in the order of conftest.py
-    shown = ("-q", "-rs", "-p", "no:cacheprovider", *shared)
+    shown = ("-q", "-p", "no:cacheprovider", *shared)
     command = [BIN / "python", *measured, "-m", "pytest", *shown, *options, ROOT / "tests"]
     step("tests", *command, env=environment)
 
@@ -110,7 +110,7 @@ def main():
             notebooks = (*measured, BIN / "nbdev_test", "--n_workers", 2)
             step("nbdev_test", BIN / "python", *notebooks, env=shared)
             beside.over()
-        run_tests(measured, {**single, "MINICOIL_TEST_RUN": str(run)}, "--durations=12")
+        run_tests(measured, {**single, "MINICOIL_TEST_RUN": str(run)}, "--costs")
         if measured:
             step("put together", BIN / "python", "-m", "coverage", "combine", "--quiet")
             step("coverage", BIN / "python", "-m", "coverage", "report", "--skip-covered", "--sort", "cover")

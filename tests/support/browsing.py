@@ -21,7 +21,7 @@ def find_chromium():
     """Path of a chromium, installed with apt-get where it is missing and may be; None if none can be had."""
     names = ("chromium", "chromium-browser", "google-chrome")
     with open(
-        Path(tempfile.gettempdir()) / f"minicoil-chromium-{os.getuid()}.lock", "w"
+        Path(tempfile.gettempdir()) / f"minicoil-chromium-{os.getuid()}.lock", "w", encoding="utf-8"
     ) as lock:  # two test processes ask at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = next(filter(None, map(shutil.which, names)), None)

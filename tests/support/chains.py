@@ -1,5 +1,6 @@
 """Chains to start, kill and compare: shared by test_kill, test_determinism and test_two_models."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -12,7 +13,9 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from unittest import mock
 
+import minicoil.stages.model
 from minicoil.runs.run import STAGES, open_run, stage_function
 
 TO_MODEL = list(STAGES)[: list(STAGES).index("model") + 1]
@@ -25,6 +28,29 @@ def work(run, *stages):
     for stage in stages:
         stage_function(stage)(run)
     return run
+
+
+GRAPHS = {}  # {(path of a transformer, layers): its graph}, what `one_export` has exported
+
+
+@contextlib.contextmanager
+def one_export():
+    """A transformer is exported once in this process, and copied from then on.
+
+    For tests that make several models and are not about their graphs: an export takes ten seconds.
+    """
+    real = minicoil.stages.model.export_onnx
+
+    def once(transformer, path):
+        key = (str(transformer.path), transformer.layers)
+        if key not in GRAPHS:
+            real(transformer, path)
+            GRAPHS[key] = path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(GRAPHS[key])
+
+    with mock.patch.object(minicoil.stages.model, "export_onnx", once):
+        yield
 
 
 def undisturbed(folder, **given):

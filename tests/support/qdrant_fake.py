@@ -17,11 +17,16 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `vectors`
     {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` (a status, or with its text)
     are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
+    `late` keeps what is not waited for until a change that is, as a journal does; of calls named in
+    `forgotten` the next is acknowledged, and its points never come. Points of equal scores come in no order
+    that means anything. `waited` says of each upsert whether it was waited for; `aliases` {alias: name}.
     """
 
     def __init__(self, key=None):
         self.key, self.created, self.indexes, self.points, self.vectors = key, {}, {}, {}, {}
-        self.calls, self.failures, self.lost = [], [], []
+        self.calls, self.failures, self.lost, self.forgotten = [], [], [], []
+        self.late, self.journal, self.order, self.waited = False, [], threading.Lock(), []
+        self.aliases = {}
 
     def called(self, name, context):
         self.calls.append(name)
@@ -36,8 +41,23 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             self.lost.remove(name)
             context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
 
+    def ListAliases(self, request, context):
+        self.called("aliases", context)
+        found = [q.AliasDescription(alias_name=a, collection_name=c) for a, c in self.aliases.items()]
+        return q.ListAliasesResponse(aliases=found)
+
+    def UpdateAliases(self, request, context):
+        self.called("update aliases", context)
+        for action in request.actions:
+            if action.HasField("create_alias"):
+                self.aliases[action.create_alias.alias_name] = action.create_alias.collection_name
+            else:
+                del self.aliases[action.delete_alias.alias_name]
+        return q.CollectionOperationResponse(result=True)
+
     def kept(self, request, context):
-        """The points of the collection that a request names."""
+        """The points of the collection that a request names, by its name or an alias."""
+        request.collection_name = self.aliases.get(request.collection_name, request.collection_name)
         if request.collection_name not in self.created:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Collection `{request.collection_name}` doesn't exist!")
         return self.points[request.collection_name]
@@ -79,16 +99,30 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
 
     def Upsert(self, request, context):
         self.called("upsert", context)
-        points, vectors = self.kept(request, context), self.vectors[request.collection_name]
-        for point in request.points:
-            found = named_vectors(point.vectors)
-            if any(isinstance(v, list) and len({i for i, _ in v}) < len(v) for v in found.values()):
+        self.kept(request, context)
+        found = {point.id.num: named_vectors(point.vectors) for point in request.points}
+        for vectors in found.values():
+            if any(isinstance(v, list) and len({i for i, _ in v}) < len(v) for v in vectors.values()):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT,
                               "Validation error in body: [points[0].vector.sparse.indices: must be unique]")
-            points[point.id.num] = dict(point.payload)
-            vectors[point.id.num] = found
+        with self.order:
+            self.waited.append(request.wait)
+            if "upsert" in self.forgotten:
+                self.forgotten.remove("upsert")
+            else:
+                self.journal.append((request, found))
+            if request.wait or not self.late:
+                self.apply()
         self.answered("upsert", context)
         return done()
+
+    def apply(self):
+        """Make the changes that the journal holds, in order."""
+        for request, found in self.journal:
+            name = request.collection_name
+            self.points[name].update({point.id.num: dict(point.payload) for point in request.points})
+            self.vectors[name].update(found)
+        self.journal.clear()
 
     def Delete(self, request, context):
         """Both services have a `Delete`: of a collection, and of points."""
@@ -113,7 +147,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Count(self, request, context):
         self.called("count", context)
         points = self.kept(request, context)
-        found = [i for i, payload in points.items() if matches(request.filter, payload, i)]
+        found = found_by(request.filter, points)
         return q.CountResponse(result=q.CountResult(count=len(found)))
 
     def retrieve(self, request, context):
@@ -126,7 +160,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     def Scroll(self, request, context):
         self.called("scroll", context)
         points, key = self.kept(request, context), request.order_by.key
-        found = [i for i, payload in points.items() if matches(request.filter, payload, i)]
+        found = found_by(request.filter, points)
         found.sort(key=lambda i: (points[i][key].integer_value if key else 0, i))
         found = [i for i in found if i >= request.offset.num]
         fields = set(request.with_payload.include.fields)
@@ -139,23 +173,41 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
 
     def Query(self, request, context):
         self.called("query", context)
+        return q.QueryResponse(result=self.search(request, context))
+
+    def QueryBatch(self, request, context):
+        self.called("query batch", context)
+        found = [self.search(part, context) for part in request.query_points]
+        return q.QueryBatchResponse(result=[q.BatchResult(result=some) for some in found])
+
+    def search(self, request, context):
+        """What one query finds."""
         points, vectors = self.kept(request, context), self.vectors[request.collection_name]
+        if request.query.HasField("order_by"):
+            return by_field(request, points)
         if request.query.HasField("fusion"):
             lists = [nearest(part, points, vectors) for part in request.prefetch]
             scores = {}
             for ranked in lists:
                 for rank, (i, _) in enumerate(ranked):
                     scores[i] = scores.get(i, 0) + 1 / (rank + 2)
-            found = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: request.limit]
+            found = sorted(scores.items(), key=lambda pair: (-pair[1], turn(pair[0])))[: request.limit]
         else:
             found = nearest(request, points, vectors)
-        return q.QueryResponse(result=[
-            q.ScoredPoint(id=q.PointId(num=i), payload=points[i], score=score) for i, score in found])
+        return [q.ScoredPoint(id=q.PointId(num=i), payload=points[i], score=score) for i, score in found]
+
+
+def by_field(request, points):
+    """The points that pass a query's filter, ordered by a whole number of their payload."""
+    key = request.query.order_by.key
+    found = sorted((points[i][key].integer_value, i) for i in found_by(request.filter, points))
+    return [q.ScoredPoint(id=q.PointId(num=i), score=0, order_value=q.OrderValue(int=value))
+            for value, i in found[: request.limit]]
 
 
 def collection_info(asked, indexes):
     """What the server says of a collection that was made by the request `asked`."""
-    kept = ("vectors_config", "sparse_vectors_config", "shard_number")
+    kept = ("vectors_config", "sparse_vectors_config", "shard_number", "replication_factor")
     shape = {name: getattr(asked, name) for name in kept}
     params = q.CollectionParams(**shape, on_disk_payload=asked.on_disk_payload)
     hnsw = q.HnswConfigDiff(m=asked.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000)
@@ -189,10 +241,22 @@ def vectors_out(vectors):
     return q.VectorsOutput(vectors=q.NamedVectorsOutput(vectors=some))
 
 
-def condition_holds(condition, payload, number):
-    """Whether a point meets a condition: its number, a keyword, any of some words, or an empty field."""
-    if condition.HasField("has_id"):
-        return number in {i.num for i in condition.has_id.has_id}
+def found_by(wanted, points):
+    """The ids of the points that pass a filter, in the order in which they came."""
+    rest, among = q.Filter(), list(points)
+    rest.CopyFrom(wanted)
+    del rest.must[:]
+    for condition in wanted.must:
+        if condition.HasField("has_id"):
+            numbers = {i.num for i in condition.has_id.has_id}
+            among = [i for i in among if i in numbers]
+        else:
+            rest.must.append(condition)
+    return [i for i in among if matches(rest, points[i])]
+
+
+def condition_holds(condition, payload):
+    """Whether a payload meets a condition: a keyword, any of some words, or an empty field."""
     field = condition.field
     value = payload.get(field.key)
     if field.HasField("is_empty"):
@@ -202,22 +266,27 @@ def condition_holds(condition, payload, number):
     return value is not None and value.string_value == field.match.keyword
 
 
-def matches(wanted, payload, number):
-    """Whether a point passes a filter."""
-    return (all(condition_holds(c, payload, number) for c in wanted.must)
-            and not any(condition_holds(c, payload, number) for c in wanted.must_not)
-            and (not wanted.should or any(condition_holds(c, payload, number) for c in wanted.should)))
+def matches(wanted, payload):
+    """Whether a payload passes a filter."""
+    return (all(condition_holds(c, payload) for c in wanted.must)
+            and not any(condition_holds(c, payload) for c in wanted.must_not)
+            and (not wanted.should or any(condition_holds(c, payload) for c in wanted.should)))
 
 
 def selected(selector, points):
     """The ids that a selector means."""
     if selector.WhichOneof("points_selector_one_of") == "filter":
-        return [i for i, payload in points.items() if matches(selector.filter, payload, i)]
+        return found_by(selector.filter, points)
     return [i.num for i in selector.points.ids]
 
 
+def turn(number):
+    """Where a point comes among equals: as if it lay anywhere in a segment."""
+    return number * 2654435761 % 2**32
+
+
 def nearest(request, points, vectors):
-    """[(id, score)] of the points nearest by one vector, best first, equal ones by id; sparse with IDF."""
+    """[(id, score)] of the points nearest by one vector, best first; sparse with IDF."""
     asked, using = request.query.nearest, request.using
     having = {i: v[using] for i, v in vectors.items() if using in v}
     if asked.WhichOneof("variant") == "sparse":
@@ -230,8 +299,9 @@ def nearest(request, points, vectors):
     else:
         mine, length = np.array(asked.dense.data), np.linalg.norm
         scores = {i: float(v @ mine / max(length(v) * length(mine), 1e-9)) for i, v in having.items()}
-    kept = [(i, score) for i, score in scores.items() if matches(request.filter, points[i], i)]
-    return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: request.limit]
+    passing = set(found_by(request.filter, points))
+    kept = [(i, score) for i, score in scores.items() if i in passing]
+    return sorted(kept, key=lambda pair: (-pair[1], turn(pair[0])))[: request.limit]
 
 
 def done():

@@ -29,7 +29,7 @@ def hand_over(record_property, *rows):
         record_property("trials", json.dumps(r))
     if os.environ.get("MINICOIL_RECORD"):
         path = Path(os.environ["MINICOIL_RECORD"])
-        known = json.loads(path.read_text())["results"]["trials"] if path.exists() else []
+        known = json.loads(path.read_text(encoding="utf-8"))["results"]["trials"] if path.exists() else []
         new = {(r["kind"], r["how"]): {**r, "commit": commit()} for r in rows}
         kept = [r for r in known if (r["kind"], r["how"]) not in new] + list(new.values())
         save_record(
