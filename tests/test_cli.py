@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from calls import call, one_line
 from conftest import minicoil
+from homes import linked
 
 from minicoil.text.readers import DATA, bundled_sentences
 
@@ -509,7 +510,7 @@ def texts_and_model(folder, model_folder):
     (folder / "twin.txt").hardlink_to(folder / "a.txt")
     (folder / "linked").symlink_to("texts")
     (folder / "words.txt").write_text("seal\n")
-    shutil.copytree(model_folder, folder / "old" / "23_model", copy_function=os.link)
+    shutil.copytree(model_folder, folder / "old" / "23_model", copy_function=linked)
     (folder / "old" / "10_corpus").mkdir()
     shutil.copy(DATA / "sentences.jsonl", folder / "corpus.jsonl")
     (folder / "old" / "10_corpus" / "a.txt").write_text("seal\n")
@@ -975,7 +976,7 @@ def test_where_to_look_is_printable(name, run_folder, tmp_path):
     from minicoil.commands.pipeline import where_to_look
     from minicoil.runs.run import open_run
 
-    shutil.copytree(run_folder, tmp_path / name, copy_function=os.link)
+    shutil.copytree(run_folder, tmp_path / name, copy_function=linked)
     with contextlib.chdir(tmp_path):
         found = where_to_look(open_run(name))
     assert all(line.isprintable() for line in found.split("\n"))
@@ -991,7 +992,7 @@ def test_a_command_to_paste(run_folder, tmp_path):
 
     home = tmp_path / "it's my $HOME"
     (home / "outputs").mkdir(parents=True)
-    shutil.copytree(run_folder, home / "outputs" / "my run", copy_function=os.link)
+    shutil.copytree(run_folder, home / "outputs" / "my run", copy_function=linked)
     with contextlib.chdir(home):
         line = where_to_look(open_run("outputs/my run")).splitlines()[-1]
         words = subprocess.run(

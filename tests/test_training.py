@@ -1,5 +1,6 @@
 """Every objective trains a model that serves; a word's encoder is its own affair; rare words get one too."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model
+from minicoil.learning import joint
 from minicoil.learning.objectives import OBJECTIVES, Objective, apply, load_objective, mean_cosine
 from minicoil.retrieval.benchmark import other_objectives, skipped_objectives
 from minicoil.retrieval.tables import senses_table
@@ -72,7 +74,7 @@ def test_company(trained, corpus, tmp_path):
     objective, folder = trained
     given = {"words": ["bank"], "corpus": [corpus], "pictures": 0, "objective": objective}
     alone = work(open_run(tmp_path / "alone", **given), *TO_MODEL[: TO_MODEL.index("training")])
-    train_words(alone, stored_projection(folder / "22_training"))   # the same, if the words share one
+    train_words(alone)
 
     def encoders(run):
         return load_file(run / "22_training" / "encoders.safetensors")["encoders"]
@@ -80,34 +82,29 @@ def test_company(trained, corpus, tmp_path):
     assert encoders(folder)[1].tobytes() == encoders(alone.dir)[0].tobytes()
 
 
-def test_shared_projection(trained):
-    """Where words share a projection, the files agree: encoders are products, and the model keeps both."""
+def test_shared_projection(trained, tmp_path, monkeypatch):
+    """Words trained below a projection: encoders are products, the model keeps it, a kill changes nothing."""
     objective, folder = trained
-    files = [folder / stage / "projection.safetensors" for stage in ("22_training", "23_model")]
-    assert [file.exists() for file in files] == [load_objective(objective).rank > 0] * 2
-    if files[0].exists():
-        tensors, encoders = load_file(files[0]), load_file(files[0].with_name("encoders.safetensors"))
-        projection = tensors["projection"]
-        assert tensors["factors"].shape == (3, projection.shape[1], 4)
-        assert np.array_equal(projection @ tensors["factors"], encoders["encoders"])
-        assert np.allclose(projection.T @ projection, np.eye(projection.shape[1]), atol=1e-5)
-        assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_killed_after_the_projection(trained, tmp_path):
-    """A run that goes on finds the projection that it made, and ends with the same bytes."""
-    objective, folder = trained
-    if not load_objective(objective).rank:
-        pytest.skip("its words share no projection")
+    assert not (folder / "23_model" / "projection.safetensors").exists()
+    if objective != "joint":
+        pytest.skip("one objective is enough")
+    monkeypatch.setattr(joint, "JOINT", replace(joint.JOINT, rank=joint.SHARED))
     run = open_run(copy_before(folder, "training", tmp_path / "run"))
     made, path = run_projection(run), run.stage("training").path
     stamp = (path / "projection.npy").stat().st_mtime_ns
-    (path / JOURNAL).touch()
-    work(run, "training")
+    (path / JOURNAL).touch()    # as a kill leaves it
+    with one_export():
+        work(run, "training", "model")
     assert (path / "projection.npy").stat().st_mtime_ns == stamp
-    for name in ("projection.safetensors", "encoders.safetensors"):
-        assert digests(path)[name] == digests(folder / "22_training")[name]
-    assert np.array_equal(made, stored_projection(folder / "22_training"))
+    tensors, encoders = (load_file(path / f"{name}.safetensors") for name in ("projection", "encoders"))
+    projection = tensors["projection"]
+    assert np.array_equal(made, projection)
+    assert np.array_equal(made, stored_projection(path))
+    assert tensors["factors"].shape == (3, projection.shape[1], 4)
+    assert np.array_equal(projection @ tensors["factors"], encoders["encoders"])
+    assert np.allclose(projection.T @ projection, np.eye(projection.shape[1]), atol=1e-5)
+    kept = run.stage("model").path / "projection.safetensors"
+    assert kept.read_bytes() == (path / "projection.safetensors").read_bytes()
 
 
 def test_trained_again(trained, corpus, tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 
 from minicoil.text.readers import bundled_sentences
@@ -13,6 +14,14 @@ TEXTS = {
     "d.txt": "The river bank was covered with reeds.",
 }  # what the first command of the README searches
 PAPERS = ("The growth of a tumour was slow.", "A carcinoma is a tumour.", "Growth of the economy slowed.") * 4
+
+
+def linked(source, target):
+    """Link a file, as `copy_function` of `shutil.copytree`; copy it where the other disk takes no link."""
+    try:
+        return os.link(source, target)
+    except OSError:
+        return shutil.copy2(source, target)
 
 
 def letters():

@@ -58,10 +58,6 @@ SETTINGS = {
     "ci": Setting("CI=true and GITHUB_ACTIONS=true", {"CI": "true", "GITHUB_ACTIONS": "true"}),
     "no_home": Setting("without HOME", {"HOME": None, "XDG_CACHE_HOME": None}),
     "c_locale": Setting("LANG=C", {"LANG": "C", "LC_ALL": None, "LC_CTYPE": None}),
-    "ascii": Setting(
-        "text in ASCII by default",
-        {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-    ),
     "elsewhere": Setting("temporary files in memory, in a folder with spaces", temporary="/dev/shm"),
     "terminal": Setting("a narrow terminal with colours", {"COLUMNS": "40", "FORCE_COLOR": "1"}),
     "proxy": Setting("behind a proxy that is not there", {"http_proxy": "http://127.0.0.1:9"}),
