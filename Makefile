@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en english graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
+.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -42,6 +42,12 @@ model-en: $(READY)
 # the benchmarks wrote; FIGURES="a.json b.json" names them; TEXT says what it was trained on. Nothing may be uncommitted.
 english: $(READY)
 	$(BIN)/python -c "import sys; from minicoil.stages.pack import pack; pack(sys.argv[1], figures=sys.argv[2].split(), text=sys.argv[3])" $(or $(RUN),outputs/en) "$(FIGURES)" "$(or $(TEXT),sentences of English Wikipedia, CC BY-SA 4.0)"
+
+	$(MAKE) golden
+
+# What becomes of 200 awkward texts with that model, for readers in other languages; a test compares it with the model
+golden: $(READY)
+	$(BIN)/minicoil golden --model english --out examples/english.golden.jsonl
 
 # The graphs of the package, made again of the exported transformer
 graphs: $(READY)
@@ -94,6 +100,11 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
+
+# A few ratios of speed, kept for the last three commits in results/quick.json; some minutes, after the run
+bench-quick: $(READY)
+	$(BIN)/minicoil run --corpus demo --out outputs/demo
+	$(BIN)/python tests/bench/quick.py --model outputs/demo/23_model
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'

@@ -150,8 +150,13 @@ def engines(found):
          f"{row['index_bytes'] / 1e6:.1f}", f"{row['ms_a_query']:.1f}"] if row["loads"] else [name, n, "no"]
         for name, sizes in found["engines"].items() for n, row in sizes.items()
     ]
+    more = ""
+    if "words_a_passage" in found:
+        more = (f" 100,000 documents are passages: {found['words_a_passage']} words of a document each, "
+                "drawn at random with their numbers.")
     return "\n\n".join([
-        f"{found['collection']}, {found['numbers_a_word']} numbers a word. How many queries have the ten "
+        f"{found['collection']}, {found['numbers_a_word']} numbers a word.{more} "
+        "How many queries have the ten "
         "documents of exact scoring, ties aside; the index in MB; milliseconds a query, without embedding "
         "it; the times are of a busy machine. Elasticsearch and OpenSearch could not be installed here. "
         "[How to load the others](howto/other-engines.md)",

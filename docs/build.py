@@ -25,8 +25,8 @@ SOURCE = BUILD / "source"
 WORDS = "pitch,bat,bank,mouse/mice"
 # The how-to pages in this order, others after them.
 HOWTO = ["own-words", "own-corpus", "own-transformer", "search", "serving", "endpoint", "qdrant-server",
-         "production", "other-engines", "langchain", "llamaindex", "haystack", "sentence-transformers", "mteb",
-         "adding-words", "cluster"]
+         "production", "other-engines", "langchain", "llamaindex", "haystack", "sentence-transformers",
+         "mteb", "adding-words", "cluster"]
 
 
 def fingerprint(*files):

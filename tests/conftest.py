@@ -1,7 +1,9 @@
 """Fixtures: one finished small run for the whole session; --slow for the long tests, --quick for a few."""
 
 import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -142,6 +144,17 @@ def make_small_run(folder):
 def model_folder(run_folder):
     """The model directory of that run."""
     return run_folder / "23_model"
+
+
+@pytest.fixture(scope="session")
+def signed_model(model_folder, tmp_path_factory):
+    """The model of that run as one from before training turned them: it does not say that it was turned."""
+    folder = tmp_path_factory.mktemp("signed") / "model"
+    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("manifest.json"))
+    info = json.loads((folder / "minicoil.json").read_text(encoding="utf-8"))
+    info.pop("rotated", None)
+    (folder / "minicoil.json").write_text(json.dumps(info), encoding="utf-8")
+    return folder
 
 
 def made_once(tmp_path_factory, name, make):

@@ -39,10 +39,10 @@ NUMBER = {name: number for number, (name, _) in enumerate(DOCUMENTS)}
 
 
 @pytest.fixture(scope="module")
-def turned(model_folder, tmp_path_factory):
+def turned(signed_model, tmp_path_factory):
     """The model of the run, turned by the texts of this file."""
     out = tmp_path_factory.mktemp("turned") / "model"
-    rotate_model(model_folder, out, TEXTS)
+    rotate_model(signed_model, out, TEXTS)
     return out
 
 
@@ -237,9 +237,9 @@ def read(columns, text):
 
 
 @pytest.mark.parametrize("engine", ["elasticsearch", "opensearch", "milvus"])
-def test_a_signed_model_is_refused(model_folder, tmp_path, engine):
+def test_a_signed_model_is_refused(signed_model, tmp_path, engine):
     """One line names the command that turns a model, and nothing is written."""
-    given = ["--for", engine, "--model", model_folder, "--documents", "demo", "--out", "o"]
+    given = ["--for", engine, "--model", signed_model, "--documents", "demo", "--out", "o"]
     done = call(tmp_path, "export-vectors", *given)
     assert "minicoil rotate --model" in one_line(done)
     assert not list(tmp_path.iterdir())

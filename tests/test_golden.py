@@ -11,7 +11,7 @@ import pytest
 from calls import call
 
 from minicoil import MiniCOIL
-from minicoil.commands.golden import TEXTS, awkward_texts
+from minicoil.commands.golden import CLOSE, TEXTS, awkward_texts, check_golden
 from minicoil.serving.directory import load_tokenizer
 from minicoil.serving.sparse import Reader, bm25_weight, unknown_index, unknown_shift
 from minicoil.text.pieces import WordPieces
@@ -20,6 +20,7 @@ from minicoil.text.vocabulary import Vocabulary, stop_words
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples" / "javascript"
+ENGLISH = ROOT / "examples" / "english.golden.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def test_the_golden_file_is_what_the_model_does(golden, model_folder):
     done = call(golden.parent, "golden", "--model", model_folder, "--check", changed)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_file_of_the_packages_model():
+    """The golden file in the repository is what the model of the package does; `make golden` writes it."""
+    assert check_golden(MiniCOIL.load("english"), ENGLISH) <= CLOSE
+    assert len(lines_of(ENGLISH)) == TEXTS
 
 
 def test_every_rule_has_a_text(golden):
@@ -138,28 +145,45 @@ def test_a_tokenizer_that_truncates_and_pads_is_read_whole(model_folder, tmp_pat
         assert a.as_dict() == b.as_dict()
 
 
-@pytest.mark.slow
-def test_the_reader_in_javascript(golden, model_folder, tmp_path):
-    """The example on Node reproduces the golden file in both readings and in int8, and sees a changed one."""
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory):
+    """A function that checks a golden file with the example on Node, installed once."""
     if not shutil.which("npm"):
         pytest.skip("NO NODE: npm is not installed")
-    folder = tmp_path / "javascript"
+    folder = tmp_path_factory.mktemp("node") / "javascript"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("node_modules"))
     # onnxruntime-node brings its library for processors along; its script would fetch one for GPUs
     install = ["npm", "install", "--silent", "--ignore-scripts"]
     done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-    def checked(file):
-        call = ["node", "check.mjs", str(model_folder), str(file)]
+    def checked(model, file):
+        call = ["node", "check.mjs", str(model), str(file)]
         return subprocess.run(call, cwd=folder, capture_output=True, text=True)
 
-    done = checked(golden)
+    return checked
+
+
+def reproduces(done):
+    """Assert that a check has found every step right."""
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["texts"] == TEXTS
     assert found["wrong"] == 0
     assert found["worst"] < 1e-5
-    changed = tmp_path / "changed.jsonl"
+
+
+@pytest.mark.slow
+def test_the_reader_in_javascript(golden, model_folder, javascript):
+    """The example on Node reproduces the golden file in both readings and in int8, and sees a changed one."""
+    reproduces(javascript(model_folder, golden))
+    changed = golden.with_name("other.jsonl")
     changed.write_text(golden.read_text(encoding="utf-8").replace('"zzyzx": 1', '"zzyzx": 2', 1))
-    assert checked(changed).returncode == 1
+    assert javascript(model_folder, changed).returncode == 1
+
+
+@pytest.mark.slow
+def test_the_reader_in_javascript_with_the_packages_model(javascript, tmp_path):
+    """It reproduces the file in the repository too, with the model of the package in full."""
+    MiniCOIL.load("english").save(tmp_path / "english")
+    reproduces(javascript(tmp_path / "english", ENGLISH))

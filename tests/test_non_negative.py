@@ -7,18 +7,47 @@ import pytest
 from calls import call, one_line
 
 from minicoil import MiniCOIL, UserError
+from minicoil.learning.objectives import apply
+from minicoil.runs.files import one_thread
+from minicoil.runs.run import open_run
+from minicoil.serving.non_negative import negative_share, word_rotation
 from minicoil.stages.export import HARD_TEXTS
-from minicoil.stages.rotation import rotate_model
+from minicoil.stages.rotation import rotate_model, run_vectors
+from minicoil.stages.training import run_projection, train_samples, turned_encoders, word_samples
 from minicoil.text.readers import bundled_sentences
 
 TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS
 
 
 @pytest.fixture(scope="module")
-def turned(model_folder, tmp_path_factory):
-    """The model of the run, turned by what it was trained with, as (folder, facts)."""
+def turned(signed_model, tmp_path_factory):
+    """A model from before training turned them, turned by the texts of this file, as (folder, facts)."""
     out = tmp_path_factory.mktemp("turned") / "model"
-    return out, rotate_model(model_folder, out)
+    return out, rotate_model(signed_model, out, TEXTS)
+
+
+def test_training_turns_each_word(tiny_run):
+    """A trained model gives non-negative vectors at once; no word has a much better map, no cosine moved.
+
+    In whatever company a word is trained, its encoder is the same.
+    """
+    one_thread()  # as the workers
+    run, model = open_run(tiny_run), MiniCOIL.load(tiny_run / "23_model")
+    assert model.info["rotated"]["words"] == len(model.words)
+    assert model.info["rotated"] == run.stage("training").manifest["rotated"]
+    assert all((v.values >= 0).all() for v in model.embed(TEXTS, non_negative=True))
+    projection, found = run_projection(run), dict(run_vectors(run, np.asarray(model.weights)[1:]))
+    for sample in word_samples(run):
+        rows = found[sample.word].astype(np.float64)
+        best = negative_share(rows, word_rotation(rows))
+        assert negative_share(rows, np.eye(model.dim)) < best + 0.02
+        (w,) = train_samples(run, [sample], "cpu", projection)
+        (alone,), _ = turned_encoders([sample], w[None], projection)
+        alone = alone if projection is None else projection @ alone
+        assert np.array_equal(alone, model.weights[model.vocabulary.ids[sample.word]])
+        signed = apply(sample.tokens, w if projection is None else projection @ w)
+        assert np.abs(signed @ signed.T - rows @ rows.T).mean() < 0.05
+        assert negative_share(signed.astype(np.float64), np.eye(model.dim)) > best
 
 
 def test_no_number_is_negative(turned):
@@ -45,9 +74,9 @@ def test_a_word_keeps_its_weight(turned):
         assert np.linalg.norm(cut.values) == pytest.approx(np.linalg.norm(signed.values), abs=1e-4)
 
 
-def test_cosines_hardly_move(turned, model_folder):
+def test_cosines_hardly_move(turned, signed_model):
     """The map is orthogonal; only `tanh` after the encoder sees a difference."""
-    words = [list(MiniCOIL.load(folder).embed_words(TEXTS)) for folder in (model_folder, turned[0])]
+    words = [list(MiniCOIL.load(folder).embed_words(TEXTS)) for folder in (signed_model, turned[0])]
     moved = []
     for word in {word for found in words[0] for word in found}:
         before, after = (np.array([found[word] for found in some if word in found]) for some in words)
@@ -75,27 +104,27 @@ def test_every_form_is_turned(turned):
         assert np.abs(a.values - b.values).max(initial=0) < 0.1
 
 
-def test_the_same_texts_give_the_same_bytes(model_folder, turned, tmp_path):
+def test_the_same_texts_give_the_same_bytes(signed_model, turned, tmp_path):
     """Nothing is drawn at random; another sample of texts gives another map."""
     for name, texts in (("a", TEXTS[:40]), ("b", TEXTS[:40]), ("c", TEXTS[20:])):
-        rotate_model(model_folder, tmp_path / name, texts)
+        rotate_model(signed_model, tmp_path / name, texts)
     a, b, c = ((tmp_path / name / "minicoil.triplet.model.npy").read_bytes() for name in "abc")
     assert a == b != c
 
 
-def test_a_signed_model_is_refused(model_folder):
+def test_a_signed_model_is_refused(signed_model):
     """In one line, at once, for documents and queries."""
-    model = MiniCOIL.load(model_folder)
+    model = MiniCOIL.load(signed_model)
     for embed in (model.embed, model.query_embed, model.embed_both):
         with pytest.raises(UserError, match="minicoil rotate --model"):
             embed(["a bat"], non_negative=True)
     assert len(list(model.embed(["a bat"]))) == 1
 
 
-def test_the_command(model_folder, tmp_path):
+def test_the_command(signed_model, tmp_path):
     """The command turns a model; what it cannot do ends in one line, and nothing is left behind."""
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:30]) + "\n", encoding="utf-8")
-    given = ["rotate", "--model", model_folder, "--documents", "texts.txt", "--out"]
+    given = ["rotate", "--model", signed_model, "--documents", "texts.txt", "--out"]
     done = call(tmp_path, *given, "turned")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["words"] > 1
@@ -103,7 +132,7 @@ def test_the_command(model_folder, tmp_path):
     assert "exists already" in one_line(call(tmp_path, *given, "turned"))
     again = call(tmp_path, "rotate", "--model", "turned", "--documents", "texts.txt", "--out", "more")
     assert "turned already" in one_line(again)
-    assert "lies in" in one_line(call(tmp_path, *given, model_folder / "inside"))
-    missing = call(tmp_path, "rotate", "--model", model_folder, "--documents", "no.txt", "--out", "more")
+    assert "lies in" in one_line(call(tmp_path, *given, signed_model / "inside"))
+    missing = call(tmp_path, "rotate", "--model", signed_model, "--documents", "no.txt", "--out", "more")
     assert "no.txt" in one_line(missing)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.txt", "turned"]

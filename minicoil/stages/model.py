@@ -128,6 +128,7 @@ class ModelParts:
     encoders: np.ndarray  # (words + 1, hidden_size, dim) float32; row 0 is zeros
     quality: dict[str, dict[str, Any]]  # {word: {"sentences", "senses", "separation"}}
     origin: dict[str, Any] = field(default_factory=dict)  # the model that it started from
+    rotated: dict[str, Any] | None = None  # what is known of the maps in the encoders, if all words have one
 
 # %% ../../nbs/23_model.ipynb #d0f009f5
 def trained_parts(run: Run) -> ModelParts:
@@ -140,7 +141,8 @@ def trained_parts(run: Run) -> ModelParts:
     forms = trained_words(run)
     vocabulary = make_vocabulary({w: forms[w] for w in training.manifest["words"]}, run.params.language)
     rows = np.concatenate([np.zeros_like(encoders[:1]), encoders])
-    return ModelParts(vocabulary, rows, load_json(training.path / "quality.json"))
+    quality, rotated = load_json(training.path / "quality.json"), training.manifest.get("rotated")
+    return ModelParts(vocabulary, rows, quality, rotated=rotated)
 
 # %% ../../nbs/23_model.ipynb #67dcdf82
 def check_shape(base: MiniCOIL, rows: np.ndarray) -> None:
@@ -176,7 +178,7 @@ def adapted(base: MiniCOIL, words: list[str], rows: np.ndarray, quality: dict[st
     known = {w: quality[w] if w in set(enough) else old.get(w, UNKNOWN_QUALITY) for w in base.words}
     digest = hashlib.sha256(np.asarray(base.weights).tobytes()).hexdigest()
     origin = {"adapted": {"words": enough, "from": base.folder.name, "encoders": digest}}
-    return ModelParts(base.vocabulary, merged, known, origin)
+    return ModelParts(base.vocabulary, merged, known, origin, base.info.get("rotated"))
 
 # %% ../../nbs/23_model.ipynb #f8d2eb96
 KEPT = ("language", "dim", "objective", "input_model", "target_model", "samples", "seed")  # parameters
@@ -188,8 +190,9 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
     params = run.params
     reasons = beyond_fastembed(WordPieces(transformer.tokenizer), params.language)
     layers = load_objective(params.objective).layers
+    maps = {"rotated": parts.rotated} if parts.rotated else {}
     return {**{name: getattr(params, name) for name in KEPT}, "layers": layers, "beyond_fastembed": reasons,
-            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **parts.origin}
+            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **maps, **parts.origin}
 
 # %% ../../nbs/23_model.ipynb #21f94122
 def keep_projection(run: Run, parts: ModelParts, folder: Path) -> None:

@@ -26,6 +26,7 @@ from ..serving.facts import save_facts
 from ..serving.saving import CARD
 from ..serving.serving import MiniCOIL
 from .centroids import write_centroids
+from .rotation import turned_model
 from ..text.readers import DATA
 from ..text.transformer import sha256
 
@@ -203,16 +204,17 @@ def pack(run_dir: str | Path | Run, name: str = "english", figures: Sequence[str
     commit = clean_commit(root, os.path.relpath(target, root))
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
     run.need("model", "tokens")
-    work, aside = target.with_name(f".{name}.new"), target.with_name(f".{name}.old")
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    work, aside, turned = (target.with_name(f".{name}.{kind}") for kind in ("new", "old", "turned"))
+    for folder in (work, aside, turned):
+        shutil.rmtree(folder, ignore_errors=True)
     try:
-        MiniCOIL.load(run.stage("model").path).save(work, form="small", reduce=reduce)
+        source = turned_model(run.stage("model").path, turned)
+        MiniCOIL.load(source).save(work, form="small", reduce=reduce)
         write_centroids(run, work)
         size = finish_folder(work, run, commit, text, figures)
         put_in_place(work, target, aside)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        for folder in (work, aside, turned):
+            shutil.rmtree(folder, ignore_errors=True)
     print(f"{target}: {size:.1f} MB")
     return target

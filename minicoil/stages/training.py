@@ -6,8 +6,8 @@
 __all__ = ['SUPPLIES', 'SHARED_ROWS', 'PROJECTION_FILE', 'train_word', 'group_words', 'word_samples', 'unit_targets',
            'with_targets', 'with_layouts', 'with_teacher', 'supplied', 'unmet_needs', 'complete_sample',
            'starting_encoders', 'blocks_of_samples', 'stored_projection', 'starting_projection', 'run_projection',
-           'projection_beside', 'separation', 'word_quality', 'train_samples', 'train_shard', 'collect_shards',
-           'collect_encoders', 'save_projection', 'train_words']
+           'projection_beside', 'separation', 'word_quality', 'train_samples', 'turned_encoders', 'train_shard',
+           'collect_shards', 'collect_encoders', 'save_projection', 'known_maps', 'train_words']
 
 # %% ../../nbs/22_training.ipynb #88b03d6a
 import itertools
@@ -35,6 +35,7 @@ from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.run import Run, open_run
 from ..serving.factors import SMALL_FILE, mapped_tensors
+from ..serving.non_negative import turned, word_rotations
 from ..serving.sparse import unit_rows
 from .senses import cosine_distances, umap_layout, word_senses, word_targets
 from .sentences import trained_words
@@ -256,6 +257,19 @@ def train_samples(
             found[group] = train_factors(objective, chosen, p.dim, projection, pooled, p.seed, device)
     return found
 
+# %% ../../nbs/22_training.ipynb #daaaeb4b
+def turned_encoders(
+    samples: Sequence[WordSample], encoders: np.ndarray, projection: np.ndarray | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Encoders, or factors below a projection, of words (words, …, dim) with their maps in them.
+
+    And what is known of the maps. A word with an encoder to start from keeps its own.
+    """
+    full = encoders if projection is None else projection @ encoders
+    rows = ((s.word, apply(s.tokens, w)) for s, w in zip(samples, full) if s.base is None)
+    maps, facts = word_rotations([sample.word for sample in samples], encoders.shape[2], rows)
+    return turned(encoders, maps), facts
+
 # %% ../../nbs/22_training.ipynb #ecc5ece9
 def train_shard(number: int, run: Run) -> None:
     """Train the words of one shard of token embeddings into `part-*.npy` and `quality-*.json`.
@@ -269,11 +283,13 @@ def train_shard(number: int, run: Run) -> None:
     base = starting_encoders(p.start_from, p.dim) if p.start_from else {}
     samples = [replace(sample, base=base.get(sample.word)) for sample in word_samples(run, number)]
     encoders = train_samples(run, samples, chosen_device(), projection)
+    encoders, facts = turned_encoders(samples, encoders, projection)
     if projection is not None:
         save_npy(out / f"factors-{number:05d}.npy", encoders)
         encoders = projection @ encoders
     quality = {sample.word: word_quality(sample, w) for sample, w in zip(samples, encoders)}
     save_npy(out / f"part-{number:05d}.npy", encoders)
+    save_json(out / f"turned-{number:05d}.json", facts)
     save_json(out / f"quality-{number:05d}.json", quality)
 
 # %% ../../nbs/22_training.ipynb #45f6e0b7
@@ -298,6 +314,17 @@ def save_projection(run: Run, projection: np.ndarray, shards: Sequence[int]) -> 
     factors = np.ascontiguousarray(collect_shards(run, "factors", shards))
     with atomic(run.stage("training").path / PROJECTION_FILE) as temporary:
         save_file({"projection": np.ascontiguousarray(projection), "factors": factors}, temporary)
+
+# %% ../../nbs/22_training.ipynb #71c7f95f
+def known_maps(folder: Path, shards: Sequence[int]) -> dict[str, Any]:
+    """{"rotated": what is known of the maps of all shards}; empty if any shard has none."""
+    files = [folder / f"turned-{i:05d}.json" for i in shards]
+    if not all(file.exists() for file in files):
+        return {}
+    found = [load_json(file) for file in files]
+    words, vectors = (sum(facts[name] for facts in found) for name in ("words", "vectors"))
+    negative = sum(facts["negative"] * facts["vectors"] for facts in found) / max(vectors, 1)
+    return {"rotated": {"words": words, "vectors": vectors, "negative": round(negative, 5)}}
 
 # %% ../../nbs/22_training.ipynb #7b805d92
 def train_words(run: Run, projection: np.ndarray | None = None) -> dict[str, Any]:
@@ -326,5 +353,7 @@ def train_words(run: Run, projection: np.ndarray | None = None) -> dict[str, Any
             save_projection(run, projection, shards)
         save_json(stage.path / "quality.json", quality)
         seconds = round(time.perf_counter() - begin, 3)
-        stage.finish(words=words, objective=run.params.objective, dim=run.params.dim, seconds=seconds)
+        maps = known_maps(stage.path, shards)
+        made = dict(objective=run.params.objective, dim=run.params.dim, seconds=seconds)
+        stage.finish(words=words, **made, **maps)
     return run.stage("training").manifest

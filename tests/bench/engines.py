@@ -2,9 +2,10 @@
 
     python tests/bench/engines.py --beir ir/cranfield --cache outputs/cache [--model english]
 
-Each engine gets the collection's documents, and then 100,000 passages: of each document in turn eight words,
-drawn at random, with their numbers. At both sizes its best ten are compared with those of exact scoring. The
-model must be turned. An engine that is not installed is recorded as such (`pip install minicoil[engines]`).
+Each engine gets 100,000 passages: of each document in turn eight words, drawn at random, with their numbers.
+With --whole it gets the documents themselves first. A document without words is left out. The best ten are
+compared with those of exact scoring. The model must be turned. An engine that is not installed is recorded as
+such (`pip install minicoil[engines]`).
 """
 
 import argparse
@@ -306,7 +307,7 @@ def one_size(model, documents, terms, given):
     return found
 
 
-def bench(model, folder, cache, many):
+def bench(model, folder, cache, many, also_whole):
     """What is recorded: {engine: {documents: facts}}."""
     check_rotated(model)
     documents, queries, _ = read_judged(folder)
@@ -314,12 +315,15 @@ def bench(model, folder, cache, many):
     forms, asked = (read_forms(model, some, cache, normalize=True) for some in texts)
     lengths = [sum(s.count for s in terms.values()) for terms in terms_of(forms, model.vocabulary)]
     model.avg_len = float(np.mean(lengths))
-    whole = {True: list(terms_of_forms(model, forms))}
+    named_terms = zip(documents, terms_of_forms(model, forms))
+    documents, terms = zip(*[(d, found) for d, found in named_terms if found.known or found.unknown])
+    whole = {True: list(terms)}
     given = {True: list(terms_of_forms(model, asked, query=True))}
     for some in (whole, given):
         some[False] = [without_sign(terms) for terms in some[True]]
     parts = {sign: passages(terms, many) for sign, terms in whole.items()}
-    sizes = {len(documents): (documents, whole), many: (named(parts[True]), parts)}
+    sizes = {len(documents): (documents, whole)} if also_whole else {}
+    sizes[many] = named(parts[True]), parts
     found = {size: one_size(model, *some, given) for size, some in sizes.items()}
     engines = {name: {str(size): found[size][name] for size in found} for name in TRIED}
     facts = {"numbers_a_word": model.dim, "words": len(model.words), "turned": model.info["rotated"]}
@@ -332,6 +336,8 @@ if __name__ == "__main__":
     parser.add_argument("--cache")
     parser.add_argument("--beir", required=True)
     parser.add_argument("--passages", type=int, default=100_000)
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--out", default="results/engines.json")
     given = parser.parse_args()
-    save_record(given.out, bench(MiniCOIL.load(given.model), given.beir, given.cache, given.passages))
+    model = MiniCOIL.load(given.model)
+    save_record(given.out, bench(model, given.beir, given.cache, given.passages, given.whole))
