@@ -248,7 +248,8 @@ def expanded_scores(thesaurus: Any, model: Any, index: Index, asked: Forms,
         {rule: scores (queries, documents) float32}.
     """
     found = {rule: some.copy() for rule, some in scores.items()}
-    every = replace(index, postings={**postings.given, **index.postings})
+    nowhere: dict = dict.fromkeys(postings.given, [])
+    every = replace(index, postings={**nowhere, **index.postings})
     for term, askers in askers_of(every, terms_of(asked, model.vocabulary)).items():
         mine = term_vectors(asked, [a.rows for a in askers])
         if term in postings.given:

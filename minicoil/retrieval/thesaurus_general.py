@@ -47,7 +47,8 @@ def carried(model: Any) -> Centroids:
 # %% ../../nbs/28_thesaurus_general.ipynb #bcbb6ab4
 def general_thesaurus(cls: type[T], model: Any) -> T:
     "The thesaurus of a model's words by general text, see `Expansion.general`"
-    found, terms = carried(model), list(range(1, len(model.words) + 1))
+    found = carried(model)
+    terms: list[int | str] = [*range(1, len(model.words) + 1)]
     typical = typical_numbers(model, terms, found.means(range(len(terms))))
     return cls(terms, names_of(model, terms), model_key(model), GENERAL, GENERAL, float(model.avg_len),
                general_counts(found.rarity), found.center, found.basis, unit_rows(found.vectors), typical,
@@ -60,7 +61,7 @@ def with_general(thesaurus: T, model: Any) -> T:
     if found is None:
         return thesaurus
     lacking = np.array([t not in thesaurus.rows for t in range(1, len(model.words) + 1)]).nonzero()[0]
-    terms = (lacking + 1).tolist()
+    terms: list[int | str] = [*(lacking + 1).tolist()]
     typical = typical_numbers(model, terms, found.means(lacking))
     return replace(
         thesaurus, terms=[*thesaurus.terms, *terms], names=[*thesaurus.names, *names_of(model, terms)],
