@@ -100,6 +100,11 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
 
+# A few ratios of speed, kept for the last three commits in results/quick.json; some minutes, after the run
+bench-quick: $(READY)
+	$(BIN)/minicoil run --corpus demo --out outputs/demo
+	$(BIN)/python tests/bench/quick.py --model outputs/demo/23_model
+
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'
 	@touch $(BIN)/engines-ready

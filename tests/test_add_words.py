@@ -273,7 +273,7 @@ def test_a_small_form_learns_words(small_grown, grown, tiny_run):
         rows = [np.array([v[word] for v in m.embed_words(texts) if word in v]) for m in (after, full)]
         nearness = [(found @ found.T).ravel() for found in rows]
         assert len(rows[0]) == len(rows[1]) > 20
-        assert np.corrcoef(*nearness)[0, 1] > 0.5  # they may be turned, so only what is near what counts
+        assert np.corrcoef(*nearness)[0, 1] > 0.4  # by chance 0; turned words, in few bits
 
 
 def test_a_small_form_keeps_its_facts(small_grown):

@@ -36,7 +36,7 @@ RELATIVE = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)")
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_links_of_a_chapter_lead_to_chapters(path):
-    """The site has the chapters side by side and nothing else: other links would be dead."""
+    """The site has the chapters side by side and nothing else of the repository: other links were dead."""
     links = {link for _, source in cells(path, "markdown") for link in RELATIVE.findall(source)}
     assert links <= {chapter.name for chapter in NBS.glob("*.ipynb")}
 

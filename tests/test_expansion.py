@@ -6,16 +6,19 @@ from qdrant_fake import FakeQdrant, serving
 
 from minicoil import MiniCOIL
 from minicoil.retrieval import documents as filling
+from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import build_collection, point_number
 from minicoil.retrieval.expanded_documents import added_postings, expanded_documents, expanded_scores
 from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
 from minicoil.retrieval.judged import read_collection
+from minicoil.retrieval.kept import expansion_path, kept_index
 from minicoil.retrieval.retrieval import OURS, build_index, score_all
 from minicoil.retrieval.search import explain_hits, search
 from minicoil.runs.files import UserError
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.serving.windows import read_forms
+from minicoil.stages.centroids import write_centroids
 
 CLOSE = 2e-2  # the table of forms is float16
 QUERIES = ("a bat in a cave", "money in the bank", "a stream in the mountains", "he hit the ball", "a beast")
@@ -192,3 +195,68 @@ def test_plain_vectors_are_untouched(model, documents, kept):
     mine = stored(kept, documents)
     for name, vector in plain.items():
         assert set(mine[name]) == set(vector.indices.tolist())
+
+
+@pytest.fixture
+def carrying(model, model_folder, documents, tmp_path):
+    """A model that carries centroids of its words."""
+    folder = tmp_path / "carrying"
+    model.save(folder)
+    write_centroids(model_folder.parent, folder)
+    return MiniCOIL.load(folder, threads=1)
+
+
+def test_a_plain_collection_is_expanded_at_first_use(carrying, model, documents, tmp_path):
+    """By the centroids that the model carries: no document is read again, and one document is enough."""
+    build_collection(tmp_path / "plain", carrying, documents)
+    with open_collection(tmp_path / "plain") as home:
+        wide = search(home, carrying, "bat", 500, expand="query")
+        plain = {h.id for h in search(home, carrying, "bat", 500) if h.score > CLOSE}
+        assert plain <= {h.id for h in wide}
+        for hit, rows in explain_hits(home, carrying, "bat", wide[:10], expand="query"):
+            assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=CLOSE)
+    facts = build_collection(tmp_path / "one", carrying, documents[:1], expand="documents")
+    assert facts["documents"] == 1
+    with open_collection(tmp_path / "one") as home:
+        assert [h.id for h in search(home, carrying, documents[0][1], 5)] == [documents[0][0]]
+    with pytest.raises(UserError, match="carries no centroids"):
+        Expansion.general(model)
+
+
+def test_the_kept_index_learns_and_learns_again(model, tmp_path, monkeypatch):
+    """The index that numpy searches keeps an expansion, renewed when the folder has grown by a tenth."""
+    monkeypatch.setenv("MINICOIL_CACHE", str(tmp_path / "cache"))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    found = [text for _, text in read_collection("demo") if " bat" in text.lower()][:40]
+    for i, text in enumerate(found[:20]):
+        (notes / f"{i:02}.txt").write_text(text)
+    source = source_of(notes)
+    first = kept_index(model, source, expand=True)
+    hits = search(first.home, model, "a bat in a cave", 10, expand="query")
+    for hit, rows in explain_hits(first.home, model, "a bat in a cave", hits, expand="query"):
+        assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=CLOSE)
+    learned = expansion_path(source, model).read_bytes()
+    (notes / "20.txt").write_text(found[20])
+    kept_index(model, source, first.home.record["avg_len"], expand=True)
+    assert expansion_path(source, model).read_bytes() == learned
+    for i, text in enumerate(found[21:]):
+        (notes / f"{30 + i}.txt").write_text(text)
+    kept_index(model, source, expand=True)
+    assert expansion_path(source, model).read_bytes() != learned
+    expansion_path(source, model).write_bytes(b"damaged")
+    kept_index(model, source, expand=True)
+    Expansion.load(expansion_path(source, model))
+
+
+def test_own_words_that_the_subject_calls_for_weigh_more(model, documents):
+    """What is added to a document's own words is 0 or more, and a number is nobody's neighbour."""
+    texts = [text for _, text in documents] + ["The 747 is a plane of 1969.", "A plane of 1969, the 747."]
+    expansion = Expansion.fit(model, texts)
+    some = list(expanded_documents(expansion, model, read_forms(model, texts, normalize=True)))
+    assert all((document.more >= 0).all() for document in some)
+    assert sum(document.more.sum() for document in some) > 1
+    names = {expansion.names[row] for document in some for row in document.added.rows}
+    assert names
+    assert not any(char.isdigit() for name in names for char in name)
+    assert "1969" in expansion.names

@@ -74,7 +74,7 @@ def test_sizes(fresh):
 
 @pytest.mark.slow
 def test_first_and_second_search(fresh):
-    """The first answer over 1,000 files, and the same again from the kept index."""
+    """The first answer over 1,000 files, and the same again from the kept index, within 600 · 2²⁰ bytes."""
     asked = ("minicoil", "search", "bats in a cave", "--documents", "notes/", "--limit", "3")
     first, second = fresh[0].run(*asked), fresh[0].run(*asked)
     print(first.cost, second.cost, first.stdout)
@@ -109,4 +109,5 @@ def test_python_and_fastembed(fresh):
 def test_nothing_is_written_beside_the_cache(fresh):
     """A search leaves files in the user's cache alone, and the package as it was."""
     files = {str(file.relative_to(fresh[0].home)) for file in fresh[0].home.rglob("*") if file.is_file()}
-    assert not {name for name in files if not name.startswith((".cache/", "notes/", "full/", "vectors.npz"))}
+    ours = (".cache/", "notes/", "full/", "vectors.npz", ".rustup/")  # pip asks rustc for its version
+    assert not {name for name in files if not name.startswith(ours)}

@@ -8,8 +8,8 @@ __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'COR
            'DOCUMENTS', 'USING', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
            'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer',
            'answers_in', 'kept_answer', 'collection_answer', 'expansion_side', 'expanded_answer', 'answer_outside',
-           'command_neighbours', 'command_search', 'command_rotate', 'command_export_vectors', 'command_senses',
-           'command_retrieval', 'command_make_collection']
+           'chosen_expansion', 'command_neighbours', 'command_search', 'command_rotate', 'command_export_vectors',
+           'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -254,6 +254,8 @@ class Question(NamedTuple):
     using: str
     average: float | str
     layout: Layout = USUAL
+    side: str | None = None
+    exact: bool = False
 
 
 class Answer(NamedTuple):
@@ -265,15 +267,16 @@ class Answer(NamedTuple):
 def answers_in(home: Any, model: MiniCOIL, asked: Question) -> list:
     """The explained hits of an opened collection."""
     from minicoil.retrieval.search import explain_hits, search
-    hits = search(home, model, asked.query, asked.limit, asked.using)
-    return explain_hits(home, model, asked.query, hits)
+    given = (asked.side, None, asked.exact)
+    hits = search(home, model, asked.query, asked.limit, asked.using, 0.5, *given)
+    return explain_hits(home, model, asked.query, hits, *given)
 
 # %% ../../nbs/35_commands.ipynb #9cf5ca54
 def kept_answer(model: MiniCOIL, source: Any, asked: Question, listed: Any = None) -> Answer:
     """Search a source by its index in the cache; `listed` are its files, where they were listed just now."""
     from minicoil.retrieval.kept import kept_index
     from minicoil.text.readers import to_stderr
-    kept = kept_index(model, source, asked.average, to_stderr, listed)
+    kept = kept_index(model, source, asked.average, to_stderr, listed, asked.side is not None)
     say_skipped(source.skipped)
     return Answer(answers_in(kept.home, model, asked), kept.documents)
 
@@ -287,7 +290,7 @@ def collection_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Ques
         where = collection or folder
         given: dict[str, Any] = {"engine": engine or None, "layout": asked.layout}
         with open_home(where, dense_width(model), name or None, **given) as home:
-            fill_collection(home, model, found, asked.average)
+            fill_collection(home, model, found, asked.average, asked.side)
             return Answer(answers_in(home, model, asked), len(found))
 
 # %% ../../nbs/35_commands.ipynb #4417a104
@@ -300,43 +303,61 @@ EXPAND = typer.Option(
 def expansion_side(expand: str, engine: str) -> str | None:
     """The side that --expand names, None for none; refused where the engine cannot."""
     from minicoil.retrieval.expansion import SIDES
-    if not expand:
-        return None
-    if engine == "numpy":
-        raise UserError("--expand needs Qdrant's engine: omit --engine numpy")
-    return choice("expand", expand, SIDES)
+    side = choice("expand", expand, SIDES) if expand else None
+    if side == "documents" and engine == "numpy":
+        raise UserError("--expand documents needs Qdrant's engine: omit --engine numpy, or --expand query")
+    return side
 
 
 def expanded_answer(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str,
-                    name: str, side: str, exact: bool) -> Answer:
+                    name: str) -> Answer:
     """Search with words that mean nearly the same, by Qdrant's engine."""
     from minicoil.retrieval.search import search_documents
     kept = (collection, asked.average, True, name or None)
-    given = (asked.limit, asked.using, *kept, side, exact, asked.layout)
+    given = (asked.limit, asked.using, *kept, asked.side, asked.exact, asked.layout)
     hits = search_documents(model, found, [asked.query], *given)
     return Answer(hits[0], len(found))
 
 # %% ../../nbs/35_commands.ipynb #700f7f23
 def answer_outside(model: MiniCOIL, found: list[tuple[str, str]], asked: Question, collection: str, name: str,
-                   engine: str, side: str | None, exact: bool) -> Answer:
+                   engine: str) -> Answer:
     """Search documents in a collection that is not the cache's."""
-    if side is not None:
-        return expanded_answer(model, found, asked, collection, name, side, exact)
+    if asked.side is not None and engine != "numpy":
+        return expanded_answer(model, found, asked, collection, name)
     return collection_answer(model, found, asked, collection, name, engine)
+
+# %% ../../nbs/35_commands.ipynb #4bd13dc3
+def chosen_expansion(model: MiniCOIL, collection: str, documents: str) -> Any:
+    """The expansion of a collection, of searched documents, or of general text if neither is named."""
+    from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
+    from minicoil.retrieval.kept import expansion_path
+    if collection and documents:
+        raise UserError("--collection and --documents name two places: omit one")
+    if not collection and not documents:
+        return Expansion.general(model)
+    path = Path(collection) / EXPANSION_FILE if collection else expansion_path(source_of(documents), model)
+    if documents and not path.exists():
+        name = printable(documents, 60)
+        raise UserError(f"{name} has not been searched with --expand query yet: do that first")
+    found = Expansion.load(path)
+    found.check_model(model)
+    return found
 
 # %% ../../nbs/35_commands.ipynb #6dd3eefd
 def command_neighbours(
     word: str = typer.Argument(..., help="The word to look up"),
-    collection: Path = typer.Option(..., help="A folder that --collection and --expand made"),
+    collection: str = typer.Option("", help="A folder that --collection and --expand made"),
+    documents: str = typer.Option("", help="What minicoil search --expand query has searched"),
     model: str = MODEL,
     limit: int = typer.Option(8, help="Words to show"),
 ) -> None:
-    """The words that mean nearly the same in a collection, and how near they are."""
-    from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion, terms_in
+    """The words that mean nearly the same in a collection, or in general text, and how near they are."""
+    from minicoil.retrieval.expansion import terms_in
     from minicoil.retrieval.thesaurus import names_of
     in_range("limit", limit, 1, MOST_TEXTS)
-    expansion, loaded = Expansion.load(collection / EXPANSION_FILE), MiniCOIL.load(model)
-    expansion.check_model(loaded)
+    loaded = MiniCOIL.load(model)
+    expansion = chosen_expansion(loaded, collection, documents)
     names = names_of(loaded, terms_in(loaded, word))
     if len(names) != 1:
         raise UserError(f"{ascii(word)[:60]} is {len(names)} words to a search: name one")
@@ -378,12 +399,12 @@ def command_search(
     in_range("limit", limit, 1, MOST_TEXTS)
     server = collection if is_server(collection) else ""
     layout = server_layout(server, "--collection", qdrant_shards, qdrant_replicas, qdrant_timeout)
-    asked = Question(asked_for(query), limit, way, length_option(avg_len), layout)
     check_home(collection, collection_name, documents, model)
     held_by = choice("engine", engine, ENGINES) if engine else ""
     source = source_of(documents, text_field, choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     side = expansion_side(expand, held_by)
-    in_cache = not collection and held_by != "qdrant" and side is None
+    asked = Question(asked_for(query), limit, way, length_option(avg_len), layout, side, exact)
+    in_cache = not collection and held_by != "qdrant" and side != "documents"
     listed = source.listed()  # what is not there is refused before the model is opened
     found = [] if in_cache else documents_of(documents, text_field, source.on_bad_input)
     loaded = MiniCOIL.load(model)
@@ -392,7 +413,7 @@ def command_search(
     if in_cache:
         answer = kept_answer(loaded, source, asked, listed)
     else:
-        answer = answer_outside(loaded, found, asked, collection, collection_name, held_by, side, exact)
+        answer = answer_outside(loaded, found, asked, collection, collection_name, held_by)
     print_hits(loaded, answer.hits, answer.documents, explain)
 
 # %% ../../nbs/35_commands.ipynb #c7937bf2

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KIND', 'FORMAT', 'TABLE_FILE', 'INDEX_FOLDER', 'FRESH', 'entry_facts', 'entry_name', 'load_table', 'Opened',
            'open_entry', 'begin_entry', 'fault_in_entry', 'entry_or_new', 'is_forgotten', 'forget_vanished', 'pass_on',
-           'fresh', 'Kept', 'kept_index']
+           'fresh', 'expansion_path', 'renew_expansion', 'Kept', 'kept_index']
 
 # %% ../../nbs/32_kept.ipynb #245a57a4
 import contextlib
@@ -21,6 +21,7 @@ from .. import __version__
 from .changes import FileRow, Listed, Source, Table, renew
 from .claim import model_key, read_record
 from .documents import dense_width
+from .expansion import EXPANSION_FILE, current_expansion, kept_expansion
 from .inverted import Inverted, is_inverted
 from minicoil.runs.cache import (
     LIST,
@@ -154,6 +155,18 @@ def fresh(source: Source, listed: Listed | None, asked: float) -> Listed:
     old = listed is None or now - listed.when > FRESH or now - asked > 0.1
     return listed if listed and not old else source.listed()
 
+# %% ../../nbs/32_kept.ipynb #474f8bea
+def expansion_path(source: Source, model: Any) -> Path:
+    "Where the index of a source in the cache keeps its expansion"
+    return cache_folder(KIND) / entry_name(entry_facts(source, model)) / INDEX_FOLDER / EXPANSION_FILE
+
+
+def renew_expansion(home: Inverted, model: Any, documents: int) -> None:
+    "Make the expansion of an opened index fit its documents"
+    if current_expansion(home, model, documents) is None:
+        points, _ = home.page("ours", fields=["text"])
+        kept_expansion(home, model, [point.payload["text"] for point in points])
+
 # %% ../../nbs/32_kept.ipynb #3ce8c68a
 class Kept(NamedTuple):
     "An index that is up to date, its number of documents, and how many of them had to be embedded"
@@ -163,7 +176,8 @@ class Kept(NamedTuple):
 
 # %% ../../nbs/32_kept.ipynb #f351d107
 def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
-               tell: Callable[[str], object] | None = None, listed: Listed | None = None) -> Kept:
+               tell: Callable[[str], object] | None = None, listed: Listed | None = None,
+               expand: bool = False) -> Kept:
     """
     The index of a source, kept in the cache and brought up to date.
 
@@ -172,6 +186,7 @@ def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
         source: what is searched, see `source_of`.
         avg_len: `auto`, or the mean length of documents in words.
         tell: is called with a line about what a folder has and is not read.
+        expand: whether queries will bring their neighbours along.
         listed: the files of the source, where they were listed just now.
 
     Returns:
@@ -194,6 +209,8 @@ def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
                 renewed = renew(model, home, source, before, avg_len, listed)
                 if renewed.changed:
                     save_manifest(entry / TABLE_FILE, asdict(renewed.table))
+                if expand:
+                    renew_expansion(home, model, len(renewed.table.numbers))
             os.utime(entry / LIST)
     except OSError as e:
         raise no_room(entry, e) from None

@@ -31,6 +31,10 @@ ROW_NAMES = {
     "expanded_bm25": "BM25, documents expanded", "minicoil+": "**miniCOIL, documents expanded**",
     "hybrid_minicoil+": "hybrid, expanded miniCOIL and dense",
     "mix_minicoil+": "half and half, expanded miniCOIL and dense",
+    "expanded_rm3": "RM3 among expanded documents", "minicoil+rm3": "expanded miniCOIL, then RM3",
+    "mix_expanded_bm25": "half and half, expanded BM25 and dense",
+    "mix_expanded_rm3": "half and half, RM3 among expanded documents and dense",
+    "mix_minicoil+rm3": "half and half, expanded miniCOIL, RM3 and dense",
 }
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_TERMS', 'ROOM', 'T', 'LEAST_DOCUMENTS', 'RIDGE', 'FIT_BLOCK', 'MOST_DOCUMENTS', 'FACTS', 'ARRAYS', 'FORM',
-           'NEAR', 'Sums', 'grow', 'row_of', 'commonest', 'cut', 'Placed', 'placed_terms', 'placed_weights', 'gather',
-           'half', 'ridge_map', 'typical_numbers', 'names_of', 'too_few', 'check_teachable', 'finish', 'fit_blocks',
-           'learned', 'fit_texts', 'to_bytes', 'save', 'from_arrays', 'read_file', 'Neighbour', 'nearness', 'nearest',
-           'neighbours', 'rarity', 'check_model', 'Learned', 'Thesaurus', 'layout', 'draw_thesaurus']
+           'COMMON', 'FEW', 'NEAR', 'Sums', 'grow', 'row_of', 'commonest', 'cut', 'Placed', 'placed_terms',
+           'placed_weights', 'gather', 'ridge_map', 'typical_numbers', 'names_of', 'TooFew', 'too_few',
+           'check_teachable', 'basis_of', 'finish', 'fit_blocks', 'learned', 'fit_texts', 'to_bytes', 'save',
+           'from_arrays', 'read_file', 'Neighbour', 'nearness', 'nearest', 'neighbours', 'rarity', 'expected',
+           'check_model', 'Learned', 'wordlike', 'lowered', 'Thesaurus', 'layout', 'draw_thesaurus']
 
 # %% ../../nbs/28_thesaurus.ipynb #ea64bd52
 import hashlib
@@ -28,6 +29,7 @@ from ..runs.files import UserError, write_bytes
 from ..runs.plots import PALETTE, plot_style
 from ..serving.batches import encode_means
 from ..serving.blocks import each_text
+from ..serving.centroids import half, load_centroids, main_directions
 from ..serving.sparse import bm25_weight, idf, unit_rows
 from ..serving.windows import Forms, read_forms
 
@@ -140,11 +142,6 @@ LEAST_DOCUMENTS = 2  # that have a term of the thesaurus
 RIDGE = 1.0  # pull of the map toward 0; a dense vector's square is 1
 
 
-def half(array: np.ndarray) -> np.ndarray:
-    "An array at the precision that is stored, as float32"
-    return array.astype(np.float16).astype(np.float32)
-
-
 def ridge_map(sums: Sums, rows: np.ndarray) -> np.ndarray:
     "The map (d, n) from dense vectors to BM25 weights of the terms in these rows"
     gram = sums.gram + RIDGE * np.eye(sums.width)
@@ -165,14 +162,20 @@ def names_of(model: Any, terms: Iterable[int | str]) -> list[str]:
     return [model.words[term - 1] if isinstance(term, int) else term for term in terms]  # ids start at 1
 
 # %% ../../nbs/28_thesaurus.ipynb #51942e3a
-def too_few(documents: int) -> UserError:
+class TooFew(UserError):
+    "Documents teach nothing"
+
+
+def too_few(documents: int) -> TooFew:
     "The error of documents that teach nothing"
-    return UserError("an expansion learns which words mean nearly the same from documents that share words: "
+    return TooFew("an expansion learns which words mean nearly the same from documents that share words: "
                      f"there are {documents}, and no two of them share one")
 
 
 def check_teachable(model: Any, texts: Iterable[str]) -> None:
-    "Raise a `UserError` unless two of the texts share a word; no transformer runs"
+    "A `UserError` unless two of the texts share a word, or the model carries centroids; no transformer runs"
+    if load_centroids(model) is not None:
+        return
     seen: set[int | str] = set()
     documents = 0
     for read in model.readings(texts, **OURS):
@@ -183,6 +186,12 @@ def check_teachable(model: Any, texts: Iterable[str]) -> None:
         documents += 1
     raise too_few(documents)
 
+# %% ../../nbs/28_thesaurus.ipynb #7d6d7502
+def basis_of(model: Any, apart: np.ndarray) -> np.ndarray:
+    "The directions (hidden_size, k) of centroids: the model's, or those of centred means (n, hidden_size)"
+    general = load_centroids(model)
+    return half(main_directions(apart)) if general is None else general.basis
+
 # %% ../../nbs/28_thesaurus.ipynb #1a32eb0c
 def finish(cls: type[T], sums: Sums, model: Any) -> T:
     "The `Thesaurus` of what was gathered; a `UserError` if no two documents share a word"
@@ -191,10 +200,12 @@ def finish(cls: type[T], sums: Sums, model: Any) -> T:
         raise too_few(sums.documents)
     rows = np.array([sums.rows[term] for term in kept])
     means = sums.embeddings[rows] / sums.counts[rows, None].astype(np.float32)
-    center = sums.embeddings.sum(0, dtype=float) / sums.counts.sum()
+    center = half(sums.embeddings.sum(0, dtype=float) / sums.counts.sum())
+    apart = unit_rows(means - center)
+    basis = basis_of(model, apart)
     return cls(
         kept, names_of(model, kept), model_key(model), sums.documents, sums.documents, sums.avg_len,
-        sums.counts[rows], half(center), half(unit_rows(means - center)),
+        sums.counts[rows], center, basis, half(unit_rows(apart @ basis)),
         half(typical_numbers(model, kept, means)), half(ridge_map(sums, rows)))
 
 # %% ../../nbs/28_thesaurus.ipynb #4fbd34d6
@@ -228,8 +239,8 @@ def fit_texts(cls: type[T], model: Any, texts: str | Iterable[str], cache: str |
 
 # %% ../../nbs/28_thesaurus.ipynb #3c184788
 FACTS = ("terms", "names", "model", "documents", "size", "avg_len")
-ARRAYS = ("counts", "center", "centroids", "typical", "ridge")
-FORM = 1  # of the file
+ARRAYS = ("counts", "center", "basis", "centroids", "typical", "ridge")
+FORM = 2  # of the file
 
 
 def to_bytes(self: "Learned") -> bytes:
@@ -251,9 +262,10 @@ def from_arrays(cls: type[T], found: Any) -> T:
     "The thesaurus of a file's arrays; a `ValueError` or `KeyError` if they do not fit each other"
     facts = json.loads(bytes(found["facts"]))
     a = {name: found[name].astype(np.float32) if name != "counts" else found[name] for name in ARRAYS}
-    n, hidden_size = a["centroids"].shape
+    n, rank = a["centroids"].shape
     fits = len(facts["terms"]) == len(facts["names"]) == len(a["counts"]) == len(a["typical"]) == n
-    if facts["form"] != FORM or not fits or a["center"].shape != (hidden_size,) or a["ridge"].shape[1] != n:
+    fits = fits and a["basis"].shape == (len(a["center"]), rank)
+    if facts["form"] != FORM or not fits or a["ridge"].shape[1] > n:
         raise ValueError
     return cls(**{name: facts[name] for name in FACTS}, **a)
 
@@ -269,7 +281,8 @@ def read_file(cls: type[T], path: str | Path) -> T:
         raise UserError(f"{path} is not an expansion, or it is damaged: make it again") from None
 
 # %% ../../nbs/28_thesaurus.ipynb #f11c2512
-NEAR = 0.3  # a cosine that counts nothing yet
+COMMON, FEW = 0.2, 10  # of the documents, or so many: a word in more of them stands for no other
+NEAR = 0.2  # a cosine that counts nothing yet
 
 
 class Neighbour(NamedTuple):
@@ -281,13 +294,13 @@ class Neighbour(NamedTuple):
 
 def nearness(self: "Thesaurus", embeddings: np.ndarray) -> np.ndarray:
     "Cosines (m, n) of token embeddings (m, hidden_size), centred, with the centroids"
-    return unit_rows(np.asarray(embeddings, np.float32) - self.center) @ self.centroids.T
+    return unit_rows((np.asarray(embeddings, np.float32) - self.center) @ self.basis) @ self.centroids.T
 
 
 def nearest(self: "Thesaurus", cosines: np.ndarray, most: int,
             without: Iterable[int] = ()) -> list[Neighbour]:
     "The `most` terms of the highest cosines (n,) above `NEAR`, apart from the rows `without`"
-    left = np.where(cosines > NEAR, cosines, -np.inf)
+    left = np.where((cosines > NEAR) & self.wordlike, cosines, -np.inf)
     left[list(without)] = -np.inf
     order = np.argsort(-left, kind="stable")[:most].tolist()
     return [Neighbour(row, self.names[row], float(left[row])) for row in order if left[row] > NEAR]
@@ -318,6 +331,14 @@ def rarity(self: "Thesaurus", term: int | str) -> float:
     return float(idf(1 if row is None else self.counts[row], self.documents))
 
 
+def expected(self: "Thesaurus", dense: np.ndarray) -> np.ndarray:
+    "BM25 weights (n,) that a document's dense vector (d,) lets expect, 0 at least"
+    found = np.zeros(len(self.names), np.float32)
+    if len(self.ridge):  # the map knows the first terms: those of the collection
+        found[: self.ridge.shape[1]] = np.maximum(np.asarray(dense, np.float32) @ self.ridge, 0)
+    return found
+
+
 def check_model(self: "Thesaurus", model: Any) -> None:
     "Raise a `UserError` if the thesaurus was learned with another model"
     if self.model != model_key(model):
@@ -337,9 +358,10 @@ class Learned:
         avg_len: their mean length in words.
         counts: (n,) documents that have each term.
         center: (hidden_size,) mean of all embeddings.
-        centroids: (n, hidden_size) unit rows, centred.
+        basis: (hidden_size, k) the directions that centroids are projected onto, orthonormal.
+        centroids: (n, k) unit rows: means of embeddings, centred and projected.
         typical: (n, dim) what encoders read from the terms' mean embeddings; zeros for stems.
-        ridge: (d, n) from a dense vector to BM25 weights of terms.
+        ridge: (d, m) from a dense vector to BM25 weights of the first m terms.
     """
     terms: list[int | str]
     names: list[str]
@@ -349,6 +371,7 @@ class Learned:
     avg_len: float
     counts: np.ndarray
     center: np.ndarray
+    basis: np.ndarray
     centroids: np.ndarray
     typical: np.ndarray
     ridge: np.ndarray
@@ -363,15 +386,29 @@ class Learned:
         "A hash of all that the thesaurus is"
         return hashlib.sha256(to_bytes(self)).hexdigest()[:16]
 
+# %% ../../nbs/28_thesaurus.ipynb #21312103
+def wordlike(self: "Learned") -> np.ndarray:
+    "(n,) whether a term may stand for another: it has no digit, and few enough documents have it"
+    plain = np.array([not any(map(str.isdigit, name)) for name in self.names], bool)
+    return plain & (self.counts <= max(FEW, COMMON * self.documents))
+
+
+def lowered(self: "Learned") -> np.ndarray:
+    "(k + 1, n) the centroids as columns, above ones: a product with (z, -NEAR) is a cosine less NEAR"
+    return np.concatenate([self.centroids.T, np.ones((1, len(self.names)), np.float32)])
+
 # %% ../../nbs/28_thesaurus.ipynb #69f867e5
 class Thesaurus(Learned):
     "Which of a collection's terms mean nearly the same. Make one with `Thesaurus.fit`."
     # the methods are the functions above
+    wordlike = cached_property(wordlike)
+    lowered = cached_property(lowered)
     save = save
     neighbours = neighbours
     nearness = nearness
     nearest = nearest
     rarity = rarity
+    expected = expected
     check_model = check_model
 
     @classmethod

@@ -183,6 +183,7 @@ def open_session(path: Path | Weightless, threads: int | None = None,
         raise UserError(f"{path} is missing: this model directory has no such form")
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # a plan a shape: texts have too many lengths for that
     if threads:
         options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
         options.inter_op_num_threads = 1

@@ -1,10 +1,11 @@
 """Words that mean nearly the same: what they are worth, on which side, and which half of the recipe earns it.
 
-    python tests/bench/expansion.py --model outputs/en/23_model --beir ir/cranfield --beir ir/medline \\
-                                    --cache outputs/cache --out results/expansion.json
+    python tests/bench/expansion.py --beir ir/cranfield --beir ir/medline --beir ir/scifact \\
+                                    --run outputs/en --cache outputs/cache --out results/expansion.json
 
-All rules are scored exactly, by the one code path of the benchmark. Whole token embeddings (cosine²) say what
-few numbers could reach at most. The curve is chosen on every second query and reported on the others.
+All rules are scored exactly, by the one code path of the benchmark. The curve is that of BM25, whose queries
+need no transformer; it is measured on the collections of at most `CURVE` documents, chosen on every second
+query and reported on the others. With --run, the centroids of a finished run say what general text is worth.
 """
 
 import argparse
@@ -16,10 +17,19 @@ import numpy as np
 from record import save_record
 
 import minicoil.retrieval.expanded_documents as documents_side
+import minicoil.retrieval.thesaurus as thesaurus_side
 from minicoil import MiniCOIL
 from minicoil.retrieval.benchmark import rankings
-from minicoil.retrieval.expanded_documents import added_postings, expanded_documents, expanded_scores
-from minicoil.retrieval.expanded_queries import NEAR
+from minicoil.retrieval.expanded_documents import (
+    Expanded,
+    added_postings,
+    added_words,
+    expanded_documents,
+    expanded_scores,
+    meaning_factors,
+)
+from minicoil.retrieval.expanded_feedback import feedback_scores, weighed
+from minicoil.retrieval.expanded_queries import ASKED
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     build_index,
@@ -31,13 +41,17 @@ from minicoil.retrieval.retrieval import (
     terms_of,
 )
 from minicoil.retrieval.rivals import rm3_scores
-from minicoil.retrieval.thesaurus import Thesaurus, names_of
-from minicoil.runs.files import load_json
+from minicoil.retrieval.thesaurus import Thesaurus
+from minicoil.serving.centroids import half, main_directions
+from minicoil.serving.sparse import unit_rows
 from minicoil.serving.windows import read_forms
+from minicoil.stages.centroids import general_centroids
 
-RULES = ("bm25", "minicoil", "token_full_sharp")
-BROUGHT = (8, 24)  # words that a query's word brings along
-LOOKED_AT = 40  # words whose neighbours are kept, to be read by eye
+RULES = ("bm25", "minicoil")
+MAIN = ("bm25", "minicoil", "bm25 + documents", "minicoil + documents", "rm3",
+        "bm25 + documents, rm3", "minicoil + documents, rm3")
+CURVE = 2000  # documents of a collection that the curve is measured on, at most
+DEPTH = 100  # of each list that a mix takes
 
 
 class Read:
@@ -49,49 +63,122 @@ class Read:
         self.forms, self.asked = (read_forms(model, some, cache, normalize=True) for some in texts)
         self.index = build_index(self.forms, model.vocabulary)
         self.average = float(self.index.lengths.mean())
-        self.plain = score_all(model, self.index, self.asked, RULES, self.average)
+        given = (model, self.index, self.asked, RULES, self.average)
+        self.plain = score_all(*given, of_rules=meaning_factors)
         self.dense = self.asked.dense @ self.forms.dense.T
+        self.queries = terms_of(self.asked, model.vocabulary)
         self.thesaurus = Thesaurus.of_forms(model, self.forms, self.average)
+        self.documents = list(expanded_documents(self.thesaurus, model, self.forms))
 
-    def added(self, **changed):
-        """{rule: scores} of expanded documents; `changed` sets constants of the recipe."""
-        before = {name: getattr(documents_side, name) for name in changed}
-        for name, value in changed.items():
-            setattr(documents_side, name, value)
-        try:
-            most = changed.get("KEPT", documents_side.KEPT)
-            some = expanded_documents(self.thesaurus, self.model, self.forms, most)
-            postings = added_postings(self.thesaurus, some)
-        finally:
-            for name, value in before.items():
-                setattr(documents_side, name, value)
-        return expanded_scores(self.thesaurus, self.model, self.index, self.asked, postings, self.plain)
+    def scores(self, documents, rules=("bm25",), thesaurus=None):
+        """{rule: scores} of expanded documents."""
+        thesaurus = thesaurus or self.thesaurus
+        plain = {rule: self.plain[rule] for rule in rules}
+        added = added_postings(thesaurus, documents)
+        return expanded_scores(thesaurus, self.model, self.index, self.asked, added, plain)
 
-    def one_source(self, source):
-        """{rule: scores} where documents get words from one of the two sources only."""
-        whole = self.thesaurus
-        silent = np.zeros_like(whole.ridge if source == "words" else whole.centroids)
-        self.thesaurus = replace(whole, **{"ridge" if source == "words" else "centroids": silent})
+    def again(self, thesaurus=None, most=documents_side.KEPT, own=documents_side.OWN, units=None, ridge=True):
+        """Every document expanded in another way; `units` gives a document's terms other embeddings."""
+        thesaurus = thesaurus or self.thesaurus
+        for document, dense in zip(self.documents, self.forms.dense):
+            expected = thesaurus.expected(dense) * (1.0 if ridge else 0.0)
+            placed = document.own if units is None else document.own._replace(embeddings=units(document.own))
+            rows = [thesaurus.rows.get(t) for t in document.own.terms]
+            more = own * np.array([0 if row is None else expected[row] for row in rows])
+            given = (thesaurus, placed, document.weights, expected, most)
+            added = added_words(*given) if document.own.terms else document.added
+            yield Expanded(document.own, document.weights, more, added)
+
+    def variant(self, near=None, **given):
+        """Scores of BM25 where documents are expanded in another way."""
+        before = documents_side.NEAR
+        documents_side.NEAR = before if near is None else near
         try:
-            return self.added()
+            some = list(self.again(**given))
         finally:
-            self.thesaurus = whole
+            documents_side.NEAR = before
+        return self.scores(some, thesaurus=given.get("thesaurus"))["bm25"]
+
+
+def hub_free(thesaurus, share):
+    """The same thesaurus, where words in more than this share of the documents stand for none."""
+    before = thesaurus_side.COMMON
+    thesaurus_side.COMMON = share
+    found = replace(thesaurus)
+    found.wordlike  # noqa: B018 - it is computed once, with the constant as it is now
+    thesaurus_side.COMMON = before
+    return found
+
+
+def with_numbers(thesaurus):
+    """The same thesaurus, where a number may stand for another one."""
+    found = replace(thesaurus)
+    found.__dict__["wordlike"] = thesaurus.counts <= thesaurus_side.COMMON * thesaurus.documents
+    return found
+
+
+def by_general_text(thesaurus, centroids):
+    """The thesaurus with the places of its words in general text alone; stems have none."""
+    known = np.array([t - 1 if isinstance(t, int) else -1 for t in thesaurus.terms])
+    rows = unit_rows(centroids.vectors)[known] * (known >= 0)[:, None]
+    places = {"center": centroids.center, "basis": centroids.basis, "centroids": rows.astype(np.float32)}
+    return replace(thesaurus, **places)
+
+
+def input_embeddings(model):
+    """{term: the mean of its pieces' input embeddings in the transformer}, a function of terms."""
+    from onnx import load, numpy_helper
+
+    from minicoil.serving.directory import graph_of
+    graph = graph_of(model.folder, model.info)
+    stored = load(graph) if isinstance(graph, Path) else load_weightless(graph)
+    table = next(numpy_helper.to_array(t) for t in stored.graph.initializer if t.dims[:1] == [30522])
+    known = {}
+
+    def of(terms):
+        for term in terms:
+            if term not in known:
+                name = model.words[term - 1] if isinstance(term, int) else term
+                ids = model.tokenizer.encode(name, add_special_tokens=False).ids
+                known[term] = table[ids].astype(np.float32).mean(0)
+        return np.array([known[term] for term in terms])
+    return of
+
+
+def load_weightless(graph):
+    """The graph of the box's transformer, with its weights."""
+    import tempfile
+
+    from onnx import load
+
+    from minicoil.serving.graph import write_graph
+    with tempfile.TemporaryDirectory() as folder:
+        write_graph(Path(folder) / "model.onnx", graph)
+        return load(Path(folder) / "model.onnx")
+
+
+def static_scores(read, of):
+    """Scores of BM25 where the transformer's input embeddings say which words are near."""
+    rows = of(read.thesaurus.terms)
+    center = half(np.average(rows, axis=0, weights=read.thesaurus.counts))
+    basis = half(main_directions(unit_rows(rows - center)))
+    theirs = replace(read.thesaurus, center=center, basis=basis, centroids=unit_rows((rows - center) @ basis))
+    return read.variant(thesaurus=theirs, units=lambda own: of(own.terms), own=0.0, ridge=False)
 
 
 def widened(read, most, share=1.0, summed=False):
-    """{rule: scores} where queries bring their neighbours along, by their plain weights.
+    """Scores of BM25 where queries bring their neighbours along.
 
     The best neighbour counts where the word is absent; with `summed` all count everywhere, as in an engine.
     """
-    found = {rule: np.where(np.isinf(scores), 0, scores) for rule, scores in read.plain.items()}
-    for q, terms in enumerate(terms_of(read.asked, read.model.vocabulary)):
+    found = np.where(np.isinf(read.plain["bm25"]), 0, read.plain["bm25"])
+    for q, terms in enumerate(read.queries):
         own = [read.thesaurus.rows[t] for t in terms if t in read.thesaurus.rows]
         for term, seen in terms.items():
             gain = gains_of(read, term, term_vectors(read.asked, [seen.rows])[0], own, most, summed)
             if term in read.index.postings and not summed:
                 gain[[p.document for p in read.index.postings[term]]] = 0
-            for scores in found.values():
-                scores[q] += share * gain
+            found[q] += share * gain
     return found
 
 
@@ -101,32 +188,50 @@ def gains_of(read, term, embedding, own, most, summed):
     for near in read.thesaurus.nearest(cosines, most, own):
         neighbour = read.thesaurus.terms[near.row]
         at, values = postings_weights(read.model, read.index, neighbour, read.average)
-        weight = read.thesaurus.rarity(term) * (near.nearness - NEAR) / read.thesaurus.rarity(neighbour)
+        pull = max(near.nearness - ASKED, 0)
+        weight = read.thesaurus.rarity(term) * pull / read.thesaurus.rarity(neighbour)
         gain[at] = gain[at] + weight * values if summed else np.maximum(gain[at], weight * values)
     return gain
 
 
-def ways_of(read):
-    """{system: scores (queries, documents)} of every way, dense apart."""
+def main_systems(read):
+    """{system: scores (queries, documents)} of what a search offers, dense apart."""
     found = dict(read.plain)
-    for name, scores in {
-        "documents": read.added(),
-        "documents, near words only": read.one_source("words"),
-        "documents, ridge only": read.one_source("ridge"),
-        **{f"documents, {n} kept": read.added(KEPT=n) for n in (40, 160)},
-        **{f"documents, threshold {x}": read.added(NEAR=x) for x in (0.2, 0.4)},
-        **{f"queries, {n} words": widened(read, n) for n in BROUGHT},
-        "queries, 8 words, summed, half": widened(read, 8, 0.5, summed=True),
-    }.items():
-        found |= {f"{rule} + {name}": some for rule, some in scores.items()}
+    for rule, scores in read.scores(read.documents, RULES).items():
+        found[f"{rule} + documents"] = scores
     found["rm3"] = rm3_scores(read.model, read.index, read.asked, read.plain["bm25"], read.average)
-    return {name: np.where(scores == 0, -np.inf, scores).astype(np.float32) for name, scores in found.items()}
+    rows = weighed(read.thesaurus, read.documents)
+    words = [sum(term in rows.columns for term in terms) for terms in read.queries]
+    for rule in RULES:
+        found[f"{rule} + documents, rm3"] = feedback_scores(rows, found[f"{rule} + documents"], words)
+    return found
+
+
+def curve(read, centroids, static):
+    """{system: scores} of BM25 where one thing is changed at a time."""
+    found = {
+        "own words unchanged": read.variant(own=0.0), "own words by half": read.variant(own=0.5),
+        "own words twice": read.variant(own=2.0), "near words only": read.variant(own=0.0, ridge=False),
+        "ridge only, own words too": read.variant(near=2.0),
+        "40 kept": read.variant(most=40), "160 kept": read.variant(most=160),
+        "threshold .3": read.variant(near=0.3),
+        "numbers too": read.variant(thesaurus=with_numbers(read.thesaurus)),
+        "hubs too": read.variant(thesaurus=hub_free(read.thesaurus, 1.0)),
+        "queries, 8 words": widened(read, 8), "queries, 24 words": widened(read, 24),
+        "queries, 8 words, summed, half": widened(read, 8, 0.5, summed=True),
+        "input embeddings": static_scores(read, static),
+    }
+    if centroids is not None:
+        general = by_general_text(read.thesaurus, centroids)
+        found["general text alone, near words only"] = read.variant(thesaurus=general, own=0.0, ridge=False)
+        found["general text alone"] = read.variant(thesaurus=general)
+    return {f"bm25 + {name}": scores for name, scores in found.items()}
 
 
 def fallen(read, scores, depth=10):
     """How many queries have, in the best ten, a document with some words above one with all of them."""
-    queries, count, asked = terms_of(read.asked, read.model.vocabulary), 0, 0
-    for q, terms in enumerate(queries):
+    count, asked = 0, 0
+    for q, terms in enumerate(read.queries):
         having = np.zeros(len(read.index.lengths), int)
         for term in terms:
             having[[p.document for p in read.index.postings.get(term, [])]] += 1
@@ -139,34 +244,38 @@ def fallen(read, scores, depth=10):
     return {"queries with such a document": int(asked), "fallen": int(count)}
 
 
-def measured(read):
-    """{results, gain, mixes, per_query} of one collection, and how often a full match falls."""
-    scores = ways_of(read)
+def standardised(dense, scores, names, ids):
+    """{query: {document: score}} of two lists added as they are spread, not stretched to 0…1."""
+    found = {}
+    for q, name in enumerate(ids):
+        total = {}
+        for some in (dense[q], scores[q]):
+            best = np.argsort(-some, kind="stable")[:DEPTH]
+            best = best[np.isfinite(some[best])]
+            if not len(best):
+                continue
+            values = (some[best] - some[best].mean()) / max(some[best].std(), 1e-9)
+            lists = dict(zip(best.tolist(), (values - values.min()).tolist()))
+            total = {d: total.get(d, 0.0) + lists.get(d, 0.0) for d in {**total, **lists}}
+        ranked = sorted(total, key=lambda d: (-total[d], d))
+        found[name] = {names[d]: float(len(ranked) - rank) for rank, d in enumerate(ranked)}
+    return found
+
+
+def measured(read, systems):
+    """{results, gain, per_query} of one collection: systems alone, and each mixed with dense in two ways."""
+    scores = {n: np.where(s == 0, -np.inf, s).astype(np.float32) for n, s in systems.items()}
     names, ids = [n for n, _ in read.found.documents], [q for q, _ in read.found.queries]
-    runs = rankings(scores, scores, names, ids)
-    runs |= rankings({"dense": read.dense}, ["dense"], names, ids)
+    runs = rankings(scores, scores, names, ids) | rankings({"dense": read.dense}, ["dense"], names, ids)
     for name, some in scores.items():
-        pair = rankings({"dense": read.dense, "bm25": some}, ("mix_bm25", "hybrid_bm25"), names, ids)
-        runs |= {f"mix, {name}": pair["mix_bm25"], f"hybrid, {name}": pair["hybrid_bm25"]}
+        pair = rankings({"dense": read.dense, "bm25": some}, ("mix_bm25",), names, ids)
+        runs[f"mix, {name}"] = pair["mix_bm25"]
+        if name in MAIN:
+            runs[f"standardised, {name}"] = standardised(read.dense, some, names, ids)
     found = measure(runs, read.found.judged)
-    found["fallen"] = {name: fallen(read, scores[name]) for name in ("bm25", "bm25 + documents")}
-    known = [isinstance(t, int) for ts in terms_of(read.asked, read.model.vocabulary) for t in ts]
-    return found | {"documents": len(names), "queries": len(ids), "known": float(np.mean(known)),
-                    "terms": len(read.thesaurus.terms)}
-
-
-def looked_at(read, seed=0):
-    """Neighbours of words drawn at random, and the words that thirty documents are given, to be read."""
-    draw, thesaurus = np.random.default_rng(seed), read.thesaurus
-    rows = draw.choice(len(thesaurus.names), min(LOOKED_AT, len(thesaurus.names)), replace=False)
-    near = {thesaurus.names[row]: [f"{n.name} {n.nearness:.2f}" for n in
-                                   thesaurus.neighbours(thesaurus.names[row], 5)] for row in rows}
-    some = list(expanded_documents(thesaurus, read.model, read.forms, 10))
-    given = {}
-    for i in draw.choice(len(some), min(30, len(some)), replace=False):
-        text = read.found.documents[i][1][:160]
-        given[text] = names_of(read.model, [thesaurus.terms[row] for row in some[i].added.rows])
-    return {"neighbours": near, "documents": given}
+    found["fallen"] = {n: fallen(read, s) for n, s in scores.items() if n in MAIN}
+    found["known"] = float(np.mean([isinstance(t, int) for ts in read.queries for t in ts]))
+    return found | {"documents": len(names), "queries": len(ids), "terms": len(read.thesaurus.terms)}
 
 
 def halved(per_query, keep):
@@ -186,34 +295,40 @@ def chosen(found, base, among):
 
 
 def macro(found):
-    """{system: gain over BM25, alone or in its mix} over collections, each counting the same."""
-    scores, names = [f["per_query"] for f in found], found[0]["per_query"]
-    base = {name: "mix, bm25" if name.startswith("mix") else "hybrid, bm25" if name.startswith("hybrid")
-            else "bm25" for name in names}
+    """{system: gain over BM25, alone or in the same mix} over collections, each counting the same."""
+    scores = [f["per_query"] for f in found]
+    names = [name for name in scores[0] if all(name in some for some in scores)]
+    base = {name: f"{name.split(', ')[0]}, bm25" if name.startswith(("mix", "standardised")) else "bm25"
+            for name in names}
     return {name: gain_over(scores, name, base[name]) for name in names}
 
 
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument("--model", required=True)
+    options.add_argument("--model", default="english")
+    options.add_argument("--run")
     options.add_argument("--beir", action="append", required=True)
     options.add_argument("--cache")
     options.add_argument("--out", default="results/expansion.json")
     given = options.parse_args()
-    model, collections = MiniCOIL.load(given.model, threads=1), {}
-    if Path(given.out).exists():
-        collections = load_json(given.out)["results"]["collections"]
+    model, collections, small = MiniCOIL.load(given.model, threads=1), {}, []
+    centroids = general_centroids(given.run) if given.run else None
+    static = input_embeddings(model)
     for folder in given.beir:
-        begin = time.perf_counter()
+        begin, name = time.process_time(), Path(folder).name
         read = Read(model, folder, given.cache)
-        collections[Path(folder).name] = measured(read) | {"read": looked_at(read)}
-        print(Path(folder).name, round(time.perf_counter() - begin, 1), "s", flush=True)
-        found = list(collections.values())
-        curve = [name for name in found[0]["per_query"] if name.startswith("bm25 + ")]
-        results = {"collections": collections, "macro": macro(found), "model": Path(given.model).parent.name,
-                   "dim": model.dim, "words": len(model.words), "halves": chosen(found, "bm25", curve)}
+        systems = main_systems(read)
+        if len(read.found.documents) <= CURVE:
+            systems |= curve(read, centroids, static)
+            small.append(name)
+        collections[name] = measured(read, systems)
+        print(name, round(time.process_time() - begin, 1), "s of the processor", flush=True)
+        found, few = list(collections.values()), [collections[n] for n in small]
+        results = {"collections": collections, "macro": macro(found), "curve": macro(few), "curve of": small,
+                   "model": given.model, "dim": model.dim, "words": len(model.words),
+                   "halves": chosen(few, "bm25", [n for n in few[0]["per_query"] if n.startswith("bm25 + ")])}
         save_record(given.out, results)
-    for name, gain in results["macro"].items():
+    for name, gain in {**results["curve"], **results["macro"]}.items():
         print(f"{name:45} {100 * gain[0]:+.2f} [{100 * gain[1]:+.2f}, {100 * gain[2]:+.2f}]")
 
 

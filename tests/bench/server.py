@@ -31,7 +31,7 @@ from minicoil.runs.files import load_json
 from minicoil.runs.server import connect_server
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.stages.draw import random_keys
-from minicoil.stages.store import EdgeStore, Rows, ServerStore, open_shard, payload
+from minicoil.stages.store import EdgeStore, Rows, ServerStore, draw_from_shard, open_shard, payload
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))  # the stand-in for a server
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -127,6 +127,8 @@ def counted():
             upload = asked_calls(fake.calls, lambda: store.upload(0, *rows))
             waited = sum(fake.waited)
             found["upload_8192_points"] = {"now": upload, "waited_for": waited, "before": {"upsert": 17}}
+        with ServerStore(url, "few", 8, 200) as store:
+            store.upload(0, *(column[:200] for column in rows))
             draw = asked_calls(fake.calls, lambda: store.draw([[f"w{i}"] for i in range(1, 1001)], 50))
             found["draw_1000_words"] = {"now": draw, "before": {"scroll": 1000}}
         home = Server(url, DIM, "d")
@@ -192,17 +194,21 @@ def store_figures(store, points, words=1000, samples=500):
     return {**facts, "draw_ms_a_word": round(1000 * took / words, 2), "words": words}, drawn
 
 
-def drawn_as_before(folder, words=200, samples=500):
-    """Milliseconds of a draw as it was: each point with its payload, read from disk."""
+def draws_one_by_one(folder, words=200, samples=500):
+    """Milliseconds of a draw as it is, and as it was: each point with its payload, read from disk."""
     import qdrant_edge as q
 
-    def scroll(shard, word):
+    def before(shard, word):
         condition = q.FieldCondition(key="forms", match=q.MatchTextAny(text_any=word))
         shard.scroll(q.ScrollRequest(limit=samples, filter=q.Filter(must=[condition]),
                                      order_by=q.OrderBy("draw"), with_payload=["draw"], with_vector=False))
 
+    asked = [f"w{i}" for i in range(1, words + 1)]
     with open_shard(folder) as shard:
-        return milliseconds(lambda word: scroll(shard, word), [f"w{i}" for i in range(1, words + 1)])
+        return {
+            "before": milliseconds(lambda word: before(shard, word), asked),
+            "now": milliseconds(lambda word: draw_from_shard(shard, [word], samples), asked),
+        }
 
 
 def searched(home, way, vectors, limit=10):
@@ -298,8 +304,7 @@ def costs(options):
     with tempfile.TemporaryDirectory() as folder:
         with EdgeStore(folder, DIM, 10**9) as store:
             facts, drawn = store_figures(store, options.points)
-        before = drawn_as_before(Path(folder) / "00000")
-        results["store"]["embedded"] = {**facts, "draw_ms_a_word_before": before}
+        results["store"]["embedded"] = {**facts, "draw_ms": draws_one_by_one(Path(folder) / "00000")}
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.closing(Embedded(folder, DIM)) as home:
             facts, found = search_figures(home, options.documents)

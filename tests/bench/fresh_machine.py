@@ -1,6 +1,6 @@
 """A fresh machine: install, first answer, second answer, sizes, for somebody who has the wheel only.
 
-    python tests/bench/fresh.py --out results/fresh.json
+    python tests/bench/fresh_machine.py --out results/fresh.json
 
 It needs a package index. `wall` is on the clock and `cpu` of the processor, in seconds; `memory` is the most
 that a command held, in MB.
@@ -8,8 +8,11 @@ that a command held, in MB.
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from fresh import Fresh, build, needed_by, write_notes
 from record import save_record
