@@ -193,7 +193,7 @@ def test_a_target_of_other_words_is_refused(given, models, tmp_path, monkeypatch
 def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):
     """A model named relative to where the command is called is found by kernels, which run elsewhere."""
 
-    def execute_elsewhere(run, stage):
+    def execute_elsewhere(run, stage, server=None):
         notebooks = run.dir / "notebooks"
         notebooks.mkdir(exist_ok=True)
         (notebooks / f"{STAGES[stage][0]}.ipynb").touch()
