@@ -187,7 +187,8 @@ def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = 
     found = np.sqrt((sizes * goal**2).sum(1)) if scales is None else scales.astype(np.float64)
     for _ in range(TURNS if scales is None else 0):
         numbers = nearest_odd(goal, found, most)
-        found = (sizes * goal * numbers).sum(1) / (sizes * numbers**2).sum(1)
+        squares = (sizes * numbers**2).sum(1)    # 0 below a projection of zeros
+        found = (sizes * goal * numbers).sum(1) / np.where(squares > 0, squares, 1)
     found = found.astype(np.float32)
     numbers = nearest_odd(goal, found.astype(np.float64), most)
     left = encoders - projection @ (numbers * found[:, None])
