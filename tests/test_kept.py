@@ -142,6 +142,14 @@ def test_a_damaged_index_is_made_again(cache, notes, model, capsys, name, kind):
     assert kept_index(model, source_of(notes)).embedded == 0
 
 
+def test_a_second_process_takes_the_index_as_it_is(cache, notes):
+    """The model of the package is known again by another process: nothing is embedded twice."""
+    first, second = (minicoil("search", "bat", "--documents", str(notes)) for _ in range(2))
+    assert first.returncode == second.returncode == 0
+    assert second.stdout == first.stdout
+    assert not second.stderr
+
+
 def test_another_version_and_another_model(cache, notes, model, tiny_run, tmp_path, capsys):
     """An index of another version, or of an earlier state of the model, is made again with one line."""
     place = shutil.copytree(tiny_run / "23_model", tmp_path / "model")

@@ -108,7 +108,7 @@ def write_record(home: Any, **facts: Any) -> None:
 # %% ../../nbs/28_claim.ipynb #cb94497a
 def model_key(model: Any) -> str:
     "A hash of a model's words and encoders"
-    weights = model.weights if isinstance(model.weights, np.ndarray) else model.weights.numbers
+    numbers = getattr(model.weights, "numbers", model.weights)  # as they are kept: rounded, or packed in rows
     key = hashlib.sha256(repr(list(model.words)).encode())
-    key.update(np.ascontiguousarray(weights).tobytes())
+    key.update(np.ascontiguousarray(getattr(numbers, "rows", numbers)).tobytes())
     return key.hexdigest()[:16]
