@@ -246,3 +246,14 @@ def browser():
         opened = p.chromium.launch(executable_path=path, args=FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """(a stand-in for a Qdrant server, its URL)."""
+    from qdrant_fake import FakeQdrant, serving
+
+    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+    server = FakeQdrant()
+    with serving(server) as url:
+        yield server, url

@@ -11,7 +11,7 @@ from conftest import minicoil
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_fake import FakeQdrant, serving
-from real_server import PLACES, real_server
+from real_server import PLACES, some_server
 
 from minicoil import MiniCOIL
 from minicoil.retrieval import collection
@@ -38,11 +38,7 @@ def place(request, tmp_path):
     if request.param == "folder":
         yield tmp_path / "kept"
         return
-    if request.param == "real server":
-        with real_server() as url:
-            yield url
-        return
-    with serving(FakeQdrant()) as url:
+    with some_server(request.param) as url:
         yield url
 
 

@@ -20,7 +20,7 @@ from conftest import minicoil
 from qdrant_client import QdrantClient
 from qdrant_client import models as m
 from qdrant_fake import FakeQdrant, Proxy, serving
-from real_server import KILL, PLACES, RETURN, URL, call, names, needs_hook, real_server
+from real_server import KILL, PLACES, RETURN, URL, call, names, needs_hook, real_server, some_server
 from test_store import ABOUT, DIM, N, expected, sentences
 
 import minicoil.runs.server as talk
@@ -44,23 +44,10 @@ def model(tiny_run):
     return MiniCOIL.load(tiny_run / "23_model", threads=1)
 
 
-@pytest.fixture
-def fake(monkeypatch):
-    """(a stand-in for a server, its URL)."""
-    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
-    stand_in = FakeQdrant()
-    with serving(stand_in) as url:
-        yield stand_in, url
-
-
 @pytest.fixture(params=PLACES[1:])
 def server(request):
     """The URL of a stand-in, and of the tester's server where there is one."""
-    if request.param == "real server":
-        with real_server() as url:
-            yield url
-        return
-    with serving(FakeQdrant()) as url:
+    with some_server(request.param) as url:
         yield url
 
 

@@ -61,15 +61,6 @@ def expected(rows, samples=100):
     return [[int(ids[i]) for i in order if set(any_of) & set(forms[i])][:samples] for any_of in ABOUT]
 
 
-@pytest.fixture
-def fake(monkeypatch):
-    """(a stand-in for a server, its URL)"""
-    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
-    server = FakeQdrant()
-    with serving(server) as url:
-        yield server, url
-
-
 @pytest.mark.parametrize("shard_points", [500, 1000, 10_000])
 def test_shards_of_any_size_draw_the_same(tmp_path, shard_points):
     """However a store is cut into shards, a word's draw is the brute-force one."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .expanded_documents import Expanded
-from .rivals import FEEDBACK, FEEDBACK_WORDS, KEPT_WEIGHT
+from .rivals import FEEDBACK_WORDS, KEPT_WEIGHT, feedback_documents
 
 # %% ../../nbs/29_expanded_feedback.ipynb #e9ad531a
 class Weighed(NamedTuple):
@@ -44,8 +44,7 @@ class Feedback(NamedTuple):
 
 def feedback_terms(documents: Weighed, scores: np.ndarray) -> Feedback:
     "The `Feedback` of one query's scores (documents,), -inf where nothing is shared"
-    best = np.argsort(-scores, kind="stable")[:FEEDBACK]
-    best = best[np.isfinite(scores[best])]
+    best = feedback_documents(scores)
     if not len(best):
         return Feedback(np.zeros(0, np.int64), np.zeros(0))
     chances = np.exp(scores[best].astype(float) - scores[best].max())

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEEDBACK', 'FEEDBACK_WORDS', 'KEPT_WEIGHT', 'sparse_matrix', 'none_is_lowest', 'sparse_product', 'fastembed_bm25',
-           'bm25s_tokens', 'bm25s_scores', 'splade_scores', 'feedback_words', 'rm3_scores', 'Outside', 'outside_scores']
+           'bm25s_tokens', 'bm25s_scores', 'splade_scores', 'feedback_words', 'feedback_documents', 'rm3_scores',
+           'Outside', 'outside_scores']
 
 # %% ../../nbs/27_rivals.ipynb #72d80bef
 import tempfile
@@ -103,13 +104,18 @@ def feedback_words(index: Index, scores: np.ndarray, best: np.ndarray) -> dict[i
     return {term: weight / sum(heaviest.values()) for term, weight in heaviest.items()}
 
 # %% ../../nbs/27_rivals.ipynb #ed97c1c5
+def feedback_documents(scores: np.ndarray) -> np.ndarray:
+    "The best documents of one query's scores (documents,), -inf where nothing is shared; best first"
+    best = np.argsort(-scores, kind="stable")[:FEEDBACK]
+    return best[np.isfinite(scores[best])]
+
+
 def rm3_scores(model: Any, index: Index, asked: Forms, bm25: np.ndarray, average: float) -> np.ndarray:
     "Scores (queries, documents) float32 of RM3; `bm25` are those of the first search, -inf: no shared word"
     found = np.full_like(bm25, -np.inf)
     for q, terms in enumerate(terms_of(asked, model.vocabulary)):
         own = [term for term in terms if term in index.postings]
-        best = np.argsort(-bm25[q], kind="stable")[:FEEDBACK]
-        best = best[np.isfinite(bm25[q][best])]
+        best = feedback_documents(bm25[q])
         if not len(best):
             continue
         weights = {term: (1 - KEPT_WEIGHT) * w for term, w in feedback_words(index, bm25[q], best).items()}

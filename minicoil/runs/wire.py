@@ -70,10 +70,11 @@ def library_point(point: WirePoint) -> Any:
     """A point as the client library takes it."""
     from qdrant_client import models as m
     vector = point.vector
-    if isinstance(vector, np.ndarray):
-        return m.PointStruct(id=point.id, payload=dict(point.payload), vector=vector.tolist())
-    named = {name: library_vector(one) for name, one in vector.items()}
-    return m.PointStruct(id=point.id, payload=dict(point.payload), vector=named)
+    if isinstance(vector, Mapping):
+        made = {name: library_vector(one) for name, one in vector.items()}
+    else:
+        made = library_vector(vector)
+    return m.PointStruct(id=point.id, payload=dict(point.payload), vector=made)
 
 # %% ../../nbs/07_wire.ipynb #f309eb31
 def send_points(client: Any, collection: str, points: Iterable[WirePoint], wait: bool = True) -> None:

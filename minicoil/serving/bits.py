@@ -143,10 +143,11 @@ def rotation_for(squares: np.ndarray, rate: float = RATE, inverse: np.ndarray | 
 
 # %% ../../nbs/03_bits.ipynb #39be4fac
 class Coded(NamedTuple):
-    "Odd numbers (n, rank, dim) int8, the columns' scales (n, dim) float32, and the sum of squares lost"
+    "Odd numbers (n, rank, dim) int8, scales (n, dim) float32, and sums of squares: those lost, and all"
     numbers: np.ndarray
     scales: np.ndarray
     lost: float
+    total: float
 
 
 def back_of(projection: np.ndarray) -> np.ndarray:
@@ -176,7 +177,7 @@ def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = 
         root: (hidden, hidden) of the token embeddings' second moment, see `moment_roots`.
 
     Returns:
-        The numbers, the scales, and the squares lost, behind the root if there is one.
+        The numbers, the scales, the squares lost and all squares, behind the root if there is one.
     """
     projection, encoders = rotation.projection.astype(np.float64), encoders.astype(np.float64)
     if root is not None:
@@ -192,7 +193,7 @@ def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = 
     found = found.astype(np.float32)
     numbers = nearest_odd(goal, found.astype(np.float64), most)
     left = encoders - projection @ (numbers * found[:, None])
-    return Coded(numbers.astype(np.int8), found, float((left**2).sum()))
+    return Coded(numbers.astype(np.int8), found, float((left**2).sum()), float((encoders**2).sum()))
 
 # %% ../../nbs/03_bits.ipynb #109a7636
 BLOCK = 1000  # words at a time
@@ -239,14 +240,13 @@ def packed(weights: Any, rotation: Rotation | None = None, scales: np.ndarray | 
         The projection, the numbers, their scales, and the share of the encoders' squares lost.
     """
     roots = None if moment is None else moment_roots(moment)
+    root = roots.root if roots else None
     rotation, parts, lost, total = rotation or rotation_of(weights, roots=roots), [], 0.0, 0.0
     for a in block_starts(weights.shape[0]):
         some = np.asarray(weights[a:a + BLOCK], np.float64)
-        root = roots.root if roots else None
         found = coded(rotation, some, None if scales is None else scales[a:a + BLOCK], root)
         parts.append((packed_rows(found.numbers, rotation.planes), found.scales))
-        seen = some if root is None else root @ some
-        lost, total = lost + found.lost, total + float((seen**2).sum())
+        lost, total = lost + found.lost, total + found.total
     rows, sizes = (np.concatenate(some) for some in zip(*parts))
     numbers = PackedNumbers(rows, rotation.planes, weights.shape[2])
     return Packed(rotation.projection, numbers, sizes, lost / max(total, 1e-30))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'GOLDEN', 'OF_THE_ENCODERS', 'MADE_ANEW', 'grown_vocabulary', 'origin', 'grown_info',
-           'grown_card', 'renew_manifest', 'grow_projection', 'more_factors', 'grow_factors', 'grow_centroids', 'grow']
+           'grown_card', 'renew_manifest', 'coded_below', 'grow_projection', 'more_factors', 'grow_factors',
+           'grow_centroids', 'grow']
 
 # %% ../../nbs/34_growth.ipynb #2c3100a4
 import re
@@ -18,7 +19,7 @@ from ..runs.files import load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import list_files, load_manifest, save_manifest
 from ..runs.run import Run
 from ..runs.swap import copy_synced
-from ..serving.bits import PackedNumbers, Rotation, coded, moment_roots, packed_rows
+from ..serving.bits import Coded, PackedNumbers, Rotation, coded, moment_roots, packed_rows
 from ..serving.centroids import CENTROIDS_FILE, load_centroids, save_centroids, with_words
 from ..serving.directory import ENCODERS_FILE
 from minicoil.serving.factors import (
@@ -94,6 +95,11 @@ def renew_manifest(folder: Path, words: int) -> None:
         **manifest, "words": words, "files": {name: sizes[name] for name in known if name in sizes},
         "checksums": {name: checksums[name] for name in known if name in sizes}})
 
+# %% ../../nbs/34_growth.ipynb #6c3f3854
+def coded_below(model: MiniCOIL, projection: np.ndarray, planes: np.ndarray, rows: np.ndarray) -> Coded:
+    """Encoders of further words (n, hidden_size, dim) in the bits of a packed model"""
+    return coded(Rotation(projection, planes), rows, root=moment_roots(token_moment(model)).root)
+
 # %% ../../nbs/34_growth.ipynb #8f7530ea
 def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     """Append the factors of a trained run to the model's `projection.safetensors`, if it has one"""
@@ -104,8 +110,7 @@ def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
     tensors, trained = load_file(old), hidden.stage("training").path
     if "planes" in tensors:    # of encoders that were packed
         rows = load_file(trained / "encoders.safetensors")["encoders"]
-        rotation = Rotation(tensors["projection"], tensors["planes"])
-        found = coded(rotation, rows, root=moment_roots(token_moment(model)).root)
+        found = coded_below(model, tensors["projection"], tensors["planes"], rows)
         tensors["scales"] = np.concatenate([tensors["scales"], found.scales])
     else:
         new = load_file(trained / PROJECTION_FILE)
@@ -121,7 +126,7 @@ def more_factors(model: MiniCOIL, rows: np.ndarray) -> FactoredEncoders:
     old: Any = model.weights
     if isinstance(old.numbers, PackedNumbers):
         planes, dim = old.numbers.planes, old.numbers.dim
-        found = coded(Rotation(old.projection, planes), rows, root=moment_roots(token_moment(model)).root)
+        found = coded_below(model, old.projection, planes, rows)
         packed = np.concatenate([old.numbers.rows, packed_rows(found.numbers, planes)])
         scales = np.concatenate([old.scales, found.scales])
         return FactoredEncoders(old.projection, PackedNumbers(packed, planes, dim), scales)

@@ -193,6 +193,7 @@ def rotate_model(model: str | Path, out: str | Path, texts: Iterable[str] | None
 # %% ../../nbs/23_rotation.ipynb #d85e25bc
 def turned_model(model: str | Path, out: str | Path) -> Path:
     """A model directory that is turned: `model` itself, or a copy that is made at `out`"""
-    if not MiniCOIL.load(model).info.get("rotated"):
-        rotate_model(model, out)
-    return Path(out) if Path(out).exists() else Path(model)
+    if MiniCOIL.load(model).info.get("rotated"):
+        return Path(model)
+    rotate_model(model, out)
+    return Path(out)

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from qdrant_fake import FakeQdrant, serving
 
 from minicoil.runs.locks import locked
 from minicoil.runs.server import connect_server
@@ -53,6 +54,13 @@ def real_server():
         finally:
             for name in names(client) - before:
                 client.delete_collection(name)
+
+
+@contextlib.contextmanager
+def some_server(place):
+    """The URL of the tester's server for "real server", else of a stand-in."""
+    with real_server() if place == "real server" else serving(FakeQdrant()) as url:
+        yield url
 
 
 def call(command):
