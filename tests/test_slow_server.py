@@ -6,7 +6,7 @@ Everything arrives once, or one line says that nobody answers, within a limit.
 import pytest
 from chains import copy_before, digests
 from qdrant_fake import FakeQdrant, Proxy, serving
-from test_store import ABOUT, DIM, expected, fake, sentences  # noqa: F401
+from test_store import ABOUT, DIM, expected, sentences
 from trials import hand_over, row
 
 import minicoil.runs.server as talk
