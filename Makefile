@@ -84,6 +84,8 @@ bench: $(READY)
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
 	$(BIN)/python tests/bench/forms.py --model outputs/demo/23_model --static
 	$(BIN)/python tests/bench/serving.py --model outputs/demo/23_model
+	$(BIN)/python tests/bench/first_answer.py
+	$(BIN)/python tests/bench/fresh_machine.py
 	$(BIN)/python tests/bench/training.py $(addprefix --data ,$(firstword $(SENSES)))
 	$(if $(SENSES),$(BIN)/python tests/bench/senses.py $(addprefix --data ,$(SENSES)))
 	$(if $(filter-out openwebtext,$(CORPUS)),$(BIN)/minicoil run --corpus $(CORPUS) --top-words 3000 --samples 100 --pictures 0 --until tokens --out outputs/broad)

@@ -1,6 +1,6 @@
 """From a folder of 1,000 short files to the first answer, the next one, and what a query costs by its kind.
 
-    python tests/bench/first_answer.py --model outputs/demo/23_model --out results/first_answer.json
+    python tests/bench/first_answer.py [--model english] --out results/first_answer.json
 
 Seconds are of this process tree, on the clock (`wall`) and of the processor (`cpu`): on a machine that others
 use, the second tells what is ours. Memory is the most that a command held, in MB.
@@ -80,11 +80,21 @@ def milliseconds(call, repeats=30):
     return {"wall": round(statistics.median(walls), 2), "cpu": round(statistics.median(cpus), 2)}
 
 
+def forgetful(model, call):
+    """A call before which the model forgets the query that it read last, so that each call reads its own."""
+
+    def again():
+        model.last_query = None
+        return call()
+
+    return again
+
+
 def queries(model_folder, notes):
     """What a query costs once everything is open: by kind, to its ten hits, and with the explanation."""
     model = MiniCOIL.load(model_folder, threads=1)
     home = kept_index(model, source_of(notes)).home
-    known = model.words[0]
+    known = "bat"
     kinds = {
         "no word with an encoder": "a river under the mountain",
         "one word with an encoder": known,
@@ -94,19 +104,23 @@ def queries(model_folder, notes):
     for kind, query in kinds.items():
         hits = search(home, model, query, 10)
         found[kind] = {
-            "hits": milliseconds(lambda query=query: search(home, model, query, 10)),
-            "explained": milliseconds(lambda query=query, hits=hits: explain_hits(home, model, query, hits)),
+            "hits": milliseconds(forgetful(model, lambda query=query: search(home, model, query, 10))),
+            "explanation of a query read": milliseconds(
+                lambda query=query, hits=hits: explain_hits(home, model, query, hits)
+            ),
         }
     for using in ("dense", "hybrid", "mix"):
         found[using] = {
-            "hits": milliseconds(lambda using=using: search(home, model, kinds["both"], 10, using))
+            "hits": milliseconds(
+                forgetful(model, lambda using=using: search(home, model, kinds["both"], 10, using))
+            )
         }
     return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="english")
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--out", default="results/first_answer.json")
     given = parser.parse_args()
