@@ -2,9 +2,9 @@
 
     python tests/bench/million.py [--sizes 20000 200000 1000000] [--only numpy bm25 embedded] [--url URL]
 
-Vectors are made up, as in server.py; `bm25` has the same words with one number each. Each engine and size runs
-in a process of its own and is saved into results/million.json when it ends; what is there is not measured again.
-On a server the sizes are tried with each setting of its vectors; embedded, `settings` does that with --few.
+Vectors are made up, as in server.py; `bm25` has the same words with one number each. Each engine and size
+runs in a process of its own and is saved into results/million.json when it ends; what is there is not measured
+again. On a server each size is tried with every setting of the vectors; embedded, `settings` does that.
 """
 
 import argparse
