@@ -30,7 +30,7 @@ def found_points(points: Iterable[Any]) -> list[Found]:
     "Points of any engine as `Found`"
     return [Found(point.id, point.payload, point.score) for point in points]
 
-# %% ../../nbs/28_closest.ipynb #9f53f0f8
+# %% ../../nbs/28_closest.ipynb #01212f79
 def no_look_up(numbers: list[int]) -> dict[int, dict[str, Any]]:
     "A `LookUp` for points that have their payloads"
     return {number: {} for number in numbers}
@@ -65,7 +65,7 @@ def groups_of(scores: np.ndarray, limit: int) -> list[slice]:
     ends = ends[:int(np.searchsorted(ends, limit)) + 1].tolist()
     return [slice(begin, end) for begin, end in zip([0, *ends], ends)]
 
-# %% ../../nbs/28_closest.ipynb #44a36c86
+# %% ../../nbs/28_closest.ipynb #bbf09075
 class Group(NamedTuple):
     "Positions of equals in a list, and the score of the first of them"
     positions: list[int]
@@ -133,7 +133,8 @@ def ranked_points(lists: Iterable[Sequence[Found]], scores: Mapping[int, float],
     return in_order(with_payloads(found, look_up), limit)
 
 
-def fused_points(lists: Mapping[str, Sequence[Found]], limit: int, look_up: LookUp = no_look_up) -> list[Found]:
+def fused_points(lists: Mapping[str, Sequence[Found]], limit: int,
+                 look_up: LookUp = no_look_up) -> list[Found]:
     "The best `limit` points of {using: points} by reciprocal rank fusion, in order, with their payloads"
     scores = fuse([{point.id: point.score for point in ranked} for ranked in lists.values()])
     return ranked_points(lists.values(), scores, limit, look_up)

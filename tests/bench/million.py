@@ -3,8 +3,8 @@
     python tests/bench/million.py [--sizes 20000 200000 1000000] [--only numpy bm25 embedded] [--url URL]
 
 Vectors are made up, as in server.py; `bm25` has the same words with one number each. Each engine and size
-runs in a process of its own and is saved into results/million.json when it ends; what is there is not measured
-again. On a server each size is tried with every setting of the vectors; embedded, `settings` does that.
+runs in a process of its own and is saved into results/million.json when it ends; what is there already is not
+measured again. On a server each size has every setting of the vectors; embedded `settings` tries them.
 """
 
 import argparse
