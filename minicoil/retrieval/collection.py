@@ -143,10 +143,6 @@ class EngineCalls:
         "For each search our `limit` nearest points, best first; see the contract"
         raise NotImplementedError
 
-    def payloads(self, numbers: list[int]) -> dict[int, dict]:
-        "{number: payload} of points that `query` gave without payloads"
-        return {point.number: point.payload for point in self.look_up(numbers)}
-
     def close(self) -> None:
         "Let go of the collection"
         raise NotImplementedError
@@ -154,6 +150,10 @@ class EngineCalls:
 # %% ../../nbs/28_collection.ipynb #6c0c333e
 class Searching(EngineCalls):
     "What finds points, whichever engine holds them"
+
+    def payloads(self, numbers: list[int]) -> dict[int, dict]:
+        "{number: payload} of points that `query` gave without payloads"
+        return {point.number: point.payload for point in self.look_up(numbers)}
 
     def lists(self, vectors: Mapping[str, Any], limit: int,
               only: list[int] | None = None) -> dict[str, list[Found]]:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TEXTS', 'KIND_OF', 'MOST', 'Strings', 'strings_of', 'strings', 'Segment', 'stable_order', 'Documents', 'Postings',
-           'make_segment', 'sparse_of', 'segment_of', 'tensors_of', 'save_segment', 'load_segment', 'Part', 'moved',
-           'merged', 'ordered', 'joined', 'settled']
+           'make_segment', 'sparse_of', 'segment_of', 'tensors_of', 'save_segment', 'load_segment', 'Counted', 'Part',
+           'moved', 'merged', 'ordered', 'joined', 'settled']
 
-# %% ../../nbs/28_index_parts.ipynb #e941b96d
+# %% ../../nbs/28_index_parts.ipynb #eacc81aa
 import functools
 import json
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from ..runs.files import atomic
 from ..serving.factors import KINDS, mapped_tensors
 from ..serving.sparse import SparseEmbedding, unit_rows
 
-# %% ../../nbs/28_index_parts.ipynb #0a9105e8
+# %% ../../nbs/28_index_parts.ipynb #bdb2ad04
 @dataclass
 class Strings:
     "n texts: `data` (bytes,) uint8 in UTF-8, and `starts` (n + 1,) int64, where each begins"
@@ -34,7 +34,7 @@ class Strings:
 
     def raw(self, rows: np.ndarray) -> list[memoryview]:
         "The bytes of the texts in some rows"
-        view = memoryview(self.data)
+        view = self.data.data
         ends = zip(self.starts[rows].tolist(), self.starts[rows + 1].tolist())
         return [view[begin:end] for begin, end in ends]
 
@@ -50,7 +50,7 @@ def strings(texts: Iterable[str]) -> Strings:
     "`Strings` of texts"
     return strings_of([text.encode() for text in texts])
 
-# %% ../../nbs/28_index_parts.ipynb #30a7a0b9
+# %% ../../nbs/28_index_parts.ipynb #191c272b
 @dataclass
 class Segment:
     """Some documents, as they are searched; n documents, t indexes, p postings.
@@ -78,7 +78,7 @@ class Segment:
     places: np.ndarray
     bounds: np.ndarray
 
-# %% ../../nbs/28_index_parts.ipynb #0e0c7dbe
+# %% ../../nbs/28_index_parts.ipynb #27f65cf0
 def stable_order(numbers: np.ndarray) -> np.ndarray:
     "The order (p,) int32 that sorts whole numbers (p,) int32, equals as they came"
     keys = numbers.astype(np.int64)
@@ -88,7 +88,7 @@ def stable_order(numbers: np.ndarray) -> np.ndarray:
     keys &= 2**32 - 1
     return keys.astype(np.int32)
 
-# %% ../../nbs/28_index_parts.ipynb #a5700156
+# %% ../../nbs/28_index_parts.ipynb #b8e8aa8f
 class Documents(NamedTuple):
     "n documents whose `numbers` (n,) ascend, `dense` (n, d), payloads and digests"
     numbers: np.ndarray
@@ -114,7 +114,7 @@ def make_segment(documents: Documents, postings: Postings) -> Segment:
     return Segment(*documents, indexes=indices[starts[:-1]], starts=starts, rows=rows, values=values,
                    places=stable_order(rows), bounds=bounds)
 
-# %% ../../nbs/28_index_parts.ipynb #242d316a
+# %% ../../nbs/28_index_parts.ipynb #74238114
 def sparse_of(points: Sequence[Point]) -> Postings:
     "The postings of points, sorted; rows count the points"
     sparse = [p.sparse for p in points if p.sparse is not None]
@@ -134,7 +134,7 @@ def segment_of(points: Sequence[Point]) -> Segment:
     numbers = np.array([p.number for p in points], np.int64)
     return make_segment(Documents(numbers, payloads, digests, dense), sparse_of(points))
 
-# %% ../../nbs/28_index_parts.ipynb #6e86ee13
+# %% ../../nbs/28_index_parts.ipynb #860aa2c2
 TEXTS = ("payloads", "digests")
 KIND_OF = {np.dtype(code): kind for kind, code in KINDS.items()}
 
@@ -160,9 +160,9 @@ def save_segment(path: Path, segment: Segment) -> None:
     with atomic(path) as temporary, open(temporary, "wb") as f:
         f.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors.values():
-            f.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+            f.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
-# %% ../../nbs/28_index_parts.ipynb #8674efa3
+# %% ../../nbs/28_index_parts.ipynb #8a1b8f5d
 def load_segment(path: Path) -> Segment:
     "Map a segment from disk; a `ValueError` or `KeyError` if the file is none"
     found = mapped_tensors(path)
@@ -174,9 +174,9 @@ def load_segment(path: Path) -> Segment:
         raise ValueError("its parts do not fit each other")
     return segment
 
-# %% ../../nbs/28_index_parts.ipynb #7fb7fe5f
+# %% ../../nbs/28_index_parts.ipynb #62eec964
 @dataclass
-class Part:
+class Counted:
     "A segment, which of its documents are `alive` (n,) bool, and what the list says of its file"
     segment: Segment
     alive: np.ndarray
@@ -196,6 +196,10 @@ class Part:
     def whole(self) -> bool:
         "Whether all documents are alive"
         return self.count == len(self.alive)
+
+# %% ../../nbs/28_index_parts.ipynb #49d78768
+class Part(Counted):
+    "A part of an index, whose documents are found by their numbers"
 
     def rows_of(self, numbers: Iterable[int]) -> np.ndarray:
         "Rows of the documents that are alive and have these numbers"
@@ -224,7 +228,7 @@ class Part:
         owner = np.searchsorted(s.starts, places, side="right") - 1
         return SparseEmbedding(s.indexes[owner], s.values[places])
 
-# %% ../../nbs/28_index_parts.ipynb #c44f696e
+# %% ../../nbs/28_index_parts.ipynb #d6ce0b73
 def moved(part: Part, new: np.ndarray) -> Postings:
     "The postings of a part's living documents, which get the rows `new` (living,) ascending"
     s = part.segment
@@ -246,20 +250,20 @@ def merged(postings: Sequence[Postings]) -> Postings:
     order = np.argsort(keys, kind="stable")
     return Postings(indices[order], rows[order], values[order])
 
-# %% ../../nbs/28_index_parts.ipynb #bf714ce7
+# %% ../../nbs/28_index_parts.ipynb #e812d833
 def ordered(parts: Sequence[Part], new: Sequence[np.ndarray]) -> Documents:
     "The living documents of parts, which get the rows `new`"
     kept = [np.flatnonzero(part.alive) for part in parts]
     old = np.argsort(np.concatenate(new), kind="stable").tolist()
     numbers = np.concatenate([part.segment.numbers[rows] for part, rows in zip(parts, kept)])[old]
     dense = np.empty((len(old), parts[0].segment.dense.shape[1]), np.float32)
+    texts: dict[str, list] = {name: [] for name in TEXTS}
     for part, rows, places in zip(parts, kept, new):
         dense[places] = part.segment.dense if part.whole else part.segment.dense[rows]
-    texts = []
-    for name in TEXTS:
-        raw = [some for part, rows in zip(parts, kept) for some in getattr(part.segment, name).raw(rows)]
-        texts.append(strings_of([raw[i] for i in old]))
-    return Documents(numbers, *texts, dense)
+        for name in TEXTS:
+            texts[name] += getattr(part.segment, name).raw(rows)
+    payloads, digests = (strings_of([texts[name][i] for i in old]) for name in TEXTS)
+    return Documents(numbers, payloads, digests, dense)
 
 
 def joined(parts: Sequence[Part]) -> Part:
@@ -272,7 +276,7 @@ def joined(parts: Sequence[Part]) -> Part:
     segment = make_segment(ordered(parts, rows), postings)
     return Part(segment, np.ones(len(segment.numbers), bool))
 
-# %% ../../nbs/28_index_parts.ipynb #de640b43
+# %% ../../nbs/28_index_parts.ipynb #38bb8ac0
 MOST = 2**24  # postings of a joined segment: about 200 MB
 
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'PARTS_FILE', 'FORMAT', 'SEGMENT_NAME', 'KINDS', 'Spans', 'spans', 'Weights', 'having', 'index_weights',
            'Scores', 'Shared', 'shared_lists', 'sparse_scores', 'dense_scores', 'least_score', 'best_found', 'stamp_of',
-           'described', 'load_part', 'is_inverted', 'check_empty', 'sweep_segments', 'Lists', 'Stored', 'Inverted',
-           'chosen_engine', 'open_home']
+           'described', 'load_part', 'is_inverted', 'check_empty', 'sweep_segments', 'Lists', 'Asked', 'Stored',
+           'Inverted', 'chosen_engine', 'open_home']
 
 # %% ../../nbs/28_inverted.ipynb #e0a22d75
 import contextlib
@@ -56,7 +56,7 @@ def spans(segment: Segment, indices: np.ndarray) -> Spans:
     begins = segment.starts[at]
     return Spans(begins, np.where(segment.indexes[at] == indices, segment.starts[at + 1], begins))
 
-# %% ../../nbs/28_inverted.ipynb #08ff57d7
+# %% ../../nbs/28_inverted.ipynb #06f5649f
 class Weights(NamedTuple):
     "Indices (q,) of a query, ascending, and IDF × value (q,) of each"
     indices: np.ndarray
@@ -224,7 +224,7 @@ class Lists(Home):
         return found, None
 
     def digests(self) -> dict[int, str]:
-        found = {}
+        found: dict[int, str] = {}
         for part in self.parts:
             rows = np.flatnonzero(part.alive)
             raw = part.segment.digests.raw(rows)
@@ -239,12 +239,16 @@ class Lists(Home):
                 found.append(Point(int(part.segment.numbers[row]), payload, None, part.vector(row)))
         return found
 
-    def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
-        return [self.best(ask, limit) for ask in asked]
-
     def payloads(self, numbers: list[int]) -> dict[int, dict]:
         return {int(part.segment.numbers[row]): json.loads(part.segment.payloads[row])
                 for part in self.parts for row in part.rows_of(numbers)}
+
+# %% ../../nbs/28_inverted.ipynb #5b3c534a
+class Asked(Lists):
+    "Lists that are searched"
+
+    def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
+        return [self.best(ask, limit) for ask in asked]
 
     def best(self, ask: Ask, limit: int) -> list[Found]:
         "The `limit` nearest documents"
@@ -260,7 +264,7 @@ class Lists(Home):
         return [sparse_scores(part, weights) for part in parts]
 
 # %% ../../nbs/28_inverted.ipynb #10310f22
-class Stored(Lists):
+class Stored(Asked):
     "Lists that lie in a `folder`, for dense vectors of `width`; `next` is the number of the next segment"
     folder: Path
     width: int | None = None
