@@ -6,8 +6,8 @@
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'LATE', 'SERVERS', 'engine_vector', 'vectors_of', 'engine_vectors',
            'our_point', 'check_vectors', 'check_values', 'Ask', 'EngineCalls', 'Searching', 'Home', 'create_shard',
            'check_shard', 'embedded_shard', 'held_folder', 'named_folder', 'edge_query', 'edge_points', 'edge_scroll',
-           'Embedded', 'create_collection', 'is_there', 'prepare_collection', 'server_query', 'server_client', 'Asking',
-           'Server', 'is_server', 'check_address', 'open_collection']
+           'Sharded', 'Embedded', 'create_collection', 'is_there', 'prepare_collection', 'server_query',
+           'server_client', 'Asking', 'Server', 'is_server', 'check_address', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 import re
@@ -296,21 +296,10 @@ def edge_scroll(which: str, offset: Any, limit: int, fields: Iterable[str]) -> A
     wanted = {"filter": points_that_are(q, which), "with_payload": list(fields) or False}
     return q.ScrollRequest(offset=offset, limit=limit, with_vector=False, **wanted)
 
-# %% ../../nbs/28_collection.ipynb #0f94c280
-class Embedded(Home):
-    "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
-
-    def __init__(self, folder: str | Path, width: int | None, name: Any = None, expanded: bool = False):
-        import qdrant_edge
-        self.engine, self.folder, self.named = qdrant_edge, named_folder(folder, name), bool(name)
-        self.place = str(self.folder)
-        with ExitStack() as opening:
-            opening.enter_context(held_folder(self.folder))
-            self.shard = embedded_shard(self.folder, width, expanded)
-            opening.callback(self.shard.close)
-            self.expanded = check_shard(self.folder, width)
-            self.shared = claim(self)
-            self.opened = opening.pop_all()
+# %% ../../nbs/28_collection.ipynb #4b9dc720
+class Sharded(Home):
+    "What reads and changes the points of a `shard` of the embedded engine"
+    shard: Any
 
     def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         points, offset = self.shard.scroll(edge_scroll(which, offset, limit, fields))
@@ -325,6 +314,22 @@ class Embedded(Home):
 
     def drop(self, numbers: Iterable[int]) -> None:
         self.shard.update(self.engine.UpdateOperation.delete_points(list(numbers)))
+
+# %% ../../nbs/28_collection.ipynb #0f94c280
+class Embedded(Sharded):
+    "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
+
+    def __init__(self, folder: str | Path, width: int | None, name: Any = None, expanded: bool = False):
+        import qdrant_edge
+        self.engine, self.folder, self.named = qdrant_edge, named_folder(folder, name), bool(name)
+        self.place = str(self.folder)
+        with ExitStack() as opening:
+            opening.enter_context(held_folder(self.folder))
+            self.shard = embedded_shard(self.folder, width, expanded)
+            opening.callback(self.shard.close)
+            self.expanded = check_shard(self.folder, width)
+            self.shared = claim(self)
+            self.opened = opening.pop_all()
 
     def upsert(self, points: list[Point], wait: bool = True) -> None:
         need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
