@@ -31,7 +31,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     "A socket that listens; a `UserError` if there cannot be one"
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        place = socket.create_server((host, port), family=family, backlog=2048)
+        place.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return place
     except (OSError, OverflowError, ValueError) as e:
         why = getattr(e, "strerror", None) or e
         message = f"cannot listen on host {host}, port {port} ({why})"
