@@ -151,6 +151,10 @@ def command_run(
     target_model: str | None = typer.Option(None, help="Sentence transformer whose similarities are learned"),
     input_model: str | None = typer.Option(None, help="Sentence transformer that serves"),
     dim: int | None = typer.Option(None, help="Numbers per word"),
+    budget: float | None = typer.Option(
+        None, help="Mean numbers per word: each gets 1, 2, 4, 8 or 16 by what its sentences show, at most "
+        "dim (with the objectives joint and fit)"
+    ),
     samples: int | None = typer.Option(None, help="Sentences drawn per word, at most"),
     objective: str | None = typer.Option(None, help=" or ".join(OBJECTIVES)),
     language: str | None = typer.Option(None, help="Language of stemmer and stop words"),
@@ -173,7 +177,8 @@ def command_run(
     """Train a model: all stages, from text to a directory that serves."""
     given = given_parameters(
         words=word_list(words, words_file), top_words=top_words, corpus=corpus or None, text_field=text_field,
-        target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,
+        target_model=target_model, input_model=input_model, dim=dim, budget=budget, samples=samples,
+        objective=objective,
         language=language, seed=seed, encode=encode, precision=precision, pictures=pictures,
         on_bad_input=on_bad_input, start_from=start_from,
     )

@@ -33,6 +33,7 @@ from .hub import push_to_hub
 from .look import Shown
 from .names import DEFAULT
 from .non_negative import document_maker, query_maker
+from .padding import numbers_of
 from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
     Encoders,
@@ -359,6 +360,7 @@ class MiniCOIL(Shown):
         self.vocabulary, self.words, self.weights = vocabulary, vocabulary.words, weights
         self.k, self.b, self.avg_len = k, b, avg_len
         self.dim = weights.shape[2]  # numbers of a known word
+        self.numbers = numbers_of(folder, info, len(self.words), self.dim)  # of each word, None: all dim
         self.shift = unknown_shift(len(self.words), self.dim)  # first index of unknown words
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
