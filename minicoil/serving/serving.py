@@ -340,8 +340,7 @@ class MiniCOIL(Shown):
     open_lane = open_lane
     reopen = property(reopen)
     __reduce__ = pickled
-    embed, query_embed = embed, query_embed
-    embed_words, embed_both = embed_words, embed_both
+    embed, query_embed, embed_words, embed_both = embed, query_embed, embed_words, embed_both
     readings, word_spans, explain = readings, word_spans, explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
