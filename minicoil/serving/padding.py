@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BUDGET', 'possible', 'numbers_of', 'counts_of', 'read_counts', 'padding', 'own_indexes', 'without_padding']
 
-# %% ../../nbs/04_padding.ipynb #1ef50600
+# %% ../../nbs/04_padding.ipynb #6cb08d4e
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from ..runs.files import UserError
 from .sparse import Reading, SparseEmbedding
 
-# %% ../../nbs/04_padding.ipynb #50701828
+# %% ../../nbs/04_padding.ipynb #67d8a9c7
 BUDGET = "budget"
 
 
@@ -43,12 +43,12 @@ def numbers_of(folder: Path, info: dict[str, Any], words: int, dim: int) -> np.n
     said = info.get(BUDGET)
     if said is None:
         return None
-    counts = said.get("numbers") if isinstance(said, dict) else None
+    counts: Any = said.get("numbers") if isinstance(said, dict) else None
     if not possible(counts, words, dim):
         raise UserError(f"{folder / 'minicoil.json'}: the numbers of the words do not fit: put back a copy")
     return np.array([dim, *counts], np.int64)
 
-# %% ../../nbs/04_padding.ipynb #d2429d3e
+# %% ../../nbs/04_padding.ipynb #a66673bd
 def counts_of(model: Any, ids: Any) -> np.ndarray | None:
     "How many numbers the words by their ids (n,) have; None if every word of the model has `dim`"
     numbers = getattr(model, "numbers", None)
@@ -64,7 +64,7 @@ def padding(counts: np.ndarray, dim: int) -> np.ndarray:
     "(n, dim) bool: which columns words with these counts (n,) do not use"
     return np.arange(dim) >= counts[:, None]
 
-# %% ../../nbs/04_padding.ipynb #88144970
+# %% ../../nbs/04_padding.ipynb #9f80826c
 def own_indexes(model: Any, word_id: int) -> range:
     "The indexes of a known word's own numbers"
     counts = counts_of(model, [word_id])

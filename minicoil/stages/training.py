@@ -196,11 +196,12 @@ def train_samples(
     size, counts = samples[0].tokens.shape[1], own_counts(samples, p.dim, numbers)
     found = np.zeros((len(samples), size, p.dim), np.float32)
     for count in sorted(set(counts.tolist())):
-        at = np.flatnonzero(counts == count)
+        at = [i for i, own in enumerate(counts) if own == count]
         lengths, had_encoder = [len(samples[i].tokens) for i in at], [samples[i].base is not None for i in at]
         for group in group_words(lengths, size, count, objective, had_encoder=had_encoder):
-            chosen = supplied(run, [samples[i] for i in at[group]], objective)
-            found[at[group], :, :count] = train_group(objective, chosen, count, pooled, p.seed, device)
+            mine = [at[k] for k in group]
+            chosen = supplied(run, [samples[i] for i in mine], objective)
+            found[mine, :, :count] = train_group(objective, chosen, count, pooled, p.seed, device)
     return found
 
 
@@ -223,7 +224,7 @@ def turned_encoders(
     maps, facts = word_rotations([sample.word for sample in samples], encoders.shape[2], rows, numbers)
     return turned(encoders, maps), facts
 
-# %% ../../nbs/22_training.ipynb #889a8a95
+# %% ../../nbs/22_training.ipynb #6ff5460c
 def measured_errors(run: Run, samples: Sequence[WordSample], device: str) -> np.ndarray:
     """Errors (words, counts) of some words of a run, with each count of numbers up to `dim`."""
     p, objective = run.params, load_objective(run.params.objective)
@@ -248,7 +249,7 @@ def measure_shard(number: int, run: Run) -> None:
     if not file.exists():
         save_npy(file, measured_errors(run, list(word_samples(run, number)), chosen_device()))
 
-# %% ../../nbs/22_training.ipynb #adc4f5a8
+# %% ../../nbs/22_training.ipynb #77146938
 NUMBERS_FILE = "numbers.json"
 
 
