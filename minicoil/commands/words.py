@@ -29,7 +29,7 @@ from ..runs.swap import put_in_place, work_folder, workshop
 from ..serving.names import model_kind
 from ..stages.growth import grow
 from ..stages.sentences import split_sentences, trained_words
-from ..stages.training import stored_projection, train_words
+from ..stages.training import train_words
 from ..text.normalize import normalize_text
 from ..text.pieces import WordPieces
 from ..text.readers import documents, find_files, to_stderr
@@ -168,7 +168,7 @@ def train_new(folder: Path, model: MiniCOIL, words: list[str], corpus: Iterable[
         same = all(getattr(source.params, name) == given[name] for name in ("input_model", "language"))
         link_documents(source, folder, with_sentences=same)
     split_sentences(hidden, taken=set(model.vocabulary.stem_mapping))
-    train_words(hidden, stored_projection(model.folder))
+    train_words(hidden)
     return hidden
 
 # %% ../../nbs/34_words.ipynb #c5a74c18

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_QUALITY', 'KEPT', 'as_graph', 'quiet_exporter', 'traced', 'strip_traces', 'export_onnx', 'special_tokens',
-           'write_tokenizer', 'ModelParts', 'trained_parts', 'check_shape', 'adapted', 'model_info', 'keep_projection',
-           'write_model', 'combine_models']
+           'write_tokenizer', 'ModelParts', 'trained_parts', 'check_shape', 'adapted', 'model_info', 'write_model',
+           'combine_models']
 
 # %% ../../nbs/23_model.ipynb #84d6557c
 import contextlib
@@ -194,21 +194,6 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
     return {**{name: getattr(params, name) for name in KEPT}, "layers": layers, "beyond_fastembed": reasons,
             "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **maps, **parts.origin}
 
-# %% ../../nbs/23_model.ipynb #21f94122
-def keep_projection(run: Run, parts: ModelParts, folder: Path) -> None:
-    """Write `projection.safetensors` of the model's words into `folder`, where they share a projection"""
-    from safetensors.numpy import load_file, save
-
-    from minicoil.stages.training import PROJECTION_FILE
-    trained = run.stage("training").path / PROJECTION_FILE
-    if not trained.exists():
-        return
-    tensors = load_file(trained)
-    if parts.origin:    # the words of the model that the run started from
-        factors = tensors["projection"].T @ parts.encoders[1:]
-        tensors["factors"] = np.ascontiguousarray(factors)
-    write_bytes(folder / PROJECTION_FILE, save(tensors))
-
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:
     """Write the files of the model directory and its manifest"""
@@ -222,7 +207,6 @@ def write_model(run: Run, stage: Stage) -> None:
         parts = adapted(base, parts.vocabulary.words, parts.encoders, parts.quality)
     save_vocabulary(stage.path, parts.vocabulary)
     save_npy(stage.path / ENCODERS_FILE, parts.encoders)
-    keep_projection(run, parts, stage.path)
     if not (stage.path / MODEL_FILES["float32"]).exists():
         export_onnx(transformer, stage.path / MODEL_FILES["float32"])
     save_json(stage.path / "minicoil.json", model_info(run, parts, transformer))
