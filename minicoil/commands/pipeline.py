@@ -175,7 +175,7 @@ def command_run(
     on_bad_input: str | None = typer.Option(None, help="fail or skip"),
     start_from: str | None = START_FROM,
 ) -> None:
-    """Train a model: all stages, from text to a directory that serves."""
+    """Train a model, from text to a directory that serves."""
     given = given_parameters(
         words=word_list(words, words_file), top_words=top_words, corpus=corpus or None, text_field=text_field,
         target_model=target_model, input_model=input_model, dim=dim, samples=samples, objective=objective,

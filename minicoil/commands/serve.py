@@ -128,7 +128,10 @@ def command_serve(
     timeout: int = typer.Option(60, help="Seconds that a request may take"),
     token_env: str | None = TOKEN,
 ) -> None:
-    """Answer requests for vectors over HTTP, in the shapes of text-embeddings-inference."""
+    """Answer requests for vectors over HTTP.
+
+    Requests and answers have the shapes of text-embeddings-inference.
+    """
     check_extra()
     numbers = dict(
         requests=in_range("max-concurrent-requests", max_concurrent_requests, 1, 100_000),

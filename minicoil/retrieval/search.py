@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .closest import Found, fused_points, in_order
+from .closest import fused_points, ranked_points, with_payloads
 from .collection import Ask, Home, open_collection
 from minicoil.retrieval.documents import (
     add_documents,
@@ -93,12 +93,11 @@ def hits_of(points: Iterable[Any]) -> list[Hit]:
     return [Hit(p.payload["id"], p.payload["text"], p.score) for p in points]
 
 
-def mixed(lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
-    "Hits by the weighted sum of the scores in {using: points}, each list stretched to 0…1"
-    points = {p.id: p for found in lists.values() for p in found}
+def mixed(home: Home, lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
+    "Hits by the weighted sum of the scores in {using: points} of a home, each list stretched to 0…1"
     stretched = [{p.id: p.score for p in found} for found in lists.values()]
     scores = mix(stretched, [weights[using] for using in lists])
-    return hits_of(in_order(Found(i, points[i].payload, score) for i, score in scores.items())[:limit])
+    return hits_of(ranked_points(lists.values(), scores, limit, home.payloads))
 
 # %% ../../nbs/32_search.ipynb #2e5ce88d
 class Asked(NamedTuple):
@@ -171,8 +170,10 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
     depth = limit if using in vectors else max(limit, DEPTH)
     lists = lists_of(Asked(home, model, query, expansion, exact), vectors, depth)
     if using == "mix":
-        return mixed(lists, limit, {"dense": weight, "minicoil": 1 - weight})
-    return hits_of(lists[using]) if using in lists else hits_of(fused_points(lists, limit))
+        return mixed(home, lists, limit, {"dense": weight, "minicoil": 1 - weight})
+    if using == "hybrid":
+        return hits_of(fused_points(lists, limit, home.payloads))
+    return hits_of(with_payloads(lists[using], home.payloads))
 
 # %% ../../nbs/32_search.ipynb #adacfad8
 class Part(NamedTuple):
