@@ -51,6 +51,7 @@ from ..runs.run import Run, open_run
 from ..runs.server import USUAL, Layout
 from ..serving.blocks import number_between, whole_number
 from ..serving.explanations import MatchedWord, ReadQuery, explain_vectors, read_query
+from ..serving.padding import own_indexes, without_padding
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import SparseEmbedding, idf, unknown_index
 
@@ -83,7 +84,7 @@ def query_vectors(model: Any, query: str, using: str) -> dict[str, np.ndarray | 
     if using != "minicoil":
         vectors["dense"] = np.asarray(read.dense, np.float32)
     if using != "dense" and len(read.vector.indices):
-        vectors["minicoil"] = read.vector
+        vectors["minicoil"] = without_padding(model, read.vector)
     return vectors
 
 # %% ../../nbs/32_search.ipynb #af1ab28c
@@ -185,7 +186,7 @@ def known_parts(model: Any, asked: ReadQuery) -> dict[str, SparseEmbedding]:
     "{word: its numbers in the query} of a query's known words"
     values, found = asked.vector.as_dict(), {}
     for w in asked.reading.counts:
-        indexes = range(w * model.dim, (w + 1) * model.dim)  # word w has dim of them; w begins at 1
+        indexes = own_indexes(model, w)
         numbers = [values.get(i, 0.0) for i in indexes]
         found[model.words[w - 1]] = SparseEmbedding(np.array(indexes, np.int32), np.array(numbers))
     return found
