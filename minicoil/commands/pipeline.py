@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION', 'QDRANT', 'STORE_NAME', 'RAY', 'START_FROM',
-           'RESULTS', 'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters', 'keep_inputs',
-           'command_run', 'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message', 'again',
-           'os_ending', 'missing_ending', 'ending', 'prepare_streams', 'give_up_output', 'as_meant', 'at_home',
+           'RESULTS', 'TAKE_WORDS', 'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters',
+           'keep_inputs', 'command_run', 'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message',
+           'again', 'os_ending', 'missing_ending', 'ending', 'prepare_streams', 'give_up_output', 'as_meant', 'at_home',
            'with_places', 'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
@@ -301,6 +301,9 @@ def give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+TAKE_WORDS = ("search", "embed", "neighbours")  # commands for which `help` may be what they are about
+
+
 def as_meant(arguments: list[str]) -> list[str]:
     """The arguments, with `help` and `version` as the options that they mean."""
     long = {"-help": "--help", "-?": "--help", "-version": "--version"}
@@ -309,7 +312,7 @@ def as_meant(arguments: list[str]) -> list[str]:
         return [*arguments[1:], "--help"]
     if arguments == ["version"] or arguments[1:] == ["--version"]:
         return ["--version"]
-    if len(arguments) == 2 and arguments[1] == "help" and arguments[0] not in ("search", "embed"):
+    if len(arguments) == 2 and arguments[1] == "help" and arguments[0] not in TAKE_WORDS:
         return [arguments[0], "--help"]
     return arguments
 
@@ -323,7 +326,7 @@ PLACES = (
 def at_home(argument: str) -> str:
     """An argument with the home folder in place of a `~` that stands where a path begins."""
     option, equals, value = argument.partition("=")
-    if option in PLACES and value.startswith("~/"):
+    if plain_name(option) in PLACES and (value == "~" or value.startswith("~/")):
         return option + equals + os.path.expanduser(value)
     return os.path.expanduser(argument) if argument.startswith("~/") else argument
 
@@ -332,7 +335,8 @@ def with_places(arguments: list[str]) -> list[str]:
     """The arguments, `~` read as `at_home` does; a `UserError` for an empty path."""
     may_be_empty = ("--run", "--collection")
     for option, value in zip(arguments, [*arguments[1:], "-"]):
-        name, equals, rest = option.partition("=")
+        spelled, equals, rest = option.partition("=")
+        name = plain_name(spelled)
         if name in PLACES and name not in may_be_empty and not (rest if equals else value).strip():
             raise UserError(f"{name} is empty: name a file or folder")
     return [at_home(argument) for argument in arguments]
