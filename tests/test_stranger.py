@@ -3,13 +3,17 @@ with, a cache that was changed by hand, a browser that hangs up."""
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from calls import call, one_line
@@ -325,3 +329,80 @@ def test_a_folder_called_tilde_is_never_made(given, tmp_path, monkeypatch):
     done = call(tmp_path, *FOLDERS["export"], given)
     assert "exists already" in one_line(done)
     assert not (tmp_path / "~").exists()
+
+
+# Ctrl-C, and streams that are closed
+
+WHILE_LOADING = """
+import os, signal, sys
+from minicoil.__main__ import main
+{begin}
+sys.argv = ["minicoil", "search", "bat", "--model", {model!r}, "--documents", {texts!r}]
+main()
+"""
+AT_AN_IMPORT = """
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+AS_ANOTHER_ERROR = """
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                import time
+                time.sleep(1)
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None
+sys.meta_path.insert(0, Finder())
+"""
+BEGINNINGS = {name: AT_AN_IMPORT.format(name=name) for name in ("typer", "numpy", "onnxruntime")}
+BEGINNINGS["another error"] = AS_ANOTHER_ERROR
+
+
+@pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_ctrl_c_while_something_is_loaded(begin, odd, tiny_run):
+    """Ctrl-C in the middle of an import, of ours or of a library, is one line and exit code 130."""
+    given = {"model": str(tiny_run / "23_model"), "texts": str(odd / "texts.txt")}
+    command = [sys.executable, "-c", WHILE_LOADING.format(begin=begin, **given)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("minicoil: stopped")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_installed_command_is_the_one_that_was_tried():
+    """The `minicoil` script and `python -m minicoil` are one function."""
+    settings = (Path(__file__).parents[1] / "settings.ini").read_text(encoding="utf-8")
+    assert "console_scripts = minicoil=minicoil.__main__:main" in settings
+
+
+STREAMS_CLOSED = """
+import sys
+from minicoil.commands.pipeline import prepare_streams
+sys.{name} = None
+prepare_streams()
+print("into nothing", file=sys.{name})
+assert not sys.{name}.isatty()
+"""
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_python_does_not_have(name):
+    """A standard stream that was closed is one that can be asked and written to, as libraries do."""
+    done = subprocess.run([sys.executable, "-c", STREAMS_CLOSED.format(name=name)], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_vectors_are_exported_without_a_stream(closed, odd, tiny_run):
+    """A command with a progress bar, and one whose library sets up logging, need neither stream."""
+    model = shlex.quote(str(tiny_run / "23_model"))
+    given = f"export-vectors --for sql --model {model} --documents texts.txt --out new"
+    command = f"{shlex.quote(sys.executable)} -m minicoil {given} {closed}"
+    done = subprocess.run(command, shell=True, cwd=odd, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (odd / "new" / "export.json").is_file()

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION', 'QDRANT', 'STORE_NAME', 'RAY', 'START_FROM',
-           'RESULTS', 'TAKE_WORDS', 'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters',
-           'keep_inputs', 'command_run', 'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message',
-           'again', 'os_ending', 'missing_ending', 'ending', 'prepare_streams', 'give_up_output', 'as_meant', 'at_home',
-           'with_places', 'main']
+           'RESULTS', 'INTERRUPTS', 'TAKE_WORDS', 'PLACES', 'plain_name', 'print_version', 'shared_options',
+           'given_parameters', 'keep_inputs', 'command_run', 'found_files', 'command_to_try', 'where_to_look', 'Ending',
+           'usage_message', 'again', 'os_ending', 'missing_ending', 'ending', 'prepare_streams', 'note_interrupt',
+           'remembered_interrupts', 'give_up_output', 'as_meant', 'at_home', 'with_places', 'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib
 import os
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,9 +293,36 @@ def prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, mode)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+# %% ../../nbs/40_pipeline.ipynb #fa951a1a
+INTERRUPTS: list[int] = []
+
+
+def note_interrupt(number: int, frame: Any) -> None:
+    """Remember Ctrl-C, and raise what Python raises for it."""
+    INTERRUPTS.append(number)
+    signal.default_int_handler(number, frame)
+
+
+@contextlib.contextmanager
+def remembered_interrupts() -> Iterator[None]:
+    """Inside, `INTERRUPTS` tells whether Ctrl-C has come; only where it means what it usually means."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = usual and threading.current_thread() is threading.main_thread()
+    INTERRUPTS.clear()
+    if ours:
+        signal.signal(signal.SIGINT, note_interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # %% ../../nbs/40_pipeline.ipynb #cbc05b92
 def give_up_output() -> None:
@@ -354,13 +384,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
-        code = app(args=as_meant(with_places(given)), prog_name="minicoil", standalone_mode=False)
+        with remembered_interrupts():
+            code = app(args=as_meant(with_places(given)), prog_name="minicoil", standalone_mode=False)
         if code == 130:  # typer's way to report Ctrl-C
             raise KeyboardInterrupt
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # typer leaves when nobody reads
-        end = ending(error, given)
+        end = ending(KeyboardInterrupt() if INTERRUPTS else error, given)
         if end is None:
             raise
         if isinstance(error, OSError) or end.code == 141:
