@@ -94,7 +94,7 @@ def belongs_to(entry: Entry, source: str) -> bool:
 # %% ../../nbs/34_cache.ipynb #942a527e
 cache_commands = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True,
-    help="List or clear what minicoil keeps: the indexes of searched folders, and assembled models.",
+    help="List or clear what minicoil keeps.\n\nThat is indexes of searched folders, and assembled models.",
 )
 
 

@@ -144,7 +144,10 @@ def command_add_words(
     on_bad_input: str = BAD_INPUT,
     jobs: int = JOBS,
 ) -> None:
-    """Train new words into a finished model; the others stay as they are."""
+    """Train new words into a finished model.
+
+    The others stay as they are.
+    """
     from minicoil.commands.words import add_words, listed, report
     given = dict(text_field=text_field, on_bad_input=choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     read = [*(corpus or ()), *(index or ()), words_file, run]
@@ -362,7 +365,10 @@ def command_neighbours(
     model: str = MODEL,
     limit: int = typer.Option(8, help="Words to show"),
 ) -> None:
-    """The words that mean nearly the same in a collection, or in general text, and how near they are."""
+    """Show the words that mean nearly the same as a word.
+
+    Those of a collection or of general text, with how near they are.
+    """
     from minicoil.retrieval.expansion import terms_in
     from minicoil.retrieval.thesaurus import names_of
     in_range("limit", limit, 1, MOST_TEXTS)
@@ -438,7 +444,10 @@ def command_rotate(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
-    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    """Turn a model's numbers for engines without a sign.
+
+    Engines that refuse negative weights can then take its vectors.
+    """
     from minicoil.stages.rotation import rotate_model
     keep_apart(folder_to_make(out, "--out"), [model, documents])
     bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
@@ -459,7 +468,7 @@ def command_export_vectors(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
-    """Write documents with their vectors for another search engine."""
+    """Write documents with vectors for another search engine."""
     from minicoil.retrieval.engines import ENGINES
     from minicoil.retrieval.export_vectors import export_vectors
     name = choice("for", engine, ENGINES)
@@ -474,7 +483,7 @@ def command_export_vectors(
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True,
-    help="Measure a model; the last line on stdout is one JSON object.",
+    help="Measure a model.\n\nThe last line on stdout is one JSON object.",
 )
 
 

@@ -192,7 +192,10 @@ def command_golden(
     out: str | None = typer.Option(None, help="File to write"),
     check: Path | None = typer.Option(None, help="Or: a golden file to compare with the model"),
 ) -> None:
-    """Write what becomes of 200 awkward texts, for readers of the format in other languages."""
+    """Write what becomes of 200 awkward texts.
+
+    Readers of the format in other languages compare with it.
+    """
     if (out is None) == (check is None):
         raise UserError("name a file to write with --out, or one to compare with --check")
     target = file_to_write(out, "--out")

@@ -266,7 +266,10 @@ def command_explore(
         model: str = typer.Option(
             DEFAULT, help="english (in the package), a model directory, or org/name on the hub"),
         port: int = typer.Option(0, help="Port on this machine; 0 takes a free one")) -> None:
-    "Type a sentence and see where its words land: pages on this machine only"
+    """Type a sentence and see where its words land.
+
+    The pages can be reached from this machine only.
+    """
     from minicoil import MiniCOIL
     with explore_server(MiniCOIL.load(model), port) as server:
         print(f"http://127.0.0.1:{server.server_port}/   (Ctrl-C ends it)", flush=True)

@@ -242,7 +242,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def one_thread() -> None:
     """Let BLAS, OpenMP and torch use one thread in this process."""
     for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, "1")
+        os.environ[name] = "1"
     from threadpoolctl import threadpool_limits
     threadpool_limits(1)
     if "torch" in sys.modules:
