@@ -50,7 +50,7 @@ from minicoil.text.transformer import arithmetic, load_transformer
 from minicoil.text.vocabulary import make_vocabulary, positions
 
 SMALL = "all-MiniLM-L6-v2"
-DIMS, OBJECTIVES = (4, 8, 16), ("joint", "fit")
+DIMS = (4, 8, 16)
 PAIRS = (("small", "small"), ("small", "large"), ("large", "large"))   # who reads, who teaches
 WHOLE = {"token_full": "whole, cosine", "token_full_sharp": "whole, cosine²"}
 PARTS = ("search", "more", "senses", "price", "costs")
@@ -225,7 +225,7 @@ def word_sample(reader, teacher, at):
 def group_encoders(samples, objective, dim):
     """Encoders (words, h, dim) of samples, in their order, with the mean covariance of their words."""
     size = samples[0].tokens.shape[1]
-    pooled = np.mean([np.cov(s.tokens.T) for s in samples], 0).astype(np.float32)
+    pooled = sum(np.cov(s.tokens.T) / len(samples) for s in samples).astype(np.float32)
     found = np.zeros((len(samples), size, dim), np.float32)
     for group in group_words([len(s.tokens) for s in samples], size, dim, objective):
         found[group] = train_group(objective, [samples[i] for i in group], dim, pooled)
@@ -256,7 +256,7 @@ def trained_ways(given, run, needed, words):
     places = [np.flatnonzero(pairs[:, 0] == number) for number in numbers]
     for reader, teacher in pairs_of(given):
         samples = [word_sample(said[reader], said[teacher], at) for at in places]
-        for name, dim in ((name, dim) for name in OBJECTIVES for dim in DIMS):
+        for name, dim in ((name, dim) for name in given.objectives for dim in DIMS):
             row, begin = f"{reader}, {teacher}, {dim}, {name}", time.process_time()
             encoders = group_encoders(samples, load_objective(name), dim)
             seconds[row] = (time.process_time() - begin) / len(samples)
@@ -293,38 +293,47 @@ def scored_collection(given, name, vocabulary, ways, folder):
     return measure(runs, judged)["per_query"]
 
 
-def asked_terms(given, vocabulary):
-    """For each query of all collections the terms that it asks: word ids, and stems of unknown words."""
-    forms = [judged_forms(given, "small", vocabulary, folder, ("queries",))[-1] for folder in given.beir]
-    return [list(query) for asked in forms for query in terms_of(asked, vocabulary)]
+def asked_terms(given, vocabulary, folder):
+    """The terms that the queries of a collection ask: word ids, and stems of unknown words."""
+    asked = judged_forms(given, "small", vocabulary, folder, ("queries",))[-1]
+    return [term for query in terms_of(asked, vocabulary) for term in query]
+
+
+def known_words(terms):
+    """The word ids among terms."""
+    return {term for term in terms if isinstance(term, int)}
+
+
+def searched_collection(given, folder):
+    """({row: {query: nDCG@10}} of a collection, {row: seconds a word}, and what is recorded of it)."""
+    run = open_run(given.run)
+    vocabulary, per_query, bm25 = words_of(run), {}, {}
+    terms = asked_terms(given, vocabulary, folder)
+    ways, seconds, counts = trained_ways(given, run, known_words(terms), len(vocabulary.words))
+    for name in given.readers:
+        mine = {row: encoders for (reader, row), encoders in ways.items() if reader == name}
+        found = scored_collection(given, name, vocabulary, mine, folder)
+        per_query = found | per_query    # BM25 of the small one, which reads first
+        bm25[name] = float(np.mean(list(found["bm25"].values())))
+    read, known = read_judged(folder), sum(isinstance(term, int) for term in terms)
+    counts |= {"documents": len(read.documents), "queries": len(read.queries)}
+    return per_query, seconds, {**counts, "known": known / len(terms), "bm25": bm25}
 
 
 def searched(given):
-    """What is recorded of the search."""
-    run = open_run(given.run)
-    vocabulary, per_query, bm25 = words_of(run), {}, {}
-    terms = [term for query in asked_terms(given, vocabulary) for term in query]
-    needed = {term for term in terms if isinstance(term, int)}
-    ways, seconds, counts = trained_ways(given, run, needed, len(vocabulary.words))
-    for name, folder in ((name, folder) for name in given.readers for folder in given.beir):
-        mine = {row: encoders for (reader, row), encoders in ways.items() if reader == name}
-        found, key = scored_collection(given, name, vocabulary, mine, folder), Path(folder).name
-        per_query[key] = found | per_query.get(key, {})    # BM25 of the small one, which reads first
-        bm25.setdefault(key, {})[name] = float(np.mean(list(found["bm25"].values())))
-        print(name, key, bm25[key][name], file=sys.stderr, flush=True)
+    """What is recorded of the search; each collection's words are trained for themselves."""
+    per_query, facts = {}, {}
+    for folder in given.beir:
+        name = Path(folder).name
+        per_query[name], seconds, facts[name] = searched_collection(given, folder)
     gains = {row: row_gains(per_query, row) for row in next(iter(per_query.values())) if row != "bm25"}
     pairs = sorted({row.rsplit(", ", 1)[0] for row in seconds})
-    read = {Path(folder).name: read_judged(folder) for folder in given.beir}
     return {
-        **counts,
         "samples": given.samples,
         "precision": arithmetic("auto"),
-        "known": sum(isinstance(term, int) for term in terms) / len(terms),
-        "documents": {name: len(found.documents) for name, found in read.items()},
-        "queries": {name: len(found.queries) for name, found in read.items()},
-        "bm25": bm25,
+        "collections": facts,
         "rows": gains,
-        "chosen": {pair: better_half(gains, [f"{pair}, {o}" for o in OBJECTIVES]) for pair in pairs},
+        "chosen": {p: better_half(gains, [f"{p}, {o}" for o in given.objectives]) for p in pairs},
         "cpu_seconds_a_word": seconds,
     }
 
@@ -338,7 +347,7 @@ def searched_with_more(given):
 def priced(given):
     """What is recorded of a teacher's price: milliseconds a sentence of all models, and how many it reads."""
     run = open_run(given.run)
-    needed = {t for query in asked_terms(given, words_of(run)) for t in query if isinstance(t, int)}
+    needed = known_words(asked_terms(given, words_of(run), given.beir[0]))
     drawn, most = drawn_of(run, needed), PRICED_BLOCKS * SENTENCES
     sentences = early(drawn_of(run, range(1, PRICED_WORDS + 1)), run.params.samples)
     return {
@@ -377,7 +386,7 @@ def scored_senses(given, file, names):
         mine, learned = kinds[reader]["lasts"], [np.sort(a[: given.learn]) for a, _ in parts]
         samples = [word_sample(kinds[reader], kinds[teacher], at) for at in learned]
         known, asked = [[mine[some] for some in side] for side in zip(*parts)]
-        for name, dim in ((name, dim) for name in ("graph", *OBJECTIVES) for dim in DIMS):
+        for name, dim in ((name, dim) for name in given.objectives for dim in DIMS):
             encoders = group_encoders(samples, load_objective(name), dim)
             scores = [
                 sense_scores(apply(x, w), sense[a], apply(y, w), sense[b])
@@ -474,6 +483,7 @@ def main():
     parser.add_argument("--beir", action="append", default=[])
     parser.add_argument("--senses", action="append", default=[])
     parser.add_argument("--cache", required=True, type=Path)
+    parser.add_argument("--objective", action="append", dest="objectives", help="joint, if none is named")
     parser.add_argument("--samples", type=int, default=50, help="sentences a word, for the search")
     parser.add_argument("--learn", type=int, default=250, help="sentences a labelled word is learned from")
     parser.add_argument("--test", type=int, default=150, help="sentences a labelled word is scored on")
@@ -484,7 +494,7 @@ def main():
     one_thread()
     given.cache.mkdir(parents=True, exist_ok=True)
     given.models = {"small": SMALL} | ({"large": given.large} if given.large else {})
-    given.readers = tuple(given.models)
+    given.readers, given.objectives = tuple(given.models), given.objectives or ["joint"]
     joint.TRAIN, joint.TEST = given.learn, given.test
     found = load_json(given.out)["results"] if Path(given.out).exists() else {}
     work = {"search": searched, "more": searched_with_more, "senses": measured_senses}
