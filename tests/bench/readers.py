@@ -15,10 +15,10 @@ import argparse
 import functools
 import hashlib
 import os
-import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -412,14 +412,11 @@ def measured_senses(given):
 
 def reader_model(given, name):
     """A finished model directory that reads with a model, of two words: for its speed, and its size."""
-    folder = given.cache / f"model-{name}"
-    if not (folder / "23_model" / "README.md").exists():
-        command = [sys.executable, "-m", "minicoil", "run", "--words", "bat,bank", "--corpus", "demo"]
-        command += ["--samples", "50", "--objective", "joint", "--dim", "8", "--pictures", "0", "--jobs", "1"]
-        command += ["--input-model", given.models[name], "--target-model", given.models[name]]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        subprocess.run([*command, "--until", "model", "--out", str(folder)], check=True, env=environment)
-    return folder / "23_model"
+    both = dict.fromkeys(("input_model", "target_model"), given.models[name])
+    learned = dict(words=["bat", "bank"], samples=50, objective="joint", dim=8, pictures=0)
+    run = open_run(given.cache / f"run-{name}", **learned, **both)
+    replace(run, throw_away=True).need("model")    # all stages before it, too
+    return run.stage("model").path
 
 
 def texts_a_second(folders, texts, rounds=3):
