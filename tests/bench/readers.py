@@ -31,7 +31,7 @@ from search_trials import row_gains
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
 from minicoil.retrieval.benchmark import rankings
-from minicoil.retrieval.judged import read_judged
+from minicoil.retrieval.judged import Judged, read_judged
 from minicoil.retrieval.retrieval import build_index, measure, score_all, terms_of
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
 from minicoil.runs.files import load_json, one_thread, progress
@@ -237,9 +237,19 @@ def pairs_of(given):
     return [pair for pair in PAIRS if set(pair) <= set(given.readers)]
 
 
+def read_few(given, folder):
+    """A judged collection with at most `--queries` queries, and `--documents` documents: all relevant ones,
+    and others at random."""
+    found = read_judged(folder)
+    chosen = np.random.default_rng(0).permutation(len(found.queries))[: given.queries]
+    queries = [found.queries[i] for i in sorted(chosen.tolist())]
+    judged = {name: found.judged[name] for name, _ in queries}
+    return Judged(joint.few_documents(found.documents, judged, given.documents), queries, judged)
+
+
 def judged_forms(given, name, vocabulary, folder, kinds=("documents", "queries")):
     """(documents, queries, judgements, and the `Forms` of both kinds, as a model reads them)."""
-    found, forms = read_judged(folder), []
+    found, forms = read_few(given, folder), []
     open_reader = functools.cache(lambda: Reading(given.models[name], vocabulary))
     for kind in kinds:
         texts = plain_texts([text for _, text in getattr(found, kind)], normalize=True)
@@ -315,7 +325,7 @@ def searched_collection(given, folder):
         found = scored_collection(given, name, vocabulary, mine, folder)
         per_query = found | per_query    # BM25 of the small one, which reads first
         bm25[name] = float(np.mean(list(found["bm25"].values())))
-    read, known = read_judged(folder), sum(isinstance(term, int) for term in terms)
+    read, known = read_few(given, folder), sum(isinstance(term, int) for term in terms)
     counts |= {"documents": len(read.documents), "queries": len(read.queries)}
     return per_query, seconds, {**counts, "known": known / len(terms), "bm25": bm25}
 
@@ -447,8 +457,8 @@ def numbers_a_document(texts, dim):
 def measured_costs(given):
     """What is recorded of speed and size."""
     folders = {name: reader_model(given, name) for name in given.readers}
-    documents = [text for _, text in read_judged(given.beir[0]).documents]
-    queries = [text for _, text in read_judged(given.beir[0]).queries]
+    read = read_few(given, given.beir[0])
+    documents, queries = ([text for _, text in some] for some in (read.documents, read.queries))
     some = documents[:: max(1, len(documents) // given.texts)][: given.texts]
     sizes, hidden = {}, {}
     for name, folder in folders.items():
@@ -482,6 +492,8 @@ def main():
     parser.add_argument("--cache", required=True, type=Path)
     parser.add_argument("--objective", action="append", dest="objectives", help="joint, if none is named")
     parser.add_argument("--samples", type=int, default=50, help="sentences a word, for the search")
+    parser.add_argument("--queries", type=int, default=10**9, help="at most so many of a collection")
+    parser.add_argument("--documents", type=int, default=10**9, help="the same; relevant ones all stay")
     parser.add_argument("--learn", type=int, default=250, help="sentences a labelled word is learned from")
     parser.add_argument("--test", type=int, default=150, help="sentences a labelled word is scored on")
     parser.add_argument("--texts", type=int, default=40, help="texts whose embedding is timed")
