@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['DIRECTIONS', 'CONSTANT_RIDGE', 'FAINT', 'SENSE_WEIGHT', 'FEW_SENTENCES', 'VIEWS', 'JOINT', 'two_step_graph',
            'few_rows_projection', 'AgreeingSpace', 'agreeing_directions', 'agreeing_space', 'joint_goal', 'first_mix',
-           'joint_projection', 'train_joint']
+           'joint_projection', 'train_joint', 'asked_cosines']
 
 # %% ../../nbs/06_objectives_joint.ipynb #ad0193f5
 from .graph import POWER, RIDGE, TWO_STEPS, centre, spread
@@ -146,6 +146,12 @@ def train_joint(group: WordGroup) -> torch.Tensor:
     return nearly_linear(group.x, joint_projection(group))
 
 
+def asked_cosines(group: WordGroup) -> torch.Tensor:
+    """The cosines (words, rows, rows) that a group's words should have."""
+    return joint_goal(group, agreeing_space(group))
+
+
 JOINT = Objective(
     "joint", train_joint, needs=("neighbours",), layers=1, squares=20, constant=0, uses=("teacher",),
+    goal=asked_cosines,
 )

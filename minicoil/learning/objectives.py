@@ -133,6 +133,8 @@ class Objective:
         bytes_per_number: further bytes that a word takes for each of its numbers.
         constant: which of a word's numbers holds the constant, or None if none does.
         uses: further fields that it reads where the samples have them.
+        goal: a function from a `WordGroup` to the cosines (words, rows, rows) that its encoders come close
+            to, of at most the first rows of each word; None if it approximates none.
     """
     name: str
     train: Callable[[WordGroup], torch.Tensor]
@@ -142,6 +144,7 @@ class Objective:
     bytes_per_number: int = 0
     constant: int | None = None
     uses: tuple[str, ...] = ()
+    goal: Callable[[WordGroup], torch.Tensor] | None = None
 
     def reads(self, name: str) -> bool:
         """Whether it reads a field of `WordSample`, so that a stage should make it."""

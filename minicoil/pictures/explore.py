@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['LONGEST', 'FORM', 'ATLAS', 'ANSWER', 'LANDED', 'WELL_KNOWN', 'FILES', 'KINDS', 'HEADERS', 'Found', 'found_words',
            'Atlas', 'atlas_pages', 'word_row', 'answer', 'landing', 'example_words', 'explore_page', 'typed', 'Replies',
-           'Refusal', 'body_length', 'posted_text', 'embedded_words', 'Explorer', 'explore_server', 'command_explore']
+           'Refusal', 'body_length', 'posted_text', 'embedded_words', 'Explorer', 'ExploreServer', 'explore_server',
+           'command_explore']
 
 # %% ../../nbs/36_explore.ipynb #970923f6
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -226,26 +228,36 @@ class Explorer(Replies):
     def do_POST(self) -> None:
         try:
             text = posted_text(self)
+            if self.path == "/embed":
+                self.reply(embedded_words(self.server.model, text), "json")
+            else:
+                self.reply(explore_page(self.server.model, text, self.server.pages).encode())
         except Refusal as e:
             self.refuse(e.status, str(e))
-            return
-        if self.path == "/embed":
-            self.reply(embedded_words(self.server.model, text), "json")
-        else:
-            self.reply(explore_page(self.server.model, text, self.server.pages).encode())
+        except UserError as e:  # the graph is opened at the first text, and may be damaged
+            self.refuse(500, str(e))
 
     def log_message(self, *_: Any) -> None:
         "Nothing is logged"
 
 # %% ../../nbs/36_explore.ipynb #d6081bca
+class ExploreServer(ThreadingHTTPServer):
+    "A server whose callers may hang up"
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 def explore_server(model: Any, port: int = 0) -> Any:
     "A server for a loaded model on 127.0.0.1, not yet serving; port 0 takes any free one"
     try:
-        server: Any = ThreadingHTTPServer(("127.0.0.1", port), Explorer)
+        server: Any = ExploreServer(("127.0.0.1", port), Explorer)
     except (OSError, OverflowError) as e:
         why = getattr(e, "strerror", None) or e
         raise UserError(f"port {port} cannot be used ({why}): choose another with --port") from None
-    server.daemon_threads, server.model = True, model
+    server.model = model
     server.atlas, server.pages = atlas_pages(model.folder)
     return server
 
@@ -254,7 +266,10 @@ def command_explore(
         model: str = typer.Option(
             DEFAULT, help="english (in the package), a model directory, or org/name on the hub"),
         port: int = typer.Option(0, help="Port on this machine; 0 takes a free one")) -> None:
-    "Type a sentence and see where its words land: pages on this machine only"
+    """Type a sentence and see where its words land.
+
+    The pages can be reached from this machine only.
+    """
     from minicoil import MiniCOIL
     with explore_server(MiniCOIL.load(model), port) as server:
         print(f"http://127.0.0.1:{server.server_port}/   (Ctrl-C ends it)", flush=True)

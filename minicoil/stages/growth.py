@@ -32,12 +32,14 @@ from minicoil.serving.factors import (
     save_factors,
 )
 from ..serving.facts import save_facts
+from ..serving.padding import BUDGET
 from ..serving.saving import token_moment
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .centroids import standing_of
 from .rotation import turned_rows
 from .sentences import trained_words
+from .training import trained_numbers
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 # %% ../../nbs/34_growth.ipynb #87911ffa
@@ -66,8 +68,11 @@ def origin(hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
 # %% ../../nbs/34_growth.ipynb #22825e5e
 def grown_info(info: dict[str, Any], hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
     """What minicoil.json says after the words of a trained run were added"""
-    quality = load_json(hidden.stage("training").path / "quality.json")
-    return {**info, "quality": {**info.get("quality", {}), **quality},
+    quality, counts = load_json(hidden.stage("training").path / "quality.json"), trained_numbers(hidden)
+    spent = {}
+    if BUDGET in info and counts is not None:
+        spent = {BUDGET: {**info[BUDGET], "numbers": [*info[BUDGET]["numbers"], *counts.tolist()]}}
+    return {**info, **spent, "quality": {**info.get("quality", {}), **quality},
             "added": [*info.get("added", []), origin(hidden, left_out)]}
 
 # %% ../../nbs/34_growth.ipynb #91ee67db
