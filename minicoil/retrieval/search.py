@@ -93,10 +93,10 @@ def hits_of(points: Iterable[Any]) -> list[Hit]:
 
 
 def mixed(lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
-    "Hits by the weighted sum of the scores in {using: points}, each list stretched to 0…1"
+    "Hits by the weighted sum of the scores in {using: points}, as shares of each list's best"
     points = {p.id: p for found in lists.values() for p in found}
-    stretched = [{p.id: p.score for p in found} for found in lists.values()]
-    scores = mix(stretched, [weights[using] for using in lists])
+    plain = [{p.id: p.score for p in found} for found in lists.values()]
+    scores = mix(plain, [weights[using] for using in lists])
     return hits_of(in_order(Found(i, points[i].payload, score) for i, score in scores.items())[:limit])
 
 # %% ../../nbs/32_search.ipynb #2e5ce88d
