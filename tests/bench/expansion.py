@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from expansion_ways import (
-    ASKINGS,
+    ONLY_SMALL,
+    WAYS,
     Asking,
     Measure,
     Postings,
@@ -50,8 +51,10 @@ from minicoil.stages.centroids import general_centroids
 
 LEXICAL = ("bm25", "minicoil")
 MAIN = ("bm25", "minicoil", "bm25 + documents", "minicoil + documents", "rm3",
-        "bm25 + documents, rm3", "minicoil + documents, rm3", "bm25 + queries", "minicoil + queries")  # fmt: skip
+        "bm25 + documents, rm3", "minicoil + documents, rm3",
+        "bm25 + queries", "minicoil + queries")  # fmt: skip
 GOALS = MAIN[1:]  # what the mix is chosen for
+CURVE = 2000  # documents of a collection that the whole curve is measured on, at most
 
 
 class Read:
@@ -93,15 +96,18 @@ def main_systems(read):
 
 def curve(read, centroids, static):
     """{system: scores} of BM25 where one thing is changed at a time."""
-    own = read.thesaurus
-    measures = {"own": Measure(own), "input": by_input_embeddings(own, static)}
-    measures["int8"] = Measure(replace(own, centroids=in_int8(own.centroids), basis=in_int8(own.basis.T).T))
-    if centroids is not None:
+    own, large = read.thesaurus, len(read.documents) > CURVE
+    measures = {"own": Measure(own)}
+    if not large:
+        in_bytes = replace(own, centroids=in_int8(own.centroids), basis=in_int8(own.basis.T).T)
+        measures |= {"input": by_input_embeddings(own, static), "int8": Measure(in_bytes)}
+    if centroids is not None and not large:
         measures["general"] = Measure(by_general_text(own, centroids))
-    found = document_ways(read, measures)
+    ways = {name: way for name, way in WAYS.items() if not (large and name in ONLY_SMALL)}
+    found = document_ways(read, measures, ways)
     theirs = read.expanded()["bm25"]
     theirs[np.isinf(theirs)] = 0
-    assert np.allclose(found["as in the package"], theirs, atol=1e-2), "the curve and the package do not agree"
+    assert np.allclose(found["as in the package"], theirs, atol=1e-2), "the curve is not the package's"
     sides = {"documents": found, "queries": query_ways(read)}
     return {f"{side}, {name}": scores for side, some in sides.items() for name, scores in some.items()}
 
@@ -123,7 +129,7 @@ def fallen(read, scores, depth=10):
 
 
 def measured(read, systems):
-    """{results, per_query, …} of one collection: systems alone, and each mixed with dense by several rules."""
+    """{results, per_query, …} of one collection: systems alone, and each mixed with dense by rules."""
     scores = {n: np.where(s == 0, -np.inf, s).astype(np.float32) for n, s in systems.items()}
     names, ids = [n for n, _ in read.found.documents], [q for q, _ in read.found.queries]
     runs = rankings(scores, scores, names, ids) | rankings({"dense": read.dense}, ["dense"], names, ids)
@@ -187,10 +193,14 @@ def put_together(collections):
     halves = {side: chosen(found, "bm25", some) for side, some in sides.items()}
     halves |= {f"mix, {side}": chosen(found, "mix, bm25", [f"mix, {n}" for n in some])
                for side, some in sides.items()}  # fmt: skip
+    few = {name: f for name, f in collections.items() if f["documents"] <= CURVE}
+    gains = macro(list(few.values())) if few else {}
+    small = {name: gain for name, gain in gains.items() if name not in names}
     lean = {name: {k: v for k, v in f.items() if k != "per_query"} for name, f in collections.items()}
     curves = {side: {name.split(", ", 1)[1]: name for name in some} for side, some in sides.items()}
     return {"collections": lean, "macro": macro(found), "curves": curves, "halves": halves,
-            "mixes": chosen_mix(found), "rules": list(RULES)}  # fmt: skip
+            "mixes": chosen_mix(found), "rules": list(RULES),
+            "small": {"collections": list(few), "macro": small}}  # fmt: skip
 
 
 def main():

@@ -2,10 +2,10 @@
 
     python tests/bench/expansion_cost.py --beir ir/cranfield --cache outputs/cache [--scratch FOLDER]
 
-Queries: each document of the collection stands in the index many times, every time with half of its words, drawn
-at random, until there are 100,000 passages. The same index serves with and without expansion. Documents: the
-collection's own, repeated. What is compared runs by turns in one process, so its ratios hold where its times
-do not.
+Queries: each document of the collection stands in the index many times, every time with half of its words,
+drawn at random, until there are 100,000 passages. The same index serves with and without expansion. Documents:
+the collection's own, repeated. What is compared runs by turns in one process, so its ratios hold where its
+times do not.
 """
 
 import argparse
@@ -126,14 +126,20 @@ def query_costs(model, thesaurus, homes, queries):
 def in_ms(times):
     """{what: median and mean in milliseconds}, and each mean as a multiple of BM25's."""
     base = np.mean(times["BM25"])
-    return {name: {"median_ms": round(1000 * float(np.median(some)), 2),
-                   "mean_ms": round(1000 * float(np.mean(some)), 2),
-                   "times BM25": round(float(np.mean(some) / base), 2)} for name, some in times.items()}  # fmt: skip
+    return {
+        name: {
+            "median_ms": round(1000 * float(np.median(some)), 2),
+            "mean_ms": round(1000 * float(np.mean(some)), 2),
+            "times BM25": round(float(np.mean(some) / base), 2),
+        }
+        for name, some in times.items()
+    }
 
 
 def queries_part(model, thesaurus, documents, found, forms, options, scratch):
     """The query side in each engine: {engine: costs}."""
-    texts, queries = [text for _, text in found.documents], [text for _, text in found.queries][: options.queries]
+    texts = [text for _, text in found.documents]
+    queries = [text for _, text in found.queries][: options.queries]
     dense = np.asarray(forms.dense, np.float32)
     results = {}
     for engine in options.engine:
@@ -217,7 +223,7 @@ def documents_part(model, thesaurus, documents, expanded, found, forms, options,
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser()
     options.add_argument("--model", default="english")
     options.add_argument("--beir", required=True)
     options.add_argument("--cache")

@@ -68,6 +68,10 @@ WAYS = {
 }  # fmt: skip
 
 
+ONLY_SMALL = ("all kept", "threshold .4", "sum", "centroids in int8", "general text alone",
+              "general text alone, near words only", "input embeddings")  # fmt: skip
+
+
 class Pull(NamedTuple):
     """What a way shares with others: computed once a document for all of them."""
 
@@ -86,7 +90,9 @@ def pulled(pull, cosines, weights):
     """(n,) what words (m,) of weights pull in, by their cosines (m, n)."""
     weights = weights[:, None].astype(np.float32)
     if pull.power == 1.0 and pull.together == "max":
-        return np.maximum((cosines * weights - pull.near * weights).max(0), 0)
+        product = cosines * weights
+        product -= pull.near * weights
+        return np.maximum(product.max(0), 0)
     above = np.maximum(cosines - pull.near, 0)
     if pull.power != 1.0:
         above = above**pull.power * (1 - pull.near) ** (1 - pull.power)
@@ -97,7 +103,7 @@ def pulled(pull, cosines, weights):
 
 
 class Measure(NamedTuple):
-    """One measure of nearness: the thesaurus with its centroids, and other embeddings of a document's terms."""
+    """A measure of nearness: a thesaurus with its centroids, and other embeddings of a document's terms."""
 
     thesaurus: Any
     units: Any = None
@@ -192,7 +198,7 @@ def allowed(read, way, names):
 
 
 def query_weights(read):
-    """(rows, weights): the thesaurus rows that queries ask for (a,), and the IDF of each query's (a, queries)."""
+    """The thesaurus rows that queries ask for (a,), and the IDF of those of each query (a, queries)."""
     asked = [{read.thesaurus.rows[t] for t in terms if t in read.thesaurus.rows} for terms in read.queries]
     rows = np.array(sorted(set().union(*asked)), np.int64)
     place = {row: i for i, row in enumerate(rows.tolist())}
@@ -203,9 +209,9 @@ def query_weights(read):
     return rows, weights
 
 
-def given_weights(way, pull, expected, may):
-    """(n,) the weights of the words that a document is given, 0 for all others."""
-    total = way.share * pull * may + way.ridge * only_heaviest(expected * may, FROM_RIDGE)
+def given_weights(way, pull, best, may):
+    """(n,) the weights of the words that a document is given, others 0; `best` are those of the map."""
+    total = way.share * pull * may + way.ridge * best
     found, rows = np.zeros_like(total), heaviest(total, way.most)
     found[rows] = total[rows]
     return found
@@ -227,12 +233,14 @@ def document_ways(read, measures, ways=WAYS):
         has[[read.thesaurus.rows[t] for t in document.own.terms if t in read.thesaurus.rows]] = True
         own[:, d] = (expected * has)[rows] @ weights
         cosines = {name: measure.cosines(document.own) for name, measure in measures.items()}
-        pulls = {}
+        pulls, best = {}, {}
         for name, way in ways.items():
-            pull = pull_of(way)
+            pull, left = pull_of(way), (way.common, way.left_out)
             if pull not in pulls:
                 pulls[pull] = pulled(pull, cosines[pull.vectors], document.weights)
-            given = given_weights(way, pulls[pull], expected, may[name] & ~has)
+            if left not in best:
+                best[left] = only_heaviest(expected * (may[name] & ~has), FROM_RIDGE)
+            given = given_weights(way, pulls[pull], best[left], may[name] & ~has)
             found[name][:, d] = given[rows] @ weights
     plain = np.where(np.isinf(read.plain["bm25"]), 0, read.plain["bm25"])
     return {name: plain + ways[name].own * own + given for name, given in found.items()}
@@ -285,14 +293,14 @@ class Pulled(NamedTuple):
     share: float
 
 
-def asked_words(read, way, cosines, own):
-    """[[Pulled]] of each word of a query, of cosines (words, n) with all centroids."""
-    thesaurus, nearness = read.thesaurus, cosines.copy()
+def asked_words(way, cosines, own, may):
+    """[[Pulled]] of each word of a query, of cosines (words, n); `may` (n,) says who may stand for others."""
+    nearness = cosines.copy()
     if way.agree and len(own) > 1:
         above = np.maximum(cosines - NEAR, 0)
         nearness += way.agree * (above.sum(0) - above) / (len(own) - 1) ** 0.5
     nearness[:, [row for row in own if row is not None]] = -1
-    nearness[:, ~allowed(read, Way(common=way.common), None)] = -1
+    nearness[:, ~may] = -1
     share = way.share * (min(1.0, way.words / len(own)) if way.words else 1.0)
     found = []
     for mine in nearness:
@@ -317,7 +325,7 @@ class Postings:
         return self.known[term]
 
     def meanings(self, term, embedding):
-        """Cosines of what a term means in an embedding with what it means in its documents; ones for stems."""
+        """Cosines of what a term means in an embedding with what it means in its documents."""
         if isinstance(term, str):
             return 1.0
         w = self.read.model.weights[np.array([term])][0]
@@ -330,6 +338,7 @@ class Postings:
 def widened(read, way, postings, rule="bm25"):
     """Scores (queries, documents) where queries bring their neighbours along in one way."""
     found = np.where(np.isinf(read.plain[rule]), 0, read.plain[rule])
+    may = allowed(read, Way(common=way.common), None)
     for q, terms in enumerate(read.queries):
         if not terms:
             continue
@@ -337,9 +346,10 @@ def widened(read, way, postings, rule="bm25"):
         own = [read.thesaurus.rows.get(term) for term in terms]
         cosines = read.thesaurus.nearness(embeddings)
         if not way.context:
-            mine = [None if row is None else read.thesaurus.centroids[row] for row in own]
-            cosines = np.array([c if m is None else read.thesaurus.centroids @ m for c, m in zip(cosines, mine)])
-        for term, embedding, near in zip(terms, embeddings, asked_words(read, way, cosines, own)):
+            places = read.thesaurus.centroids
+            cosines = [c if row is None else places @ places[row] for c, row in zip(cosines, own)]
+            cosines = np.array(cosines)
+        for term, embedding, near in zip(terms, embeddings, asked_words(way, cosines, own, may)):
             found[q] += gains_of(read, way, postings, rule, term, embedding, near)
     return found
 
