@@ -58,7 +58,7 @@ class Added(NamedTuple):
 def heaviest(weights: np.ndarray, most: int) -> np.ndarray:
     "Rows of the `most` highest weights (n,) above 0, the first of equals first"
     least = np.partition(weights, -most)[-most] if 0 < most < len(weights) else 0
-    rows = np.flatnonzero((weights >= least) & (weights > 0))  # few: a sort of all would cost more than all else
+    rows = np.flatnonzero((weights >= least) & (weights > 0))  # a sort of all costs more than all else
     return rows[np.argsort(-weights[rows], kind="stable")][:most]
 
 

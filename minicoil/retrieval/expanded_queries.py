@@ -78,7 +78,7 @@ def query_forms(model: Any, query: str) -> Forms:
         last = model.last_forms = query, read_forms(model, [query], normalize=True)
     return last[1]
 
-
+# %% ../../nbs/29_expanded_queries.ipynb #289c2391
 def agreed(nearness: np.ndarray) -> np.ndarray:
     "Nearness (words, n) of a query's words to n terms, raised where several of them are near to one"
     above = np.maximum(nearness - NEAR, 0)
@@ -90,7 +90,7 @@ def share_of(words: int) -> float:
     "The share of their weight that neighbours count in a query of so many words"
     return min(1.0, LONG / max(words, 1))
 
-
+# %% ../../nbs/29_expanded_queries.ipynb #23c9b776
 def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
                   quoted: Iterable[int | str] = ()) -> list[Brought]:
     """The words that a query brings along.

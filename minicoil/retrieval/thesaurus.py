@@ -191,7 +191,7 @@ ENOUGH = 1000  # terms that say along which directions a collection varies
 
 
 def basis_of(model: Any, apart: np.ndarray) -> np.ndarray:
-    "The directions (hidden_size, k) of centroids: those of centred means (n, hidden_size), of few the model's"
+    "The directions (hidden_size, k) of centroids: of centred means (n, hidden_size), of few the model's"
     general = load_centroids(model) if len(apart) < ENOUGH else None
     return half(main_directions(apart)) if general is None else general.basis
 

@@ -3,9 +3,9 @@
     python tests/bench/expansion_cost.py --beir ir/cranfield --cache outputs/cache [--scratch FOLDER]
 
 Queries: each document of the collection stands in the index many times, every time with half of its words,
-drawn at random, until there are 100,000 passages. The same index serves with and without expansion. Documents:
-the collection's own, repeated. What is compared runs by turns in one process, so its ratios hold where its
-times do not.
+drawn at random, until there are 100,000 passages. The same index serves with and without expansion.
+Documents: the collection's own, repeated. What is compared runs by turns in one process, so its ratios hold
+where its times do not.
 """
 
 import argparse
