@@ -71,11 +71,11 @@ test-settings: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/settings.py $(SETTINGS)
 
 # What a Qdrant server costs beside the embedded engine, on made-up vectors: make bench-server QDRANT_URL=http://localhost:6333
-# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS=1000000 measures
-# that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
+# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS="20000 1000000"
+# measures that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
 bench-server: $(READY)
 	$(BIN)/python tests/bench/server.py $(addprefix --url ,$(QDRANT_URL))
-	$(if $(DOCUMENTS),$(BIN)/python tests/bench/server.py --part million --documents $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
+	$(if $(DOCUMENTS),$(BIN)/python tests/bench/million.py --sizes $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
 #   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz

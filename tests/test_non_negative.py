@@ -13,7 +13,7 @@ from minicoil.runs.run import open_run
 from minicoil.serving.non_negative import negative_share, word_rotation
 from minicoil.stages.export import HARD_TEXTS
 from minicoil.stages.rotation import rotate_model, run_vectors
-from minicoil.stages.training import run_projection, train_samples, turned_encoders, word_samples
+from minicoil.stages.training import train_samples, turned_encoders, word_samples
 from minicoil.text.readers import bundled_sentences
 
 TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS
@@ -36,16 +36,15 @@ def test_training_turns_each_word(tiny_run):
     assert model.info["rotated"]["words"] == len(model.words)
     assert model.info["rotated"] == run.stage("training").manifest["rotated"]
     assert all((v.values >= 0).all() for v in model.embed(TEXTS, non_negative=True))
-    projection, found = run_projection(run), dict(run_vectors(run, np.asarray(model.weights)[1:]))
+    found = dict(run_vectors(run, np.asarray(model.weights)[1:]))
     for sample in word_samples(run):
         rows = found[sample.word].astype(np.float64)
         best = negative_share(rows, word_rotation(rows))
         assert negative_share(rows, np.eye(model.dim)) < best + 0.02
-        (w,) = train_samples(run, [sample], "cpu", projection)
-        (alone,), _ = turned_encoders([sample], w[None], projection)
-        alone = alone if projection is None else projection @ alone
+        (w,) = train_samples(run, [sample], "cpu")
+        (alone,), _ = turned_encoders([sample], w[None])
         assert np.array_equal(alone, model.weights[model.vocabulary.ids[sample.word]])
-        signed = apply(sample.tokens, w if projection is None else projection @ w)
+        signed = apply(sample.tokens, w)
         assert np.abs(signed @ signed.T - rows @ rows.T).mean() < 0.05
         assert negative_share(signed.astype(np.float64), np.eye(model.dim)) > best
 

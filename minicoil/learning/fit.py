@@ -218,4 +218,5 @@ def train_fit(group: WordGroup, goal: Callable[[WordGroup], Goal] = choose_goal)
 
 FIT = Objective(
     "fit", train_fit, needs=("neighbours",), layers=1, squares=12, constant=0, uses=("teacher",),
+    goal=full_cosines,
 )

@@ -6,8 +6,8 @@
 __all__ = ['CONFIG', 'LOCK', 'SHARD_PARTS', 'WAIT', 'LATE', 'SERVERS', 'engine_vector', 'vectors_of', 'engine_vectors',
            'our_point', 'check_vectors', 'check_values', 'Ask', 'EngineCalls', 'Searching', 'Home', 'create_shard',
            'check_shard', 'embedded_shard', 'held_folder', 'named_folder', 'edge_query', 'edge_points', 'edge_scroll',
-           'Embedded', 'create_collection', 'is_there', 'prepare_collection', 'server_query', 'server_client', 'Asking',
-           'Server', 'is_server', 'check_address', 'open_collection']
+           'Sharded', 'Embedded', 'create_collection', 'is_there', 'prepare_collection', 'server_query',
+           'server_client', 'Asking', 'Server', 'is_server', 'check_address', 'open_collection']
 
 # %% ../../nbs/28_collection.ipynb #59217d5b
 import re
@@ -31,7 +31,7 @@ from minicoil.retrieval.claim import (
     points_that_are,
     read_record,
 )
-from .closest import SPARE, Found, completed, found_points, fused_points
+from .closest import SPARE, Found, completed, found_points, fused_points, with_payloads
 from .retrieval import DEPTH
 from ..runs.files import UserError, load_json
 from ..runs.locks import locked
@@ -112,7 +112,8 @@ class EngineCalls:
     What differs from engine to engine; `Embedded` and `Server` say how each is called. The contract:
 
     - A point has the vectors `dense` and `minicoil`, or none, and a whole number up to 2**56.
-    - `query` sees only our points. It gives them best first, equals in any order.
+    - `query` sees only our points. It gives them best first, equals in any order. Payloads may be None: then
+      `payloads` gives those that are needed. An engine in this process does so, where a call costs nothing.
     - A score by `minicoil` is the scalar product with each word's IDF in it: `engine_idf` divides by the
       product. The record, a point without vectors, counts for no IDF.
     - A call that is repeated changes nothing.
@@ -150,12 +151,17 @@ class EngineCalls:
 class Searching(EngineCalls):
     "What finds points, whichever engine holds them"
 
+    def payloads(self, numbers: list[int]) -> dict[int, dict]:
+        "{number: payload} of points that `query` gave without payloads"
+        return {point.number: point.payload for point in self.look_up(numbers)}
+
     def lists(self, vectors: Mapping[str, Any], limit: int,
               only: list[int] | None = None) -> dict[str, list[Found]]:
-        "{using: our points nearest by the vector}, best first, equals by id; all in one call as a rule"
+        "{using: our points nearest by the vector}, best first, equals by id; see `query` for payloads"
         asked = [Ask(using, vector, only) for using, vector in vectors.items()]
         found = self.query(asked, limit + SPARE)
-        return {ask.using: completed(some, limit, self.longer(ask)) for ask, some in zip(asked, found)}
+        return {ask.using: completed(some, limit, self.longer(ask), self.payloads)
+                for ask, some in zip(asked, found)}
 
     def longer(self, ask: Ask) -> Callable[[int], list[Found]]:
         "What gives an answer of any size to a search"
@@ -164,11 +170,11 @@ class Searching(EngineCalls):
     def nearest(self, vector: np.ndarray | SparseEmbedding, using: str, limit: int,
                 only: list[int] | None = None) -> list[Found]:
         "Our points nearest by the vector `using`, best first; among `only` these numbers, if they are given"
-        return self.lists({using: vector}, limit, only)[using]
+        return with_payloads(self.lists({using: vector}, limit, only)[using], self.payloads)
 
     def fused(self, vectors: Mapping[str, Any], limit: int) -> list[Found]:
         "Our points by reciprocal rank fusion of {using: vector}, of lists of `DEPTH` at least, best first"
-        return fused_points(self.lists(vectors, max(limit, DEPTH)), limit)
+        return fused_points(self.lists(vectors, max(limit, DEPTH)), limit, self.payloads)
 
 # %% ../../nbs/28_collection.ipynb #6cf465df
 class Home(Searching):
@@ -270,12 +276,12 @@ def named_folder(folder: str | Path, name: str | None) -> Path:
     return folder / name if name and not (folder / CONFIG).exists() else folder
 
 # %% ../../nbs/28_collection.ipynb #33ac5330
-def edge_query(ask: Ask, limit: int) -> Any:
-    "The embedded engine's request for a search"
+def edge_query(ask: Ask, limit: int, shared: bool = True) -> Any:
+    "The embedded engine's request for a search; only where points of others are `shared` ours are chosen"
     import qdrant_edge as q
     query = q.Query.Nearest(engine_vector(q, ask.vector), using=ask.using)
-    ours = points_that_are(q, "ours", ask.only)
-    return q.QueryRequest(limit=limit, query=query, filter=ours, with_payload=True)
+    ours = points_that_are(q, "ours", ask.only) if shared or ask.only is not None else None
+    return q.QueryRequest(limit=limit, query=query, filter=ours, with_payload=False)
 
 
 def edge_points(points: Sequence[Point]) -> list[Any]:
@@ -290,21 +296,10 @@ def edge_scroll(which: str, offset: Any, limit: int, fields: Iterable[str]) -> A
     wanted = {"filter": points_that_are(q, which), "with_payload": list(fields) or False}
     return q.ScrollRequest(offset=offset, limit=limit, with_vector=False, **wanted)
 
-# %% ../../nbs/28_collection.ipynb #0f94c280
-class Embedded(Home):
-    "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
-
-    def __init__(self, folder: str | Path, width: int | None, name: Any = None, expanded: bool = False):
-        import qdrant_edge
-        self.engine, self.folder, self.named = qdrant_edge, named_folder(folder, name), bool(name)
-        self.place = str(self.folder)
-        with ExitStack() as opening:
-            opening.enter_context(held_folder(self.folder))
-            self.shard = embedded_shard(self.folder, width, expanded)
-            opening.callback(self.shard.close)
-            self.expanded = check_shard(self.folder, width)
-            self.shared = claim(self)
-            self.opened = opening.pop_all()
+# %% ../../nbs/28_collection.ipynb #4b9dc720
+class Sharded(Home):
+    "What reads and changes the points of a `shard` of the embedded engine"
+    shard: Any
 
     def page(self, which: str, offset: Any = None, limit: int = 10_000, fields: Iterable[str] = ()) -> tuple:
         points, offset = self.shard.scroll(edge_scroll(which, offset, limit, fields))
@@ -320,12 +315,32 @@ class Embedded(Home):
     def drop(self, numbers: Iterable[int]) -> None:
         self.shard.update(self.engine.UpdateOperation.delete_points(list(numbers)))
 
+# %% ../../nbs/28_collection.ipynb #0f94c280
+class Embedded(Sharded):
+    "A collection in a folder, or its sub-folder `name`, by the embedded engine; see `open_collection`"
+
+    def __init__(self, folder: str | Path, width: int | None, name: Any = None, expanded: bool = False):
+        import qdrant_edge
+        self.engine, self.folder, self.named = qdrant_edge, named_folder(folder, name), bool(name)
+        self.place = str(self.folder)
+        with ExitStack() as opening:
+            opening.enter_context(held_folder(self.folder))
+            self.shard = embedded_shard(self.folder, width, expanded)
+            opening.callback(self.shard.close)
+            self.expanded = check_shard(self.folder, width)
+            self.shared = claim(self)
+            self.opened = opening.pop_all()
+
     def upsert(self, points: list[Point], wait: bool = True) -> None:
         need_room(self.folder)  # the engine's files are mapped: a full disk would end the process
         self.shard.update(self.engine.UpdateOperation.upsert_points(edge_points(points)))
 
     def query(self, asked: Sequence[Ask], limit: int) -> list[list[Found]]:
-        return [found_points(self.shard.query(edge_query(ask, limit))) for ask in asked]
+        requests = [edge_query(ask, limit, self.shared) for ask in asked]
+        return [self.shard.query(request) for request in requests]
+
+    def payloads(self, numbers: list[int]) -> dict[int, dict]:
+        return {p.id: p.payload or {} for p in self.shard.retrieve(numbers, True, False)}
 
     def close(self) -> None:
         with self.opened:

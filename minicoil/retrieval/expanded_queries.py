@@ -17,6 +17,7 @@ import numpy as np
 from .retrieval import OURS, terms_of
 from .thesaurus import NEAR, placed_terms
 from ..serving.batches import encode_means
+from ..serving.padding import own_indexes
 from ..serving.sparse import SparseEmbedding, unknown_index
 from ..serving.windows import Forms, read_forms
 
@@ -126,7 +127,7 @@ def indexes_of(model: Any, term: int | str) -> list[int]:
     "The indexes of a term in a sparse vector"
     if isinstance(term, str):
         return [unknown_index(term, model.shift)]
-    return list(range(term * model.dim, (term + 1) * model.dim))
+    return list(own_indexes(model, term))
 
 
 def query_vector(thesaurus: Any, model: Any, plain: SparseEmbedding,

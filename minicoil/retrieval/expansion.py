@@ -213,7 +213,7 @@ class Scored(NamedTuple):
 def best_scored(points: Iterable[Scored], limit: int) -> list[Scored]:
     "The `limit` best of points with a score; equals by their documents' ids"
     found = in_order(point for point in points if point.score > SMALLEST)
-    return [Scored(*point) for point in found[:limit]]
+    return [Scored(point.id, point.payload or {}, point.score) for point in found[:limit]]
 
 
 def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, float], term: int | str) -> float:

@@ -33,6 +33,7 @@ from ..serving.non_negative import WordRows, turned, word_rotations
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import int8_encoders
 from .tokens import word_tokens
+from .training import trained_numbers
 
 # %% ../../nbs/23_rotation.ipynb #4a917dae
 def run_vectors(run: Run, encoders: np.ndarray) -> Iterator[WordRows]:
@@ -69,7 +70,8 @@ def turned_rows(run: Run, encoders: np.ndarray) -> np.ndarray:
     if run.stage("training").manifest.get("rotated"):
         return encoders
     words = run.stage("training").manifest["words"]
-    return turned(encoders, word_rotations(words, encoders.shape[2], run_vectors(run, encoders))[0])
+    counts = trained_numbers(run)
+    return turned(encoders, word_rotations(words, encoders.shape[2], run_vectors(run, encoders), counts)[0])
 
 # %% ../../nbs/23_rotation.ipynb #1ccf18f3
 CARD = """
@@ -183,7 +185,8 @@ def rotate_model(model: str | Path, out: str | Path, texts: Iterable[str] | None
     if target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
     found = known_vectors(opened, None if texts is None else list(texts))
-    maps, facts = word_rotations(opened.words, opened.dim, found)
+    counts = None if opened.numbers is None else opened.numbers[1:]
+    maps, facts = word_rotations(opened.words, opened.dim, found, counts)
     with workshop(target) as work:
         write_turned(opened, work / "model", maps, facts)
         MiniCOIL.load(work / "model")

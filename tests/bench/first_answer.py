@@ -95,10 +95,11 @@ def queries(model_folder, notes):
     model = MiniCOIL.load(model_folder, threads=1)
     home = kept_index(model, source_of(notes)).home
     known = "bat"
+    unknown = "zzyzx"
     kinds = {
-        "no word with an encoder": "a river under the mountain",
+        "no word with an encoder": f"the {unknown} of the {unknown}s",
         "one word with an encoder": known,
-        "both": f"the {known} under the mountain of the old river",
+        "eight words": f"the {known} under the mountain of the {unknown} river",
     }
     found = {}
     for kind, query in kinds.items():
@@ -112,7 +113,7 @@ def queries(model_folder, notes):
     for using in ("dense", "hybrid", "mix"):
         found[using] = {
             "hits": milliseconds(
-                forgetful(model, lambda using=using: search(home, model, kinds["both"], 10, using))
+                forgetful(model, lambda using=using: search(home, model, kinds["eight words"], 10, using))
             )
         }
     return found
@@ -137,7 +138,7 @@ def main():
         }
         (notes / "new.txt").write_text("One more bat in the cave.")
         results["one new file"] = command(*asked)
-        results["later, no word with an encoder"] = command(*asked[:-1], "mountain river")
+        results["later, no word with an encoder"] = command(*asked[:-1], "zzyzx")
         cache = Path(folder) / "cache"
         results["index"] = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
         results["query"] = queries(given.model, notes)
