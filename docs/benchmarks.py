@@ -158,7 +158,9 @@ def engines(found):
         f"{found['collection']}, {found['numbers_a_word']} numbers a word.{more} "
         "How many queries have the ten "
         "documents of exact scoring, ties aside; the index in MB; milliseconds a query, without embedding "
-        "it; the times are of a busy machine. Elasticsearch and OpenSearch could not be installed here. "
+        "it; the times are of a busy machine. Lucene and Tantivy round a document's numbers: their ten "
+        "are those of exact scoring with the rounded numbers. "
+        "Elasticsearch and OpenSearch, which Lucene stands for, could not be installed here. "
         "[How to load the others](howto/other-engines.md)",
         table(["engine", "documents", "loads", "same ten", "MB", "ms a query"], rows)])
 

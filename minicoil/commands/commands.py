@@ -457,7 +457,7 @@ def command_rotate(
 # %% ../../nbs/35_commands.ipynb #59b183fd
 def command_export_vectors(
     engine: str = typer.Option(
-        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql, sqlite or tantivy"
     ),
     model: str = MODEL,
     documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
