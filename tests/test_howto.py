@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from calls import call
+from chains import tiny_transformer
 from homes import make_home
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "howto"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(FOLDER.glob("*.md"))}
 MODELS = ("mine", "en", "adapted")  # the pages' own runs: here each is the run of the session
-# what serves until it is ended, and what needs a transformer that is not here: tests of their own have these
-ELSEWHERE = re.compile(r"minicoil (serve|explore)\b|--input-model|--target-model")
+# what serves until it is ended: tests of their own have these
+ELSEWHERE = re.compile(r"minicoil (serve|explore)\b")
 
 
 def blocks(page, language):
@@ -32,6 +33,7 @@ def lines_of(page):
 def home_of(folder, run_folder):
     """A folder with the models and texts of the pages."""
     make_home(folder, run_folder)
+    tiny_transformer(folder / "my-models" / "mpnet", 64, seed=5)
     for name in MODELS:
         shutil.copytree(run_folder, folder / "outputs" / name)
     return folder
