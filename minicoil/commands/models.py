@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from .. import MiniCOIL
-from .options import choice, keep_apart
+from .options import choice, folder_to_make, keep_apart
 from ..serving.names import DEFAULT
 from ..serving.saving import FORMS, NUMBERS, Saved
 
@@ -40,7 +40,7 @@ def command_export(
     That is the directory that FastEmbed opens, or the small one.
     """
     chosen = choice("form", form, FORMS), choice("numbers", numbers, NUMBERS)
-    keep_apart(out, [model])
+    keep_apart(folder_to_make(out, "--out"), [model])
     print(described(MiniCOIL.load(model).save(out, chosen[0], reduce, chosen[1])))
 
 # %% ../../nbs/34_models.ipynb #47fc67a3

@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SUMMARY', 'app', 'REPLACED', 'TEXT', 'FROM', 'PRECISION', 'QDRANT', 'STORE_NAME', 'RAY', 'DIM', 'BUDGET',
-           'START_FROM', 'RESULTS', 'PLACES', 'plain_name', 'print_version', 'shared_options', 'given_parameters',
-           'keep_inputs', 'command_run', 'found_files', 'command_to_try', 'where_to_look', 'Ending', 'usage_message',
-           'again', 'os_ending', 'missing_ending', 'ending', 'prepare_streams', 'give_up_output', 'as_meant', 'at_home',
+           'START_FROM', 'RESULTS', 'INTERRUPTS', 'TAKE_WORDS', 'PLACES', 'plain_name', 'print_version',
+           'shared_options', 'given_parameters', 'keep_inputs', 'command_run', 'found_files', 'command_to_try',
+           'where_to_look', 'Ending', 'usage_message', 'again', 'os_ending', 'missing_ending', 'ending',
+           'prepare_streams', 'note_interrupt', 'remembered_interrupts', 'give_up_output', 'as_meant', 'at_home',
            'with_places', 'main']
 
 # %% ../../nbs/40_pipeline.ipynb #7a2cec58
 import contextlib
 import os
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -295,15 +299,45 @@ def prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, mode)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+# %% ../../nbs/40_pipeline.ipynb #fa951a1a
+INTERRUPTS: list[int] = []
+
+
+def note_interrupt(number: int, frame: Any) -> None:
+    """Remember Ctrl-C, and raise what Python raises for it."""
+    INTERRUPTS.append(number)
+    signal.default_int_handler(number, frame)
+
+
+@contextlib.contextmanager
+def remembered_interrupts() -> Iterator[None]:
+    """Inside, `INTERRUPTS` tells whether Ctrl-C has come; only where it means what it usually means."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = usual and threading.current_thread() is threading.main_thread()
+    INTERRUPTS.clear()
+    if ours:
+        signal.signal(signal.SIGINT, note_interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # %% ../../nbs/40_pipeline.ipynb #cbc05b92
 def give_up_output() -> None:
     """Send what is still to be written to /dev/null, so that Python's own last flush is quiet."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+TAKE_WORDS = ("search", "embed", "neighbours")  # commands for which `help` may be what they are about
 
 
 def as_meant(arguments: list[str]) -> list[str]:
@@ -314,7 +348,7 @@ def as_meant(arguments: list[str]) -> list[str]:
         return [*arguments[1:], "--help"]
     if arguments == ["version"] or arguments[1:] == ["--version"]:
         return ["--version"]
-    if len(arguments) == 2 and arguments[1] == "help" and arguments[0] not in ("search", "embed"):
+    if len(arguments) == 2 and arguments[1] == "help" and arguments[0] not in TAKE_WORDS:
         return [arguments[0], "--help"]
     return arguments
 
@@ -328,7 +362,7 @@ PLACES = (
 def at_home(argument: str) -> str:
     """An argument with the home folder in place of a `~` that stands where a path begins."""
     option, equals, value = argument.partition("=")
-    if option in PLACES and value.startswith("~/"):
+    if plain_name(option) in PLACES and (value == "~" or value.startswith("~/")):
         return option + equals + os.path.expanduser(value)
     return os.path.expanduser(argument) if argument.startswith("~/") else argument
 
@@ -337,7 +371,8 @@ def with_places(arguments: list[str]) -> list[str]:
     """The arguments, `~` read as `at_home` does; a `UserError` for an empty path."""
     may_be_empty = ("--run", "--collection")
     for option, value in zip(arguments, [*arguments[1:], "-"]):
-        name, equals, rest = option.partition("=")
+        spelled, equals, rest = option.partition("=")
+        name = plain_name(spelled)
         if name in PLACES and name not in may_be_empty and not (rest if equals else value).strip():
             raise UserError(f"{name} is empty: name a file or folder")
     return [at_home(argument) for argument in arguments]
@@ -355,13 +390,14 @@ def main(arguments: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
     try:
-        code = app(args=as_meant(with_places(given)), prog_name="minicoil", standalone_mode=False)
+        with remembered_interrupts():
+            code = app(args=as_meant(with_places(given)), prog_name="minicoil", standalone_mode=False)
         if code == 130:  # typer's way to report Ctrl-C
             raise KeyboardInterrupt
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # typer leaves when nobody reads
-        end = ending(error, given)
+        end = ending(KeyboardInterrupt() if INTERRUPTS else error, given)
         if end is None:
             raise
         if isinstance(error, OSError) or end.code == 141:

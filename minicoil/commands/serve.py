@@ -29,13 +29,15 @@ from ..runs.files import UserError
 # %% ../../nbs/38_serve.ipynb #180d3c42
 def listening_socket(host: str, port: int) -> socket.socket:
     "A socket that listens; a `UserError` if there cannot be one"
+    if not host.strip():
+        raise UserError("--host is empty: name an address; 0.0.0.0 is all addresses of this machine")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         place = socket.create_server((host, port), family=family, backlog=2048)
         place.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return place
-    except (OSError, OverflowError, ValueError) as e:
-        why = getattr(e, "strerror", None) or e
+    except (OSError, OverflowError, ValueError, TypeError) as e:  # TypeError: a name that has no encoding
+        why = str(getattr(e, "strerror", None) or e).partition(" (while ")[0]
         message = f"cannot listen on host {host}, port {port} ({why})"
         raise UserError(f"{message}: choose another with --host or --port") from None
 

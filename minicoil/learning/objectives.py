@@ -89,6 +89,7 @@ class WordGroup:
     covariance: np.ndarray | None = None   # (hidden_size, hidden_size): how token embeddings of any word vary
     seed: int = 0                          # decides what is drawn at random
     device: str = "cpu"                    # or cuda
+    sharp: float = 0.0                     # numbers that the sharpness of a goal goes by; 0: `dim`
 
     def field(self, name: str) -> list[np.ndarray]:
         """One field of every sample; a `ValueError` names the word that lacks it."""
@@ -333,7 +334,7 @@ def bisect(enough: Callable[[float], bool], low: float = 0.0, high: float = 20.0
 # %% ../../nbs/06_objectives.ipynb #23bb0070
 def train_group(
     objective: str | Objective, samples: Sequence[WordSample], dim: int,
-    pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu",
+    pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu", sharp: float = 0.0,
 ) -> np.ndarray:
     """Train the encoders of some words of one padded length.
 
@@ -344,6 +345,7 @@ def train_group(
         pooled: (hidden_size, hidden_size), how token embeddings of any word vary.
         seed: decides what is drawn at random.
         device: `cpu` or `cuda`.
+        sharp: numbers that the sharpness of a goal goes by, the mean of a budget; 0 is `dim`.
 
     Returns:
         (words, hidden_size, dim) float32. With a `base`, an encoder keeps the mean cosine that it gave.
@@ -351,7 +353,7 @@ def train_group(
     Raises:
         ValueError: a sample lacks what the objective needs.
     """
-    trained = load_objective(objective).train(WordGroup(samples, dim, pooled, seed, device))
+    trained = load_objective(objective).train(WordGroup(samples, dim, pooled, seed, device, sharp))
     found = np.ascontiguousarray(trained.cpu().numpy())
     if samples[0].base is None:
         return found

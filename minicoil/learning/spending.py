@@ -56,17 +56,17 @@ def held_out_error(goal: np.ndarray, sample: WordSample, w: np.ndarray) -> float
     return mean_over_pairs((y @ y.T - goal) ** 2)
 
 # %% ../../nbs/06_spending.ipynb #8a8d1bf9
-def goal_of(objective: Objective, sample: WordSample, dim: int, pooled: np.ndarray | None) -> np.ndarray:
+def goal_of(objective: Objective, sample: WordSample, sharp: float, pooled: np.ndarray | None) -> np.ndarray:
     """The cosines (n, n) that an objective asks of a word's sentences, in its own group of one."""
     if objective.goal is None:
         raise ValueError(f"the objective {objective.name} does not say what it approximates")
-    found = objective.goal(WordGroup([sample], dim, pooled))[0].cpu().numpy()
+    found = objective.goal(WordGroup([sample], 1, pooled, sharp=sharp))[0].cpu().numpy()
     n = min(len(sample.tokens), len(found))
     return found[:n, :n]
 
 # %% ../../nbs/06_spending.ipynb #15c63233
 def held_out_errors(
-    objective: Objective, words: Sequence[Halves], counts: Sequence[int],
+    objective: Objective, words: Sequence[Halves], counts: Sequence[int], sharp: float,
     pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu",
 ) -> np.ndarray:
     """Errors (words, counts) float64 on sentences that were held back.
@@ -75,15 +75,16 @@ def held_out_errors(
         objective: one with a `goal`.
         words: the halves of words, whose first halves have one padded length.
         counts: numbers to try, ascending.
+        sharp: numbers that the sharpness of the goal goes by, the mean of the budget.
         pooled: (hidden_size, hidden_size), how token embeddings of any word vary.
         seed: decides what is drawn at random.
         device: `cpu` or `cuda`.
     """
     found = np.zeros((len(words), len(counts)))
-    goals = [goal_of(objective, word.check, counts[-1], pooled) for word in words]
+    goals = [goal_of(objective, word.check, sharp, pooled) for word in words]
     learned = [word.learn for word in words]
     for j, count in enumerate(counts):
-        encoders = train_group(objective, learned, count, pooled, seed, device)
+        encoders = train_group(objective, learned, count, pooled, seed, device, sharp)
         for i, (word, goal, w) in enumerate(zip(words, goals, encoders)):
             found[i, j] = held_out_error(goal, word.check, w)
     return found

@@ -94,9 +94,9 @@ def hits_of(points: Iterable[Any]) -> list[Hit]:
 
 
 def mixed(home: Home, lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
-    "Hits by the weighted sum of the scores in {using: points} of a home, each list stretched to 0…1"
-    stretched = [{p.id: p.score for p in found} for found in lists.values()]
-    scores = mix(stretched, [weights[using] for using in lists])
+    "Hits by the weighted sum of the scores in {using: points} of a home, as shares of each list's best"
+    plain = [{p.id: p.score for p in found} for found in lists.values()]
+    scores = mix(plain, [weights[using] for using in lists])
     return hits_of(ranked_points(lists.values(), scores, limit, home.payloads))
 
 # %% ../../nbs/32_search.ipynb #2e5ce88d

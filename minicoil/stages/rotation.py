@@ -30,6 +30,7 @@ from minicoil.serving.factors import (
 )
 from ..serving.facts import save_facts
 from ..serving.non_negative import WordRows, turned, word_rotations
+from ..serving.saving import token_moment
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import int8_encoders
 from .tokens import word_tokens
@@ -101,20 +102,28 @@ def turn_projection(folder: Path, maps: np.ndarray) -> None:
         write_bytes(folder / PROJECTION_FILE, data)
 
 # %% ../../nbs/23_rotation.ipynb #b6d8c3b2
-def turned_factors(weights: FactoredEncoders, maps: np.ndarray) -> FactoredEncoders:
-    """Small encoders with the maps (words, dim, dim) in them, rounded again as they were"""
+def turned_factors(weights: FactoredEncoders, maps: np.ndarray,
+                   moment: np.ndarray | None = None) -> FactoredEncoders:
+    """Small encoders with the maps (words, dim, dim) in them, rounded again as they were.
+
+    `moment` (hidden_size, hidden_size) is that of token embeddings, which packing uses.
+    """
     if isinstance(weights.numbers, PackedNumbers):
         rows = np.concatenate([weights[:1], turned(weights[1:], maps)])
-        projection, numbers, scales, _ = packed(rows, Rotation(weights.projection, weights.numbers.planes))
+        rotation = Rotation(weights.projection, weights.numbers.planes)
+        projection, numbers, scales, _ = packed(rows, rotation, moment=moment)
         return FactoredEncoders(projection, numbers, scales)
     factors = weights.factors(slice(None))
     make = int8_factors if weights.numbers.dtype == np.int8 else float_factors
     return make(weights.projection, np.concatenate([factors[:1], turned(factors[1:], maps)]))
 
 
-def turn_small(folder: Path, weights: FactoredEncoders, maps: np.ndarray) -> None:
+def turn_small(folder: Path, model: MiniCOIL, maps: np.ndarray) -> None:
     """Write the encoders of a model in the small form with the maps (words, dim, dim) in their factors"""
-    save_factors(folder / SMALL_FILE, turned_factors(weights, maps), load_more(folder / SMALL_FILE))
+    weights: Any = model.weights
+    moment = token_moment(model) if isinstance(weights.numbers, PackedNumbers) else None
+    found = turned_factors(weights, maps, moment)
+    save_factors(folder / SMALL_FILE, found, load_more(folder / SMALL_FILE))
 
 
 def turn_full(folder: Path, weights: np.ndarray, maps: np.ndarray) -> None:
@@ -132,7 +141,7 @@ def write_turned(model: MiniCOIL, folder: Path, maps: np.ndarray, facts: dict[st
     """Write into the new `folder` the `model` with the maps (words, dim, dim) in its encoders"""
     copy_synced(model.folder, folder, but=("manifest.json",))
     if isinstance(model.weights, FactoredEncoders):
-        turn_small(folder, model.weights, maps)
+        turn_small(folder, model, maps)
         save_facts(folder, {**model.info, "rotated": facts}, model.words)
     else:
         turn_full(folder, np.asarray(model.weights), maps)

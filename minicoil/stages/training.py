@@ -201,7 +201,7 @@ def train_samples(
         for group in group_words(lengths, size, count, objective, had_encoder=had_encoder):
             mine = [at[k] for k in group]
             chosen = supplied(run, [samples[i] for i in mine], objective)
-            found[mine, :, :count] = train_group(objective, chosen, count, pooled, p.seed, device)
+            found[mine, :, :count] = train_group(objective, chosen, count, pooled, p.seed, device, p.budget)
     return found
 
 
@@ -233,7 +233,7 @@ def measured_errors(run: Run, samples: Sequence[WordSample], device: str) -> np.
     found, lengths = np.zeros((len(words), len(counts))), [len(word.learn.tokens) for word in words]
     for group in group_words(lengths, words[0].learn.tokens.shape[1], p.dim, objective):
         chosen: list[Halves] = [words[i] for i in group]
-        found[group] = held_out_errors(objective, chosen, counts, pooled, p.seed, device)
+        found[group] = held_out_errors(objective, chosen, counts, p.budget, pooled, p.seed, device)
     return found
 
 

@@ -12,8 +12,8 @@ of these words in all documents.
 
 import argparse
 import sys
-import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from joint import (
@@ -41,19 +41,35 @@ from minicoil.text.readers import DATA
 BUDGETS, FIXED, SHUFFLES = (2, 3, 4, 6, 8), (2, 4, 8, 16), 3
 
 
-def errors_of(samples, objective, pooled):
+def errors_of(samples, objective, pooled, sharp):
     """Held-out errors (words, counts) of samples, measured as stage 22 does."""
     words = [halves(sample) for sample in samples]
     found = np.zeros((len(words), len(NUMBERS)))
     sizes = [len(word.learn.tokens) for word in words]
     for group in group_words(sizes, samples[0].tokens.shape[1], NUMBERS[-1], objective):
-        found[group] = held_out_errors(objective, [words[i] for i in group], NUMBERS, pooled)
+        some = [words[i] for i in group]
+        found[group] = held_out_errors(objective, some, NUMBERS, sharp, pooled)
     return found
 
 
-def encoders_of(samples, objective, pooled):
-    """{count: encoders (words, h, count)} of samples."""
-    return {count: train_words(samples, objective, count, pooled) for count in NUMBERS}
+def learned(samples, objective, pooled, sharp, file=None):
+    """{count: encoders (words, h, count)} of samples, and `errors` (words, counts); kept in `file`."""
+    if file is None or not file.exists():
+        found = {str(k): train_words(samples, objective, k, pooled, sharp) for k in NUMBERS}
+        found["errors"] = errors_of(samples, objective, pooled, sharp)
+        if file is None:
+            return found
+        np.savez(file, **found)
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def by_sharpness(samples, objective, cache=None):
+    """{mean: what `learned` gives} for means up to 4, whose goal is less sharp, and for higher ones."""
+    pooled = np.mean([np.cov(s.tokens.T) for s in samples], 0).astype(np.float32)
+    files = {s: cache and Path(cache) / f"budget-{objective.name}-{s}.npz" for s in (4, 8)}
+    found = {s: learned(samples, objective, pooled, s, files[s]) for s in files}
+    return {mean: found[4 if mean <= 4 else 8] for mean in sorted({*FIXED, *BUDGETS})}
 
 
 def same_index(errors, frequency, most):
@@ -65,18 +81,30 @@ def same_index(errors, frequency, most):
     return np.ones(len(errors), np.int64)
 
 
-def chosen_counts(errors, frequency):
-    """{row: counts (words,)}: fixed ones, budgets, indexes as large as with fixed counts, and controls."""
-    found = {f"fixed {count}": np.full(len(errors), count) for count in FIXED}
+class Way(NamedTuple):
+    """A way to give words their counts: the counts (words,), and what was learned for their mean."""
+
+    counts: np.ndarray
+    learned: dict
+
+    def encoder(self, i):
+        """The encoder (h, count) of the i-th word."""
+        return self.learned[str(self.counts[i])][i]
+
+
+def ways(found, frequency):
+    """{row: `Way`}: fixed counts, budgets, indexes as large as with fixed counts, and controls."""
+    rows = {f"fixed {k}": Way(np.full(len(frequency), k), found[k]) for k in FIXED}
     for mean in BUDGETS:
-        found[f"budget {mean}"] = numbers_at(errors, price_for(errors, mean))
-    for count in (4, 8):
-        found[f"index of {count}"] = same_index(errors, frequency, count * frequency.sum())
-    for mean in (4, 8):
+        errors = found[mean]["errors"]
+        rows[f"budget {mean}"] = Way(numbers_at(errors, price_for(errors, mean)), found[mean])
+    for k in (4, 8):
+        most = k * frequency.sum()
+        rows[f"index of {k}"] = Way(same_index(found[k]["errors"], frequency, most), found[k])
         for seed in range(SHUFFLES):
-            shuffled = np.random.default_rng(seed).permutation(found[f"budget {mean}"])
-            found[f"budget {mean}, at random {seed}"] = shuffled
-    return found
+            shuffled = np.random.default_rng(seed).permutation(rows[f"budget {k}"].counts)
+            rows[f"budget {k}, at random {seed}"] = Way(shuffled, found[k])
+    return rows
 
 
 def spread(counts):
@@ -84,59 +112,55 @@ def spread(counts):
     return {str(count): float((counts == count).mean()) for count in NUMBERS}
 
 
+def frequencies(smalls, words):
+    """In how many documents (words,) each word is."""
+    found = dict.fromkeys(words, 0)
+    for small in smalls.values():
+        for term in small.terms:
+            found[term.word] = found.get(term.word, 0) + len(term.documents)
+    return np.array([found[word] for word in words])
+
+
 def scored_search(model, run, folders, most, objective, cache):
-    """{words, documents, rows, gains, cpu_seconds_a_word} of a search."""
+    """{words, documents, errors, rows, gains} of a search."""
     smalls = {Path(folder).name: small_collection(model, folder, most, cache) for folder in folders}
     words = {term.word for small in smalls.values() for term in small.terms}
     drawn = asked_samples(asked_rows(model, run, words, cache))
     samples = {w: s for w, s in drawn.items() if w in words}
-    listed = list(samples.values())
-    pooled = np.mean([np.cov(s.tokens.T) for s in listed], 0).astype(np.float32)
-    begin = time.process_time()
-    errors = errors_of(listed, objective, pooled)
-    measured = (time.process_time() - begin) / len(listed)
-    frequency = dict.fromkeys(samples, 0)
-    for small in smalls.values():
-        for term in small.terms:
-            frequency[term.word] = frequency.get(term.word, 0) + len(term.documents)
-    frequency = np.array([frequency[word] for word in samples])
-    encoders, per_query, rows = encoders_of(listed, objective, pooled), {name: {} for name in smalls}, {}
-    for row, counts in {"bm25": None, **chosen_counts(errors, frequency)}.items():
-        numbered = None if counts is None else enumerate(zip(samples, counts))
-        mine = None if numbered is None else {w: encoders[k][i] for i, (w, k) in numbered}
+    found, frequency = by_sharpness(list(samples.values()), objective, cache), frequencies(smalls, samples)
+    per_query, rows = {name: {} for name in smalls}, {}
+    for row, way in {"bm25": None, **ways(found, frequency)}.items():
+        mine = None if way is None else {word: way.encoder(i) for i, word in enumerate(samples)}
         for name, small in smalls.items():
             runs = rankings({row: scores_by(small, mine)}, [row], small.documents, small.queries)
             per_query[name] |= measure(runs, small.judged)["per_query"]
-        if counts is not None:
-            size = int(counts @ frequency)
-            rows[row] = {"mean": float(counts.mean()), "index": size, "share": spread(counts)}
+        if way is not None:
+            size, mean = int(way.counts @ frequency), float(way.counts.mean())
+            rows[row] = {"mean": mean, "index": size, "share": spread(way.counts)}
         print(row, file=sys.stderr, flush=True)
     return {
-        "words": len(listed),
+        "words": len(samples),
         "documents": {name: len(small.documents) for name, small in smalls.items()},
-        "errors": {str(count): float(e) for count, e in zip(NUMBERS, errors.mean(0))},
+        "errors": {str(m): found[m]["errors"].mean(0).tolist() for m in (4, 8)},
         "rows": rows,
         "gains": {row: row_gains(per_query, row) for row in rows},
-        "cpu_seconds_a_word": measured,
     }
 
 
 def scored_senses(words, objective):
     """{row: {measure: mean over words, and the counts' mean}} of the words of a sense file."""
-    samples = [word[0] for word in words]
-    pooled = np.mean([np.cov(s.tokens.T) for s in samples], 0).astype(np.float32)
-    errors, found = errors_of(samples, objective, pooled), {}
-    encoders = encoders_of(samples, objective, pooled)
-    rows = {f"fixed {count}": np.full(len(words), count) for count in FIXED}
-    rows |= {f"budget {mean}": numbers_at(errors, price_for(errors, mean)) for mean in (4, 8)}
-    for row, counts in rows.items():
+    found = by_sharpness([word[0] for word in words], objective)
+    scored = {}
+    for row, way in ways(found, np.ones(len(words), int)).items():
+        if "random" in row or "index" in row:
+            continue
         scores = []
         for i, (_, train, of_train, test, of_test) in enumerate(words):
-            w = encoders[counts[i]][i]
+            w = way.encoder(i)
             scores.append(sense_scores(apply(train, w), of_train, apply(test, w), of_test))
-        found[row] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
-        found[row]["mean"] = float(counts.mean())
-    return found
+        scored[row] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
+        scored[row]["mean"] = float(way.counts.mean())
+    return scored
 
 
 def main():

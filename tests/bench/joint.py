@@ -82,13 +82,13 @@ def ways():
     return found
 
 
-def train_words(samples, objective, dim, pooled):
+def train_words(samples, objective, dim, pooled, sharp=0.0):
     """Encoders (words, h, dim) of samples, in their order."""
     size = samples[0].tokens.shape[1]
     w = np.zeros((len(samples), size, dim), np.float32)
     for group in group_words([len(s.tokens) for s in samples], size, dim, objective):
         chosen = [samples[i] for i in group]
-        w[group] = train_group(objective, chosen, dim, pooled)
+        w[group] = train_group(objective, chosen, dim, pooled, sharp=sharp)
     return w
 
 
