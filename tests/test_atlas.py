@@ -379,7 +379,7 @@ def test_a_broad_index_is_used(browser, broad_run, size):
 def many_rows(n):
     """So many rows of an index, of made-up words."""
     rows = [index_row(toy_view("word", i, n=20)) for i in range(7)]
-    return [rows[i % 7]._replace(index=i, word=f"word{i}", names=[f"sense{i}", "other"]) for i in range(n)]
+    return [rows[i % 7]._replace(number=i, word=f"word{i}", names=[f"sense{i}", "other"]) for i in range(n)]
 
 
 @BOTH

@@ -36,7 +36,7 @@ def thumbnail_points(view: WordView, most: int = 60) -> list[tuple[int, str]]:
 # %% ../../nbs/30_atlas.ipynb #4d68bd40
 class IndexRow(NamedTuple):
     "What the index shows of a word"
-    index: int
+    number: int       # the word's, among all
     word: str
     sentences: int
     kept: float       # see 22_training, to sort by
@@ -99,7 +99,7 @@ def row_html(row: IndexRow, at: int) -> Html:
     "The table row of a word, number `at` of the table"
     several = len(row.names) > 1
     counts = "; ".join(f"{name} ({n:,})" for name, n in zip(row.names, row.sizes)) if several else ""
-    return rendered(INDEX_ROW, row=row, at=at, several=several, address=word_address(row.index, row.plain),
+    return rendered(INDEX_ROW, row=row, at=at, several=several, address=word_address(row.number, row.plain),
                     senses=counted(len(row.names), "sense"), counts=counts, picture=thumbnail(row))
 
 # %% ../../nbs/30_atlas.ipynb #2e54c506
@@ -172,7 +172,7 @@ def draw_word(view: WordView, folder: Path) -> None:
             figure.savefig(temporary, format=ending, metadata=metadata)
     write_bytes(file, word_page(view).encode())
 
-# %% ../../nbs/30_atlas.ipynb #e15a2f58
+# %% ../../nbs/30_atlas.ipynb #0b2ce241
 BLOCK = 50   # plain words in a file
 
 

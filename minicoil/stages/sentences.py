@@ -158,7 +158,7 @@ def figures(
         "cover": len(np.unique(np.concatenate([draw.ids for draw in drawn]))),
     }
 
-# %% ../../nbs/11_sentences.ipynb #7a5e3d5f
+# %% ../../nbs/11_sentences.ipynb #60d38418
 @functools.lru_cache(8)
 def text_column(file: str, changed: int) -> Any:
     "The texts of one shard; `changed`: when the file was written, in ns"
