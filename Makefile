@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
+.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-quick bench-gpu bench-server docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -71,14 +71,15 @@ test-settings: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/support/settings.py $(SETTINGS)
 
 # What a Qdrant server costs beside the embedded engine, on made-up vectors: make bench-server QDRANT_URL=http://localhost:6333
-# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS=1000000 measures
-# that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
+# Without an address the server's figures in results/server.json stay "not recorded". DOCUMENTS="20000 1000000"
+# measures that many in every engine and with the settings of a server, for an hour or more, into results/million.json.
 bench-server: $(READY)
 	$(BIN)/python tests/bench/server.py $(addprefix --url ,$(QDRANT_URL))
-	$(if $(DOCUMENTS),$(BIN)/python tests/bench/server.py --part million --documents $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
+	$(if $(DOCUMENTS),$(BIN)/python tests/bench/million.py --sizes $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
-#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
+#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz LARGE=outputs/mpnet
+# LARGE is a larger transformer to read and to teach with; tests/bench/mpnet.py fetches one. It takes hours.
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
@@ -97,6 +98,8 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/splade.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/joint.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
+	$(if $(BEIR),$(BIN)/python tests/bench/readers.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache/readers $(addprefix --large ,$(LARGE)) $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
+	$(if $(BEIR),$(BIN)/python tests/bench/budget.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
@@ -106,6 +109,10 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/python tests/bench/quick.py --model outputs/demo/23_model
+
+# What a GPU gains, in at most eight minutes: make bench-gpu CORPUS=enwiki.txt.gz; without CORPUS of the bundle
+bench-gpu: $(READY)
+	$(BIN)/python tests/bench/gpu.py $(if $(filter-out openwebtext,$(CORPUS)),--corpus $(CORPUS))
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'

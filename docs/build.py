@@ -308,6 +308,25 @@ def write_chapters(paths, run):
         nbformat.write(page, SOURCE / f"{name}.ipynb")
 
 
+PARTS = {  # of the book, by the number of their first chapter
+    "The book: foundations": 0,
+    "The book: training": 10,
+    "The book: retrieval": 25,
+    "The book: pictures and search": 30,
+    "The book: commands": 34,
+    "The book: research": 50,
+}
+
+
+def book_parts(names):
+    """{title of a part: its chapters}, in order."""
+    found = {title: [] for title in PARTS}
+    for name in names:
+        number = int(name.partition("_")[0])
+        found[max((first, title) for title, first in PARTS.items() if first <= number)[1]].append(name)
+    return found
+
+
 def contents(paths):
     """The site's table of contents, at the end of its first page."""
     order = {name: place for place, name in enumerate(HOWTO)}
@@ -315,7 +334,7 @@ def contents(paths):
     howto.sort(key=lambda name: (order.get(name, len(HOWTO)), name))
     parts = {
         "How to": ["explorer", *(f"howto/{name}" for name in howto)],
-        "The book": [name for name in paths if name != "index"],
+        **book_parts(name for name in paths if name != "index"),
         "Reference": ["reference/index", "format", "benchmarks", "promises", "versions", "changelog"],
     }
     trees = [[":::{toctree}", ":hidden:", f":caption: {title}", "", *names, ":::"]

@@ -1,5 +1,26 @@
-"""`python -m minicoil` is the `minicoil` command."""
-from minicoil.commands.pipeline import main
+"""`python -m minicoil` and the `minicoil` command: Ctrl-C is one line also while the rest is loaded."""
+import contextlib
+import os
+import signal
+from typing import Any
+
+
+def stop_at_once(number: int, frame: Any) -> None:
+    """Leave as the command line does after Ctrl-C. Nothing was begun, so nothing has to be undone."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"minicoil: stopped; the same command begins again, and nothing was left half-written\n")
+    os._exit(130)
+
+
+def main() -> None:
+    """Load the command line, and run it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop_at_once)
+    from minicoil.commands.pipeline import main as command_line
+    signal.signal(signal.SIGINT, before)
+    command_line()
+
 
 if __name__ == "__main__":
     main()

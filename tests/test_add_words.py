@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from chains import TO_MODEL, digests, end_all, start, tiny_transformer, work
 from conftest import minicoil
+from safetensors.numpy import load_file, save_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.words import add_words, report
@@ -571,6 +572,32 @@ def test_every_form_learns_the_word(run_folder, tmp_path):
             assert head_parity(loaded, ort.InferenceSession(str(model / head)), [text]) < 1e-5
 
 
+def test_an_old_shared_projection_is_kept(tiny_run, tmp_path):
+    """A model whose words share a projection opens, is saved small, and its new words lie below it too."""
+    from minicoil.stages.growth import below_projection, grow_projection
+
+    old = tmp_path / "old"
+    shutil.copytree(tiny_run / "23_model", old)
+    full = np.load(old / ENCODERS_FILE)
+    shared = np.linalg.qr(np.random.default_rng(0).normal(size=(full.shape[1], 64)))[0].astype(np.float32)
+    factors = shared.T @ full[1:]
+    np.save(old / ENCODERS_FILE, np.concatenate([full[:1], shared @ factors]))
+    save_file({"projection": shared, "factors": factors}, old / "projection.safetensors")
+    model = MiniCOIL.load(old)
+    assert np.array_equal(model.projection, shared)
+    assert np.array_equal(model.factors, factors)
+    assert model.save(tmp_path / "small", form="small").lost is None  # nothing is packed: it was small before
+    assert MiniCOIL.load(tmp_path / "small").factors.shape == factors.shape
+    rows = below_projection(model, full[1:3])
+    (tmp_path / "grown").mkdir()
+    grow_projection(model, rows, tmp_path / "grown")
+    kept = load_file(tmp_path / "grown" / "projection.safetensors")
+    assert np.array_equal(kept["factors"][: len(factors)], factors)
+    assert np.abs(shared @ kept["factors"][len(factors) :] - rows).max() < 1e-6
+    assert np.abs(rows - shared @ factors[:2]).max() < 1e-6  # the nearest there is below the projection
+    assert np.array_equal(below_projection(MiniCOIL.load(tiny_run / "23_model"), full[1:3]), full[1:3])
+
+
 def test_a_turned_model_stays_turned(tiny_run, tmp_path):
     """New words of a turned model are turned too, by what they were trained with; old rows stay."""
     from minicoil.serving.non_negative import negative_share
@@ -580,8 +607,6 @@ def test_a_turned_model_stays_turned(tiny_run, tmp_path):
     add_words(tmp_path / "turned", ["seal"], corpus_of(tiny_run))
     before, after = MiniCOIL.load(tmp_path / "before"), MiniCOIL.load(tmp_path / "turned")
     assert after.info["rotated"] == before.info["rotated"]
-    if after.projection is not None:
-        assert np.abs(after.projection @ after.factors - np.asarray(after.weights)[1:]).max() < 1e-6
     assert np.array_equal(np.asarray(after.weights)[: len(before.words) + 1], np.asarray(before.weights))
     texts = [t for t in Path(corpus_of(tiny_run)[0]).read_text(encoding="utf-8").splitlines() if "seal" in t]
     rows = np.array([words["seal"] for words in after.embed_words(texts) if "seal" in words])

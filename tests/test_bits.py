@@ -63,3 +63,19 @@ def test_damage_is_refused(tmp_path, wrong):
     save_file(tensors, tmp_path / "a")
     with pytest.raises((ValueError, KeyError)):
         load_factors(tmp_path / "a")
+
+
+def test_blocks_share_a_pseudo_inverse(monkeypatch):
+    """It is made once for all blocks of words, and a block is coded as it is alone."""
+    from minicoil.serving import bits
+
+    made, real = [], bits.back_of
+    monkeypatch.setattr(bits, "back_of", lambda projection: made.append(1) or real(projection))
+    monkeypatch.setattr(bits, "BLOCK", 20)
+    encoders, moment = some_encoders(50, 32, 4), np.diag(0.8 ** np.arange(32.0))
+    found = packed(encoders, moment=moment)
+    assert len(made) == 1
+    root = bits.moment_roots(moment).root
+    alone = bits.coded(bits.Rotation(found.projection, found.numbers.planes), encoders[20:40], root=root)
+    assert np.array_equal(found.numbers[20:40], alone.numbers)
+    assert np.array_equal(found.scales[20:40], alone.scales)

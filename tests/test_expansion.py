@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from calls import call
 from qdrant_fake import FakeQdrant, serving
 
 from minicoil import MiniCOIL
@@ -260,3 +261,68 @@ def test_own_words_that_the_subject_calls_for_weigh_more(model, documents):
     assert names
     assert not any(char.isdigit() for name in names for char in name)
     assert "1969" in expansion.names
+
+
+def test_words_of_another_script_match_as_they_stand(model, tmp_path):
+    """A language that the stemmer lacks: its words are themselves, and an expansion learns from them."""
+    found = [("a", "νυχτερίδα σπηλιά"), ("b", "νυχτερίδα σπηλιά νύχτα"), ("c", "летучая мышь в пещере")]
+    build_collection(tmp_path / "c", model, found, expand="query")
+    with open_collection(tmp_path / "c") as home:
+        for query, expected in (("σπηλιά", {"a", "b"}), ("νύχτα", {"b"}), ("мышь", {"c"})):
+            hits = search(home, model, query, 5, expand="query")
+            assert expected <= {hit.id for hit in hits}
+            for hit, rows in explain_hits(home, model, query, hits, expand="query"):
+                assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, abs=CLOSE)
+
+
+@pytest.fixture(scope="module")
+def notes(documents, tmp_path_factory):
+    """A folder with a text file of most of the documents, a line each."""
+    folder = tmp_path_factory.mktemp("notes")
+    lines = [text.replace("\n", " ") for name, text in documents if name not in ("long", "empty")]
+    (folder / "notes.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_a_kept_index_without_expansion_learns_one(model_folder, notes, tmp_path):
+    """The command says so in one line, once; what it finds then says which word stood for which."""
+    given = ("search", "--model", str(model_folder), "--documents", "notes.txt", "--limit", "50")
+    kept = {"MINICOIL_CACHE": str(tmp_path / "cache")}
+    plain = call(notes, *given, QUERIES[2], **kept)
+    first = call(notes, *given, "--expand", "query", QUERIES[2], **kept)
+    again = call(notes, *given, "--expand", "query", QUERIES[2], **kept)
+    assert first.returncode == again.returncode == 0, first.stderr
+    assert first.stderr.count("which words mean nearly the same") == 1
+    assert "nearly the same" not in plain.stderr + again.stderr
+    assert first.stdout == again.stdout
+    assert "~" in first.stdout
+    assert "~" not in plain.stdout
+
+
+@pytest.mark.parametrize("exact", [['a "stream" in the "mountains"'], ["--exact", QUERIES[2]]])
+def test_the_command_matches_a_quoted_word_as_it_stands(model_folder, notes, tmp_path, exact):
+    """With quotes or --exact no hit is found by another word."""
+    given = ("search", "--model", str(model_folder), "--documents", "notes.txt", "--limit", "50")
+    wide = ("--expand", "query")
+    kept = {"MINICOIL_CACHE": str(tmp_path / "cache")}
+    done = call(notes, *given, *wide, *exact, **kept)
+    assert done.returncode == 0, done.stderr
+    assert "stream" in done.stdout
+    assert "~" not in done.stdout
+    assert "~" in call(notes, *given, *wide, QUERIES[2], **kept).stdout
+
+
+@pytest.mark.parametrize(("expand", "message"), [
+    ("documents", "was made without expansion"), ("both", "it can be query, documents")])  # fmt: skip
+def test_the_command_refuses_in_one_line(model_folder, notes, tmp_path, expand, message):
+    """A collection that was made without expansion stays as it is, and one line says why."""
+    home = tmp_path / "c"
+    given = ("search", "--model", str(model_folder), "--documents", "notes.txt", "--collection", str(home))
+    assert call(notes, *given, "bat").returncode == 0
+    before = {name: v for name, v in stored(home, [(f"notes.txt:{i}", "") for i in range(1, 121)]).items()}
+    done = call(notes, *given, "--expand", expand, "bat")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (home / EXPANSION_FILE).exists()
+    assert stored(home, [(f"notes.txt:{i}", "") for i in range(1, 121)]) == before

@@ -164,8 +164,8 @@ def test_resume(model, documents, tmp_path):
 
 
 def test_hybrid_and_mix(model, documents, queries, collection):
-    """`hybrid` is the reciprocal rank fusion of the dense and the sparse list, `mix` half of each stretched
-    score."""
+    """`hybrid` is the reciprocal rank fusion of the dense and the sparse list, `mix` half of each score, as a
+    share of the list's best."""
     with open_collection(collection[0]) as home:
         for query in queries[:20]:
             lists = [

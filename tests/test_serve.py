@@ -451,3 +451,13 @@ def test_load(model_folder):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert len(answered) > 32
+
+
+def test_an_answer_is_sent_at_once():
+    """No connection holds the body of an answer back until the client has confirmed its head."""
+    from minicoil.commands.serve import listening_socket
+
+    with listening_socket("127.0.0.1", 0) as place, socket.create_connection(place.getsockname()):
+        accepted, _ = place.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

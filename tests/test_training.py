@@ -1,6 +1,5 @@
 """Every objective trains a model that serves; a word's encoder is its own affair; rare words get one too."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +9,13 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model
-from minicoil.learning import joint
 from minicoil.learning.objectives import OBJECTIVES, Objective, apply, load_objective, mean_cosine
 from minicoil.retrieval.benchmark import other_objectives, skipped_objectives
 from minicoil.retrieval.tables import senses_table
-from minicoil.runs.files import JOURNAL, UserError, load_json
+from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
 from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import (
-    group_words,
-    run_projection,
-    stored_projection,
-    supplied,
-    train_words,
-    word_samples,
-)
+from minicoil.stages.training import group_words, supplied, train_words, word_samples
 
 
 @pytest.fixture(scope="module")
@@ -80,31 +71,6 @@ def test_company(trained, corpus, tmp_path):
         return load_file(run / "22_training" / "encoders.safetensors")["encoders"]
 
     assert encoders(folder)[1].tobytes() == encoders(alone.dir)[0].tobytes()
-
-
-def test_shared_projection(trained, tmp_path, monkeypatch):
-    """Words trained below a projection: encoders are products, the model keeps it, a kill changes nothing."""
-    objective, folder = trained
-    assert not (folder / "23_model" / "projection.safetensors").exists()
-    if objective != "joint":
-        pytest.skip("one objective is enough")
-    monkeypatch.setattr(joint, "JOINT", replace(joint.JOINT, rank=joint.SHARED))
-    run = open_run(copy_before(folder, "training", tmp_path / "run"))
-    made, path = run_projection(run), run.stage("training").path
-    stamp = (path / "projection.npy").stat().st_mtime_ns
-    (path / JOURNAL).touch()    # as a kill leaves it
-    with one_export():
-        work(run, "training", "model")
-    assert (path / "projection.npy").stat().st_mtime_ns == stamp
-    tensors, encoders = (load_file(path / f"{name}.safetensors") for name in ("projection", "encoders"))
-    projection = tensors["projection"]
-    assert np.array_equal(made, projection)
-    assert np.array_equal(made, stored_projection(path))
-    assert tensors["factors"].shape == (3, projection.shape[1], 4)
-    assert np.array_equal(projection @ tensors["factors"], encoders["encoders"])
-    assert np.allclose(projection.T @ projection, np.eye(projection.shape[1]), atol=1e-5)
-    kept = run.stage("model").path / "projection.safetensors"
-    assert kept.read_bytes() == (path / "projection.safetensors").read_bytes()
 
 
 def test_trained_again(trained, corpus, tmp_path):

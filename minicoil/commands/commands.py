@@ -8,8 +8,8 @@ __all__ = ['MODEL', 'TEXT_FIELD', 'AVERAGE', 'JOBS', 'WORDS', 'WORDS_FILE', 'COR
            'DOCUMENTS', 'USING', 'benchmarks', 'COMMANDS', 'named', 'read_blocks', 'command_embed', 'command_add_words',
            'check_home', 'print_hits', 'asked_for', 'check_words', 'documents_of', 'say_skipped', 'Question', 'Answer',
            'answers_in', 'kept_answer', 'collection_answer', 'expansion_side', 'expanded_answer', 'answer_outside',
-           'chosen_expansion', 'command_neighbours', 'command_search', 'command_rotate', 'command_export_vectors',
-           'command_senses', 'command_retrieval', 'command_make_collection']
+           'check_taught', 'chosen_expansion', 'command_neighbours', 'command_search', 'command_rotate',
+           'command_export_vectors', 'command_senses', 'command_retrieval', 'command_make_collection']
 
 # %% ../../nbs/35_commands.ipynb #c6166cbb
 import json
@@ -27,6 +27,7 @@ from minicoil.commands.options import (
     MOST_TEXTS,
     choice,
     file_to_write,
+    folder_to_make,
     folder_to_write,
     in_range,
     job_count,
@@ -36,12 +37,11 @@ from minicoil.commands.options import (
     listed_items,
     one_line,
     printable,
-    real_path,
     server_layout,
     standard_input,
     word_list,
 )
-from ..runs.files import UserError, is_handle
+from ..runs.files import UserError
 from ..runs.server import USUAL, Layout
 from ..serving.batches import window_rows
 from ..serving.blocks import plain_texts
@@ -112,8 +112,6 @@ def command_embed(
         raise UserError("npz cannot be written to standard output: name a file with --out")
     in_range("batch size", batch_size, 1, MOST_TEXTS)
     keep_apart(target, [model, *([source] if source else standard_input())])
-    if target and target.is_symlink() and not is_handle(target):
-        target = real_path(target)  # what the link names is written, and the link stays
     loaded = MiniCOIL.load(model, precision=choice("precision", precision, ("float32", "int8_head", "int8")))
     embed = loaded.query_embed if query else loaded.embed
     reading = dict(normalize=not cut, windows=not cut)
@@ -146,7 +144,10 @@ def command_add_words(
     on_bad_input: str = BAD_INPUT,
     jobs: int = JOBS,
 ) -> None:
-    """Train new words into a finished model; the others stay as they are."""
+    """Train new words into a finished model.
+
+    The others stay as they are.
+    """
     from minicoil.commands.words import add_words, listed, report
     given = dict(text_field=text_field, on_bad_input=choice("on_bad_input", on_bad_input, FAIL_OR_SKIP))
     read = [*(corpus or ()), *(index or ()), words_file, run]
@@ -327,18 +328,30 @@ def answer_outside(model: MiniCOIL, found: list[tuple[str, str]], asked: Questio
     return collection_answer(model, found, asked, collection, name, engine)
 
 # %% ../../nbs/35_commands.ipynb #4bd13dc3
+def check_taught(collection: str, documents: str) -> None:
+    """Refuse two places that may have taught an expansion, and one that is not there or cannot."""
+    from minicoil.retrieval.changes import source_of
+    from minicoil.retrieval.collection import is_server
+    if collection and documents:
+        raise UserError("--collection and --documents name two places: omit one")
+    if is_server(collection):
+        raise UserError("a collection on a server keeps no expansion: omit --collection, or name a folder")
+    if collection and not Path(collection).is_dir():
+        raise UserError(f"{printable(collection, 60)} is not a folder: name one that --collection made")
+    if documents:
+        source_of(documents).listed()
+
+
 def chosen_expansion(model: MiniCOIL, collection: str, documents: str) -> Any:
     """The expansion of a collection, of searched documents, or of general text if neither is named."""
     from minicoil.retrieval.changes import source_of
     from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
     from minicoil.retrieval.kept import expansion_path
-    if collection and documents:
-        raise UserError("--collection and --documents name two places: omit one")
     if not collection and not documents:
         return Expansion.general(model)
     path = Path(collection) / EXPANSION_FILE if collection else expansion_path(source_of(documents), model)
-    if documents and not path.exists():
-        name = printable(documents, 60)
+    if not path.exists():
+        name = printable(collection or documents, 60)
         raise UserError(f"{name} has not been searched with --expand query yet: do that first")
     found = Expansion.load(path)
     found.check_model(model)
@@ -352,15 +365,19 @@ def command_neighbours(
     model: str = MODEL,
     limit: int = typer.Option(8, help="Words to show"),
 ) -> None:
-    """The words that mean nearly the same in a collection, or in general text, and how near they are."""
+    """Show the words that mean nearly the same as a word.
+
+    Those of a collection or of general text, with how near they are.
+    """
     from minicoil.retrieval.expansion import terms_in
     from minicoil.retrieval.thesaurus import names_of
     in_range("limit", limit, 1, MOST_TEXTS)
+    check_taught(collection, documents)
     loaded = MiniCOIL.load(model)
-    expansion = chosen_expansion(loaded, collection, documents)
     names = names_of(loaded, terms_in(loaded, word))
     if len(names) != 1:
         raise UserError(f"{ascii(word)[:60]} is {len(names)} words to a search: name one")
+    expansion = chosen_expansion(loaded, collection, documents)
     found = expansion.neighbours(names[0], limit)
     for near in found:
         print(f"{near.nearness:.2f}  {one_line(near.name)}")
@@ -427,9 +444,12 @@ def command_rotate(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
-    """Turn a model's numbers, so that engines without negative weights can take its vectors."""
+    """Turn a model's numbers for engines without a sign.
+
+    Engines that refuse negative weights can then take its vectors.
+    """
     from minicoil.stages.rotation import rotate_model
-    keep_apart(out, [model, documents])
+    keep_apart(folder_to_make(out, "--out"), [model, documents])
     bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
     texts = None if documents is None else [text for _, text in documents_of(documents, text_field, bad)]
     print(json.dumps(rotate_model(model, out, texts)))
@@ -437,7 +457,7 @@ def command_rotate(
 # %% ../../nbs/35_commands.ipynb #59b183fd
 def command_export_vectors(
     engine: str = typer.Option(
-        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql or sqlite"
+        ..., "--for", help="qdrant, elasticsearch, opensearch, milvus, pgvector, sql, sqlite or tantivy"
     ),
     model: str = MODEL,
     documents: str = typer.Option(..., help="demo, a file, a folder, or a BEIR folder, as in search"),
@@ -448,13 +468,13 @@ def command_export_vectors(
     text_field: str = TEXT_FIELD,
     on_bad_input: str = BAD_INPUT,
 ) -> None:
-    """Write documents with their vectors for another search engine."""
+    """Write documents with vectors for another search engine."""
     from minicoil.retrieval.engines import ENGINES
     from minicoil.retrieval.export_vectors import export_vectors
     name = choice("for", engine, ENGINES)
     in_range("limit", limit, 1, MOST_TEXTS)
     average = length_option(avg_len)
-    keep_apart(out, [model, documents, queries])
+    keep_apart(folder_to_make(out, "--out"), [model, documents, queries])
     bad = choice("on_bad_input", on_bad_input, FAIL_OR_SKIP)
     asked = documents_of(queries, text_field, bad) if queries is not None else None
     found = documents_of(documents, text_field, bad)
@@ -463,7 +483,7 @@ def command_export_vectors(
 # %% ../../nbs/35_commands.ipynb #7d05ec5f
 benchmarks = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True,
-    help="Measure a model; the last line on stdout is one JSON object.",
+    help="Measure a model.\n\nThe last line on stdout is one JSON object.",
 )
 
 
@@ -513,7 +533,7 @@ def command_make_collection(
     from minicoil.retrieval.sense_collection import make_collection
     in_range("most", most, 1, MOST_TEXTS)
     in_range("seed", seed, 0, 2**31 - 1)
-    keep_apart(out, data, replaced=("corpus.jsonl", "queries.jsonl", "qrels"))
+    keep_apart(folder_to_make(out, "--out"), data, replaced=("corpus.jsonl", "queries.jsonl", "qrels"))
     print(json.dumps(make_collection([*data], out, most=most, seed=seed)))
 
 # %% ../../nbs/35_commands.ipynb #b23a43f8

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from .. import MiniCOIL
-from .options import choice, keep_apart
+from .options import choice, folder_to_make, keep_apart
 from ..serving.names import DEFAULT
 from ..serving.saving import FORMS, NUMBERS, Saved
 
@@ -35,9 +35,12 @@ def command_export(
     numbers: str = typer.Option("int8", help="Of the small form: int8 or fewer bits, or float32"),
     reduce: bool = REDUCE,
 ) -> None:
-    """Write a model in its other form: the directory that FastEmbed opens, or the small one."""
+    """Write a model in its other form.
+
+    That is the directory that FastEmbed opens, or the small one.
+    """
     chosen = choice("form", form, FORMS), choice("numbers", numbers, NUMBERS)
-    keep_apart(out, [model])
+    keep_apart(folder_to_make(out, "--out"), [model])
     print(described(MiniCOIL.load(model).save(out, chosen[0], reduce, chosen[1])))
 
 # %% ../../nbs/34_models.ipynb #47fc67a3
@@ -52,7 +55,10 @@ def command_push(
     ),
     reduce: bool = REDUCE,
 ) -> None:
-    """Give a model to the Hugging Face hub; the token is HF_TOKEN or that of `hf auth login`."""
+    """Give a model to the Hugging Face hub.
+
+    The token is HF_TOKEN or that of `hf auth login`.
+    """
     chosen = choice("form", form, FORMS)
     commit = MiniCOIL.load(model).push_to_hub(
         name, chosen, reduce, private=private, revision=revision, datasets=dataset or ())

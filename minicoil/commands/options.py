@@ -6,7 +6,7 @@
 __all__ = ['MOST_JOBS', 'MOST_TEXTS', 'LONGEST_AVERAGE', 'MOST_SHARDS', 'MOST_REPLICAS', 'MOST_SECONDS', 'NOT_FILES',
            'listed_items', 'word_list', 'choice', 'stage_name', 'in_range', 'job_count', 'length_option', 'positive',
            'server_layout', 'same_file', 'real_path', 'lies_in', 'keep_apart', 'check_apart', 'standard_input',
-           'file_to_write', 'folder_to_write', 'one_line', 'printable', 'quoted']
+           'file_to_write', 'folder_to_write', 'folder_to_make', 'one_line', 'printable', 'quoted']
 
 # %% ../../nbs/34_options.ipynb #9ef3b703
 import os
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..runs.files import UserError, one_of
+from ..runs.files import UserError, check_writable, is_handle, one_of
 from ..runs.run import STAGES
 from ..runs.server import CALL_SECONDS, Layout, check_name
 
@@ -197,13 +197,21 @@ def standard_input() -> list[int]:
         return []
 
 # %% ../../nbs/34_options.ipynb #17957521
-def file_to_write(text: str | None, option: str) -> Path | None:
-    """The path of a file that an option names; a `UserError` for a text that can only mean a folder."""
+def file_to_write(text: str | Path | None, option: str) -> Path | None:
+    """The file that an option names, links followed; a `UserError` where no file can be written."""
     if text is None:
         return None
     if os.path.basename(text) in ("", ".", ".."):
         raise UserError(f"{option} {text} names a folder: name a file to write")
-    return Path(text)
+    if text == "-":
+        raise UserError(f"{option} - means standard output, which is not written here: name a file to write")
+    path = Path(text)
+    if path.is_symlink() and not is_handle(path):
+        path = real_path(path)
+    if path.is_symlink() and not is_handle(path):
+        raise UserError(f"{option} {text} is a link that leads in a circle: name a file to write")
+    check_writable(path)
+    return path
 
 # %% ../../nbs/34_options.ipynb #7b3b0ae9
 def folder_to_write(path: Path | None, option: str) -> Path | None:
@@ -215,6 +223,17 @@ def folder_to_write(path: Path | None, option: str) -> Path | None:
         if not found.is_dir():
             raise UserError(f"{option} {path} cannot be a folder: {found} is a file; name another place")
     return path
+
+# %% ../../nbs/34_options.ipynb #c2b14529
+def folder_to_make(path: Path, option: str) -> Path:
+    """The absolute path of a folder that an option names; a `UserError` unless it is new, or empty."""
+    target = Path(os.path.abspath(path))
+    if os.path.lexists(target):
+        empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+        if not empty:
+            raise UserError(f"{option} {path} exists already: choose a new folder")
+    folder_to_write(target, option)
+    return target
 
 # %% ../../nbs/34_options.ipynb #abb206c9
 def one_line(text: str, width: int = 200) -> str:

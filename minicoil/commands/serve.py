@@ -29,11 +29,15 @@ from ..runs.files import UserError
 # %% ../../nbs/38_serve.ipynb #180d3c42
 def listening_socket(host: str, port: int) -> socket.socket:
     "A socket that listens; a `UserError` if there cannot be one"
+    if not host.strip():
+        raise UserError("--host is empty: name an address; 0.0.0.0 is all addresses of this machine")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError, ValueError) as e:
-        why = getattr(e, "strerror", None) or e
+        place = socket.create_server((host, port), family=family, backlog=2048)
+        place.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return place
+    except (OSError, OverflowError, ValueError, TypeError) as e:  # TypeError: a name that has no encoding
+        why = str(getattr(e, "strerror", None) or e).partition(" (while ")[0]
         message = f"cannot listen on host {host}, port {port} ({why})"
         raise UserError(f"{message}: choose another with --host or --port") from None
 
@@ -126,7 +130,10 @@ def command_serve(
     timeout: int = typer.Option(60, help="Seconds that a request may take"),
     token_env: str | None = TOKEN,
 ) -> None:
-    """Answer requests for vectors over HTTP, in the shapes of text-embeddings-inference."""
+    """Answer requests for vectors over HTTP.
+
+    Requests and answers have the shapes of text-embeddings-inference.
+    """
     check_extra()
     numbers = dict(
         requests=in_range("max-concurrent-requests", max_concurrent_requests, 1, 100_000),

@@ -27,9 +27,10 @@ from ..runs.locks import locked
 from ..runs.run import Run, open_run
 from ..runs.swap import put_in_place, work_folder, workshop
 from ..serving.names import model_kind
+from ..serving.padding import BUDGET
 from ..stages.growth import grow
 from ..stages.sentences import split_sentences, trained_words
-from ..stages.training import stored_projection, train_words
+from ..stages.training import train_words
 from ..text.normalize import normalize_text
 from ..text.pieces import WordPieces
 from ..text.readers import documents, find_files, to_stderr
@@ -47,7 +48,8 @@ def own_parameters(model: MiniCOIL) -> dict[str, Any]:
         if name not in model.info:
             raise UserError(f"{model.folder} does not say with which {name} it was trained: "
                             "only a model made by minicoil run can take new words")
-    return {name: model.info[name] for name in NEEDED + RECORDED if name in model.info}
+    found = {name: model.info[name] for name in NEEDED + RECORDED if name in model.info}
+    return found | ({"budget": model.info[BUDGET]["mean"]} if BUDGET in model.info else {})
 
 # %% ../../nbs/34_words.ipynb #adb309a6
 PROBE = "The bat left its cave at dusk, and the bank closed."
@@ -168,7 +170,7 @@ def train_new(folder: Path, model: MiniCOIL, words: list[str], corpus: Iterable[
         same = all(getattr(source.params, name) == given[name] for name in ("input_model", "language"))
         link_documents(source, folder, with_sentences=same)
     split_sentences(hidden, taken=set(model.vocabulary.stem_mapping))
-    train_words(hidden, stored_projection(model.folder))
+    train_words(hidden, model.info.get(BUDGET, {}).get("price"))
     return hidden
 
 # %% ../../nbs/34_words.ipynb #c5a74c18

@@ -43,7 +43,7 @@ def cosines(x: torch.Tensor) -> torch.Tensor:
     return unit(x) @ unit(x).mT
 
 # %% ../../nbs/06_objectives_fit.ipynb #4fddada2
-def sharpened(x: torch.Tensor, dim: int) -> torch.Tensor:
+def sharpened(x: torch.Tensor, dim: float) -> torch.Tensor:
     """Cosines (words, n, n) of unit rows x, not below 0, squared for up to four numbers, cubed for more."""
     return (x @ x.mT).clamp(min=0) ** (2 if dim <= 4 else 3)
 
@@ -72,7 +72,7 @@ def fit_rows(x: torch.Tensor) -> torch.Tensor:
 def full_cosines(group: WordGroup) -> torch.Tensor:
     """The teacher's cosines (words, rows, rows), sharpened; the token embeddings' own if there is none."""
     seen = group.stacked("teacher") if group.has("teacher") else group.x
-    return sharpened(fit_rows(seen), group.dim)
+    return sharpened(fit_rows(seen), group.sharp or group.dim)
 
 
 def own_goal(group: WordGroup) -> Goal:
@@ -218,4 +218,5 @@ def train_fit(group: WordGroup, goal: Callable[[WordGroup], Goal] = choose_goal)
 
 FIT = Objective(
     "fit", train_fit, needs=("neighbours",), layers=1, squares=12, constant=0, uses=("teacher",),
+    goal=full_cosines,
 )

@@ -5,10 +5,7 @@
 # %% ../../nbs/06_objectives_joint.ipynb #4b4a3543
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from minicoil.learning.fit import (
     FIT_ROWS,
@@ -27,7 +24,6 @@ from minicoil.learning.objectives import (
     Objective,
     Projection,
     WordGroup,
-    WordSample,
     descend,
     fix_signs,
     nearly_linear,
@@ -35,16 +31,14 @@ from minicoil.learning.objectives import (
     real_rows,
     ridge_root,
 )
-from ..serving.sparse import unit_rows
 
 if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['DIRECTIONS', 'CONSTANT_RIDGE', 'FAINT', 'SENSE_WEIGHT', 'FEW_SENTENCES', 'VIEWS', 'JOINT', 'SHARED', 'SHARED_RIDGE',
-           'two_step_graph', 'few_rows_projection', 'AgreeingSpace', 'agreeing_directions', 'agreeing_space',
-           'joint_goal', 'first_mix', 'joint_projection', 'train_joint', 'WordRows', 'symmetric_graph', 'rows_of_word',
-           'Agreement', 'agreement', 'shared_directions', 'shared_projection']
+__all__ = ['DIRECTIONS', 'CONSTANT_RIDGE', 'FAINT', 'SENSE_WEIGHT', 'FEW_SENTENCES', 'VIEWS', 'JOINT', 'two_step_graph',
+           'few_rows_projection', 'AgreeingSpace', 'agreeing_directions', 'agreeing_space', 'joint_goal', 'first_mix',
+           'joint_projection', 'train_joint', 'asked_cosines']
 
 # %% ../../nbs/06_objectives_joint.ipynb #ad0193f5
 from .graph import POWER, RIDGE, TWO_STEPS, centre, spread
@@ -152,80 +146,12 @@ def train_joint(group: WordGroup) -> torch.Tensor:
     return nearly_linear(group.x, joint_projection(group))
 
 
+def asked_cosines(group: WordGroup) -> torch.Tensor:
+    """The cosines (words, rows, rows) that a group's words should have."""
+    return joint_goal(group, agreeing_space(group))
+
+
 JOINT = Objective(
     "joint", train_joint, needs=("neighbours",), layers=1, squares=20, constant=0, uses=("teacher",),
+    goal=asked_cosines,
 )
-
-# %% ../../nbs/06_objectives_joint.ipynb #33800562
-class WordRows(NamedTuple):
-    """A word's part in the sums, each (n, hidden_size) float32, scaled so that words weigh the same."""
-    centred: np.ndarray
-    pulled: np.ndarray     # A times the centred rows
-    weighted: np.ndarray   # D times the centred rows
-
-
-def symmetric_graph(near: np.ndarray) -> np.ndarray:
-    """The graph (n, n) float32 of neighbour lists (n, k), −1 where there is none."""
-    graph = np.zeros((len(near), len(near) + 1), np.float32)    # the last column takes the −1
-    np.put_along_axis(graph, np.where(near < 0, len(near), near), 1, axis=1)
-    return (graph[:, :-1] + graph[:, :-1].T) / 2
-
-# %% ../../nbs/06_objectives_joint.ipynb #4ded8e94
-def rows_of_word(sample: WordSample) -> tuple[WordRows, np.ndarray]:
-    """A word's `WordRows`, and the mean (hidden_size,) of its rows of length 1."""
-    rows, graph = unit_rows(sample.tokens).astype(np.float32), symmetric_graph(sample.required("neighbours"))
-    degree = graph.sum(1)
-    total = max(degree.sum(), 1e-6)
-    mean = degree @ rows / total
-    centred = (rows - mean) * (degree > 0)[:, None] / np.sqrt(total)
-    return WordRows(centred, graph @ centred, degree[:, None] * centred), mean
-
-# %% ../../nbs/06_objectives_joint.ipynb #48a4fc7b
-class Agreement(NamedTuple):
-    """How neighbours agree, summed over words; float64."""
-    pull: np.ndarray     # (h, h): Σ Xᵀ A X
-    spread: np.ndarray   # (h, h): Σ Xᵀ D X
-    mean: np.ndarray     # (h,): Σ mean row
-
-
-def agreement(samples: Sequence[WordSample]) -> Agreement:
-    """The `Agreement` of some words."""
-    found = [rows_of_word(sample) for sample in samples]
-    centred, pulled, weighted = (np.concatenate(rows) for rows in zip(*(rows for rows, _ in found)))
-    mean = np.stack([mean for _, mean in found]).sum(0, dtype=np.float64)
-    return Agreement((centred.T @ pulled).astype(np.float64), (centred.T @ weighted).astype(np.float64), mean)
-
-# %% ../../nbs/06_objectives_joint.ipynb #0dba8ff6
-SHARED, SHARED_RIDGE = 64, 0.05
-
-
-def shared_directions(total: Agreement, rank: int = SHARED) -> np.ndarray:
-    """The projection (hidden_size, rank) float32 of an `Agreement`, with orthonormal columns."""
-    size = len(total.mean)
-    ridge = SHARED_RIDGE * np.trace(total.spread) / size + 1e-9
-    root = np.linalg.cholesky((total.spread + total.spread.T) / 2 + ridge * np.eye(size))
-    half = np.linalg.solve(root, (total.pull + total.pull.T) / 2)
-    whole = np.linalg.solve(root, half.T)
-    vectors = np.linalg.eigh((whole + whole.T) / 2)[1][:, ::-1][:, : min(rank, size) - 1]
-    chosen = np.column_stack([total.mean, np.linalg.solve(root.T, vectors)])
-    directions = np.linalg.qr(chosen)[0]
-    at = np.abs(directions).argmax(0)
-    signs = np.sign(directions[at, np.arange(directions.shape[1])])
-    return np.ascontiguousarray(directions * signs, np.float32)
-
-# %% ../../nbs/06_objectives_joint.ipynb #6ecbfdca
-def shared_projection(blocks: Iterable[Sequence[WordSample]], rank: int = SHARED) -> np.ndarray:
-    """The projection (hidden_size, rank) float32 that some words share.
-
-    Args:
-        blocks: the samples of the words, in blocks; empty blocks count nothing.
-        rank: directions; the hidden size if that is smaller.
-    """
-    total: Agreement | None = None
-    for samples in blocks:
-        if samples:
-            found = agreement(samples)
-            total = found if total is None else Agreement(*(a + b for a, b in zip(total, found)))
-    if total is None:
-        raise ValueError("there are no words to make a shared projection of")
-    return shared_directions(total, rank)

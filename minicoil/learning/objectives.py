@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['ROWS', 'OBJECTIVES', 'WordSample', 'padded_length', 'stack_rows', 'WordGroup', 'Objective', 'load_objective',
            'Projection', 'fix_signs', 'ridge_root', 'descend', 'one_direction', 'serving_matrices', 'real_rows',
-           'mean_length', 'nearly_linear', 'apply', 'mean_cosine', 'keep_level', 'bisect', 'shown_by', 'train_group',
-           'train_factors']
+           'mean_length', 'nearly_linear', 'apply', 'mean_cosine', 'keep_level', 'bisect', 'train_group']
 
 # %% ../../nbs/06_objectives.ipynb #ab26af9c
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ class WordGroup:
     covariance: np.ndarray | None = None   # (hidden_size, hidden_size): how token embeddings of any word vary
     seed: int = 0                          # decides what is drawn at random
     device: str = "cpu"                    # or cuda
+    sharp: float = 0.0                     # numbers that the sharpness of a goal goes by; 0: `dim`
 
     def field(self, name: str) -> list[np.ndarray]:
         """One field of every sample; a `ValueError` names the word that lacks it."""
@@ -134,7 +134,8 @@ class Objective:
         bytes_per_number: further bytes that a word takes for each of its numbers.
         constant: which of a word's numbers holds the constant, or None if none does.
         uses: further fields that it reads where the samples have them.
-        rank: directions of a projection that all words share below their encoders; 0 if they share none.
+        goal: a function from a `WordGroup` to the cosines (words, rows, rows) that its encoders come close
+            to, of at most the first rows of each word; None if it approximates none.
     """
     name: str
     train: Callable[[WordGroup], torch.Tensor]
@@ -144,7 +145,7 @@ class Objective:
     bytes_per_number: int = 0
     constant: int | None = None
     uses: tuple[str, ...] = ()
-    rank: int = 0
+    goal: Callable[[WordGroup], torch.Tensor] | None = None
 
     def reads(self, name: str) -> bool:
         """Whether it reads a field of `WordSample`, so that a stage should make it."""
@@ -330,26 +331,10 @@ def bisect(enough: Callable[[float], bool], low: float = 0.0, high: float = 20.0
         low, high = (low, middle) if enough(middle) else (middle, high)
     return low
 
-# %% ../../nbs/06_objectives.ipynb #60b06611
-def shown_by(projection: np.ndarray, samples: Sequence[WordSample]) -> list[WordSample]:
-    """The samples as a projection (hidden_size, r) shows them; what they know of sentences stays."""
-
-    def show(rows: np.ndarray | None) -> np.ndarray | None:
-        return None if rows is None else np.asarray(rows, np.float32) @ projection
-
-    return [
-        replace(
-            sample, tokens=np.asarray(sample.tokens, np.float32) @ projection, snippets=show(sample.snippets),
-            base=None if sample.base is None else projection.T @ sample.base,
-        )
-        for sample in samples
-    ]
-
 # %% ../../nbs/06_objectives.ipynb #23bb0070
 def train_group(
     objective: str | Objective, samples: Sequence[WordSample], dim: int,
-    pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu",
-    projection: np.ndarray | None = None,
+    pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu", sharp: float = 0.0,
 ) -> np.ndarray:
     """Train the encoders of some words of one padded length.
 
@@ -360,7 +345,7 @@ def train_group(
         pooled: (hidden_size, hidden_size), how token embeddings of any word vary.
         seed: decides what is drawn at random.
         device: `cpu` or `cuda`.
-        projection: (hidden_size, r) float32 with orthonormal columns, which the words share.
+        sharp: numbers that the sharpness of a goal goes by, the mean of a budget; 0 is `dim`.
 
     Returns:
         (words, hidden_size, dim) float32. With a `base`, an encoder keeps the mean cosine that it gave.
@@ -368,20 +353,9 @@ def train_group(
     Raises:
         ValueError: a sample lacks what the objective needs.
     """
-    if projection is not None:
-        return projection @ train_factors(objective, samples, dim, projection, pooled, seed, device)
-    trained = load_objective(objective).train(WordGroup(samples, dim, pooled, seed, device))
+    trained = load_objective(objective).train(WordGroup(samples, dim, pooled, seed, device, sharp))
     found = np.ascontiguousarray(trained.cpu().numpy())
     if samples[0].base is None:
         return found
     bases = [sample.required("base") for sample in samples]
     return np.stack([keep_level(s.tokens, w, base) for s, w, base in zip(samples, found, bases)])
-
-# %% ../../nbs/06_objectives.ipynb #78b2d4ff
-def train_factors(
-    objective: str | Objective, samples: Sequence[WordSample], dim: int, projection: np.ndarray,
-    pooled: np.ndarray | None = None, seed: int = 0, device: str = "cpu",
-) -> np.ndarray:
-    """The factors (words, r, dim) float32 below a projection (hidden_size, r); see `train_group`."""
-    seen = None if pooled is None else projection.T @ pooled @ projection
-    return train_group(objective, shown_by(projection, samples), dim, seen, seed, device)

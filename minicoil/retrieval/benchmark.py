@@ -42,7 +42,7 @@ from .rivals import outside_scores, rm3_scores
 from .sense_scores import MEASURES, benchmark_senses
 from .tables import draw_gains, macro_table, results_table, retrieval_table, row_name
 from .thesaurus import Thesaurus
-from ..runs.files import UserError, load_json, load_npy, one_of, save_json, write_bytes
+from ..runs.files import UserError, load_json, load_npy, one_of, one_thread, save_json, write_bytes
 from ..runs.run import Run, open_run
 from ..serving.blocks import whole_number
 from ..serving.serving import MiniCOIL
@@ -292,14 +292,15 @@ def benchmark_collections(model: Any, data: Sequence[str | Path], out: str | Pat
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def trained_beside(run: Run, samples: Sequence[WordSample], name: str) -> dict[str, np.ndarray]:
     "{word: encoder} of some words of a run under another objective, trained in groups as in stage 22"
-    from minicoil.stages.training import group_words, projection_beside, supplied, train_group
+    from minicoil.stages.training import group_words, supplied, train_group
     params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
-    samples, projection = supplied(run, samples, name), projection_beside(run, name)
-    size = samples[0].tokens.shape[1] if projection is None else projection.shape[1]
+    samples = supplied(run, samples, name)
+    one_thread()  # as in stage 22; UMAP may have raised the number
+    size = samples[0].tokens.shape[1]
     found: dict[str, np.ndarray] = {}
     for group in group_words([len(s.tokens) for s in samples], size, params.dim, name):
         chosen = [samples[i] for i in group]
-        encoders = train_group(name, chosen, params.dim, pooled, params.seed, projection=projection)
+        encoders = train_group(name, chosen, params.dim, pooled, params.seed)
         found |= {sample.word: w for sample, w in zip(chosen, encoders)}
     return found
 

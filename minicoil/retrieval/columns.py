@@ -21,11 +21,12 @@ from .retrieval import OURS
 from ..serving.batches import PassOptions
 from ..serving.blocks import passes
 from ..serving.non_negative import check_rotated, closest_non_negative
+from ..serving.padding import own_indexes, read_counts
 from ..serving.sparse import Reading, batch_weights, idf, unknown_index
 
 # %% ../../nbs/33_columns.ipynb #e3ba2b61
 class Terms(NamedTuple):
-    """The words of a text: {known word: its numbers (dim,)} and {stem of an unknown word: its number}"""
+    """The words of a text: {known word: its own numbers} and {stem of an unknown word: its number}"""
     known: dict[str, np.ndarray]
     unknown: dict[str, float]
 
@@ -37,10 +38,11 @@ def make_terms(model: Any, readings: Sequence[Reading], vectors: np.ndarray, que
     stems = [list(read.stems.values()) for read in readings]
     of_words, of_stems = (repeat(1.0), repeat(1.0)) if query else (
         iter(batch_weights(model, readings, words)), iter(batch_weights(model, readings, stems)))
-    rows = iter(closest_non_negative(vectors) if non_negative else vectors)
+    rows = iter(closest_non_negative(vectors, read_counts(model, readings)) if non_negative else vectors)
     found = []
     for read in readings:
-        known = {model.words[w - 1]: next(rows) * next(of_words) for w in read.counts}  # ids start at 1
+        own = {w: next(rows)[: len(own_indexes(model, w))] * next(of_words) for w in read.counts}
+        known = {model.words[w - 1]: numbers for w, numbers in own.items()}  # ids start at 1
         found.append(Terms(known, {stem: float(next(of_stems)) for stem in read.stems}))
     return found
 
@@ -104,7 +106,7 @@ def by_hash(terms: Terms, model: Any, ids: dict[str, int]) -> dict[int, float]:
     found: dict[int, float] = {}
     for word, numbers in terms.known.items():
         first = ids[word] * model.dim
-        found.update(zip(range(first, first + model.dim), map(float, numbers)))
+        found.update(zip(range(first, first + len(numbers)), map(float, numbers)))
     for stem, value in terms.unknown.items():
         index = unknown_index(stem, model.shift)
         found[index] = found.get(index, 0.0) + value

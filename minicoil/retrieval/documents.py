@@ -23,6 +23,7 @@ from .thesaurus import check_teachable
 from ..runs.engine import batched
 from ..runs.files import UserError, progress
 from ..serving.blocks import number_between, whole_number
+from ..serving.padding import without_padding
 from ..serving.windows import embed_long
 
 # %% ../../nbs/28_documents.ipynb #5e178ae9
@@ -129,7 +130,8 @@ def points_of(model: Any, documents: list[tuple[str, str]], digests: dict[int, s
         vectors = embed_expanded(expansion, model, texts, cache)
     for (name, text), (dense, sparse) in zip(documents, vectors):
         number = point_number(name)
-        yield Point(number, {"id": name, "text": text, "digest": digests[number]}, dense, sparse)
+        payload = {"id": name, "text": text, "digest": digests[number]}
+        yield Point(number, payload, dense, without_padding(model, sparse))
 
 # %% ../../nbs/28_documents.ipynb #f1edab5f
 def average_length(model: Any, texts: Iterable[str]) -> float:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Rows', 'FIELD', 'A_FILE', 'LONGEST_ID', 'MILVUS', 'WIDTH', 'PGVECTOR_SCHEMA', 'PGVECTOR_LOAD', 'SQL_SCHEMA',
-           'SQL_INDEXES', 'SQL_LOAD', 'ENGINES', 'Row', 'as_line', 'numbered', 'write_lines', 'write_json', 'sparse',
-           'write_qdrant', 'ask_qdrant', 'lucene_id', 'write_bulk', 'write_elasticsearch', 'ask_elasticsearch',
-           'write_opensearch', 'ask_opensearch', 'cut', 'write_milvus', 'ask_milvus', 'sparsevec', 'write_csv',
-           'write_pgvector', 'ask_pgvector', 'postings_of', 'write_sql', 'ask_sql', 'write_sqlite', 'Engine']
+           'SQL_INDEXES', 'SQL_LOAD', 'BITS', 'ENGINES', 'Row', 'as_line', 'numbered', 'write_lines', 'write_json',
+           'sparse', 'write_qdrant', 'ask_qdrant', 'lucene_id', 'write_bulk', 'write_elasticsearch',
+           'ask_elasticsearch', 'write_opensearch', 'ask_opensearch', 'cut', 'write_milvus', 'ask_milvus', 'sparsevec',
+           'write_csv', 'write_pgvector', 'ask_pgvector', 'postings_of', 'write_sql', 'ask_sql', 'write_sqlite',
+           'bits_of', 'write_tantivy', 'ask_tantivy', 'Engine']
 
 # %% ../../nbs/33_engines.ipynb #2e13910c
 import csv
@@ -251,6 +252,31 @@ def write_sqlite(folder: Path, rows: Rows) -> None:
     finally:
         opened.close()
 
+# %% ../../nbs/33_engines.ipynb #5d1a7c94
+BITS = range(1, -11, -1)  # powers of two that a number is made of, down to 1/1024
+
+
+def bits_of(value: float) -> list[int]:
+    """The powers of two that add up to a number, rounded to the smallest and cut at the largest"""
+    least, most = BITS[-1], 2 ** len(BITS) - 1
+    whole = min(round(value * 2.0**-least), most)
+    return [power for power in BITS if whole >> (power - least) & 1]
+
+
+def write_tantivy(folder: Path, rows: Rows) -> None:
+    """A JSON object a document, whose words are the bits of its numbers"""
+    def line(row: Row) -> dict[str, Any]:
+        words = [f"{name}.{power}" for name, value in row.vector.items() for power in bits_of(value)]
+        return {"id": row.id, "text": row.text, FIELD: words}
+
+    write_lines(folder, "jsonl", rows, lambda row: [line(row)])
+
+
+def ask_tantivy(vector: dict, limit: int) -> dict:
+    """The constant score of each bit that a query asks for"""
+    scores = {f"{name}.{power}": value * 2.0**power for name, value in vector.items() for power in BITS}
+    return {FIELD: scores, "limit": limit}
+
 # %% ../../nbs/33_engines.ipynb #6d1c6beb
 @dataclass(frozen=True)
 class Engine:
@@ -278,4 +304,5 @@ ENGINES = {
     "pgvector": Engine("number", True, False, write_pgvector, ask_pgvector),
     "sql": Engine("number", True, False, write_sql, ask_sql),
     "sqlite": Engine("number", True, False, write_sqlite, ask_sql),
+    "tantivy": Engine("name", False, False, write_tantivy, ask_tantivy),
 }

@@ -28,7 +28,8 @@ from minicoil.retrieval.retrieval import (
     term_vectors,
     terms_of,
 )
-from .thesaurus import FIT_BLOCK, NEAR, Placed, names_of, placed_terms, placed_weights
+from .sums import Placed, placed_terms, placed_weights
+from .thesaurus import FIT_BLOCK, NEAR, names_of
 from ..runs.engine import batched
 from ..serving.batches import encode_means
 from ..serving.blocks import each_text
@@ -57,8 +58,9 @@ class Added(NamedTuple):
 # %% ../../nbs/29_expanded_documents.ipynb #48964ab5
 def heaviest(weights: np.ndarray, most: int) -> np.ndarray:
     "Rows of the `most` highest weights (n,) above 0, the first of equals first"
-    order = np.argsort(-weights, kind="stable")[:most]
-    return order[weights[order] > 0]
+    least = np.partition(weights, -most)[-most] if 0 < most < len(weights) else 0
+    rows = np.flatnonzero((weights >= least) & (weights > 0))  # a sort of all costs more than all else
+    return rows[np.argsort(-weights[rows], kind="stable")][:most]
 
 
 def only_heaviest(weights: np.ndarray, most: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from .expanded_documents import embed_expanded, expanded_documents
 from minicoil.retrieval.expanded_queries import (
     brought_words,
     exact_gains,
+    head_gains,
     indexes_of,
     query_vector,
     quoted_terms,
@@ -212,7 +213,7 @@ class Scored(NamedTuple):
 def best_scored(points: Iterable[Scored], limit: int) -> list[Scored]:
     "The `limit` best of points with a score; equals by their documents' ids"
     found = in_order(point for point in points if point.score > SMALLEST)
-    return [Scored(*point) for point in found[:limit]]
+    return [Scored(point.id, point.payload or {}, point.score) for point in found[:limit]]
 
 
 def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, float], term: int | str) -> float:
@@ -227,11 +228,10 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
     wide = query_vector(expansion, model, plain, brought)
     head = {p.id: p.payload for p in home.nearest(wide, "minicoil", max(limit, HEAD))}
     known = {p.id: p.score for p in home.nearest(plain, "minicoil", len(head), list(head))} if head else {}
-    found = []
-    for point in home.look_up(list(head)) if head else []:
-        gains = exact_gains(model, point.sparse.as_dict(), brought) if point.sparse is not None else []
-        score = known.get(point.number, 0.0) + sum(gain.value for gain in gains)
-        found.append(Scored(point.number, head[point.number], score))
+    points = [p for p in home.look_up(list(head)) if p.sparse is not None] if head else []
+    gains = head_gains(model, [p.sparse for p in points], brought).tolist()
+    found = [Scored(p.number, head[p.number], known.get(p.number, 0.0) + gain)
+             for p, gain in zip(points, gains)]
     return best_scored(found, limit)
 
 # %% ../../nbs/29_expansion.ipynb #35adfb4b

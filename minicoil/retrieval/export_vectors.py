@@ -158,7 +158,7 @@ def export_vectors(model: Any, documents: Iterable[tuple[str, str]], out: str | 
     """
     documents = list(documents)
     record = check_export(model, documents, engine)
-    with new_folder(Path(out).absolute()) as work:
+    with new_folder(Path(os.path.abspath(out))) as work:
         texts = [text for _, text in documents]
         model.avg_len = average_length(model, texts) if avg_len == "auto" else given_length(avg_len)
         columns = Columns(model, record, Counts(), {})

@@ -161,9 +161,11 @@ def expansion_path(source: Source, model: Any) -> Path:
     return cache_folder(KIND) / entry_name(entry_facts(source, model)) / INDEX_FOLDER / EXPANSION_FILE
 
 
-def renew_expansion(home: Inverted, model: Any, documents: int) -> None:
-    "Make the expansion of an opened index fit its documents"
+def renew_expansion(home: Inverted, model: Any, documents: int,
+                    tell: Callable[[str], object] | None = None) -> None:
+    "Make the expansion of an opened index fit its documents; `tell` is called with a line if that takes time"
     if current_expansion(home, model, documents) is None:
+        pass_on([f"learning from {documents:,} documents which words mean nearly the same"], tell)
         points, _ = home.page("ours", fields=["text"])
         kept_expansion(home, model, [point.payload["text"] for point in points])
 
@@ -210,7 +212,7 @@ def kept_index(model: Any, source: Source, avg_len: float | str | None = "auto",
                 if renewed.changed:
                     save_manifest(entry / TABLE_FILE, asdict(renewed.table))
                 if expand:
-                    renew_expansion(home, model, len(renewed.table.numbers))
+                    renew_expansion(home, model, len(renewed.table.numbers), tell)
             os.utime(entry / LIST)
     except OSError as e:
         raise no_room(entry, e) from None

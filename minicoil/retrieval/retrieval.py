@@ -215,12 +215,12 @@ def fuse(lists: Iterable[dict], k: int = RRF_K) -> dict:
 
 # %% ../../nbs/25_retrieval.ipynb #32949095
 def mix(lists: Iterable[dict], weights: Sequence[float] = (0.5, 0.5)) -> dict:
-    "{document: score}: the weighted sum of lists {document: score}, each stretched to 0…1"
+    "{document: score}: the weighted sum of lists {document: score}, each as shares of its best score"
     found: dict = defaultdict(float)
     for scores, weight in zip(lists, weights):
-        low, high = min(scores.values(), default=0), max(scores.values(), default=0)
+        best = max(scores.values(), default=0)
         for name, score in scores.items():
-            found[name] += weight * ((score - low) / (high - low) if high > low else 1.0)
+            found[name] += weight * score / (best if best > 0 else 1.0)
     return dict(found)
 
 # %% ../../nbs/25_retrieval.ipynb #43afd9f3

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .closest import Found, fused_points, in_order
+from .closest import fused_points, ranked_points, with_payloads
 from .collection import Ask, Home, open_collection
 from minicoil.retrieval.documents import (
     add_documents,
@@ -51,6 +51,7 @@ from ..runs.run import Run, open_run
 from ..runs.server import USUAL, Layout
 from ..serving.blocks import number_between, whole_number
 from ..serving.explanations import MatchedWord, ReadQuery, explain_vectors, read_query
+from ..serving.padding import own_indexes, without_padding
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import SparseEmbedding, idf, unknown_index
 
@@ -83,7 +84,7 @@ def query_vectors(model: Any, query: str, using: str) -> dict[str, np.ndarray | 
     if using != "minicoil":
         vectors["dense"] = np.asarray(read.dense, np.float32)
     if using != "dense" and len(read.vector.indices):
-        vectors["minicoil"] = read.vector
+        vectors["minicoil"] = without_padding(model, read.vector)
     return vectors
 
 # %% ../../nbs/32_search.ipynb #af1ab28c
@@ -92,12 +93,11 @@ def hits_of(points: Iterable[Any]) -> list[Hit]:
     return [Hit(p.payload["id"], p.payload["text"], p.score) for p in points]
 
 
-def mixed(lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
-    "Hits by the weighted sum of the scores in {using: points}, each list stretched to 0…1"
-    points = {p.id: p for found in lists.values() for p in found}
-    stretched = [{p.id: p.score for p in found} for found in lists.values()]
-    scores = mix(stretched, [weights[using] for using in lists])
-    return hits_of(in_order(Found(i, points[i].payload, score) for i, score in scores.items())[:limit])
+def mixed(home: Home, lists: dict[str, list], limit: int, weights: dict[str, float]) -> list[Hit]:
+    "Hits by the weighted sum of the scores in {using: points} of a home, as shares of each list's best"
+    plain = [{p.id: p.score for p in found} for found in lists.values()]
+    scores = mix(plain, [weights[using] for using in lists])
+    return hits_of(ranked_points(lists.values(), scores, limit, home.payloads))
 
 # %% ../../nbs/32_search.ipynb #2e5ce88d
 class Asked(NamedTuple):
@@ -170,8 +170,10 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
     depth = limit if using in vectors else max(limit, DEPTH)
     lists = lists_of(Asked(home, model, query, expansion, exact), vectors, depth)
     if using == "mix":
-        return mixed(lists, limit, {"dense": weight, "minicoil": 1 - weight})
-    return hits_of(lists[using]) if using in lists else hits_of(fused_points(lists, limit))
+        return mixed(home, lists, limit, {"dense": weight, "minicoil": 1 - weight})
+    if using == "hybrid":
+        return hits_of(fused_points(lists, limit, home.payloads))
+    return hits_of(with_payloads(lists[using], home.payloads))
 
 # %% ../../nbs/32_search.ipynb #adacfad8
 class Part(NamedTuple):
@@ -184,7 +186,7 @@ def known_parts(model: Any, asked: ReadQuery) -> dict[str, SparseEmbedding]:
     "{word: its numbers in the query} of a query's known words"
     values, found = asked.vector.as_dict(), {}
     for w in asked.reading.counts:
-        indexes = range(w * model.dim, (w + 1) * model.dim)  # word w has dim of them; w begins at 1
+        indexes = own_indexes(model, w)
         numbers = [values.get(i, 0.0) for i in indexes]
         found[model.words[w - 1]] = SparseEmbedding(np.array(indexes, np.int32), np.array(numbers))
     return found

@@ -63,10 +63,11 @@ def with_general(thesaurus: T, model: Any) -> T:
     lacking = np.array([t not in thesaurus.rows for t in range(1, len(model.words) + 1)]).nonzero()[0]
     terms: list[int | str] = [*(lacking + 1).tolist()]
     typical = typical_numbers(model, terms, found.means(lacking))
+    places = unit_rows(found.vectors[lacking] @ (found.basis.T @ thesaurus.basis))
     return replace(
         thesaurus, terms=[*thesaurus.terms, *terms], names=[*thesaurus.names, *names_of(model, terms)],
         counts=np.concatenate([thesaurus.counts, np.ones(len(terms), np.int64)]),
-        centroids=np.concatenate([thesaurus.centroids, unit_rows(found.vectors[lacking])]),
+        centroids=np.concatenate([thesaurus.centroids, places]),
         typical=np.concatenate([thesaurus.typical, typical]))
 
 # %% ../../nbs/28_thesaurus_general.ipynb #e5ade8a3

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VARIABLE', 'FULL', 'NOT_KEPT', 'LIST', 'FORMAT', 'MISSING', 'PATIENCE', 'cache_root', 'no_room', 'temporary_cache',
-           'cache_folder', 'made_folder', 'files_in', 'fault_in', 'turn_of', 'left_behind', 'set_aside', 'fill',
-           'kept_folder', 'renew']
+           'cache_folder', 'made_folder', 'files_in', 'fault_in', 'turn_of', 'is_at', 'left_behind', 'set_aside',
+           'fill', 'kept_folder', 'renew']
 
 # %% ../../nbs/07_cache.ipynb #e68bfcba
 import contextlib
@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .. import __version__
 from .files import UserError, known_checksum, sync_folder, throw_away_folder
@@ -123,11 +124,25 @@ PATIENCE = 900.0  # seconds to wait for another process that makes the same thin
 @contextlib.contextmanager
 def turn_of(folder: Path) -> Iterator[None]:
     "Hold the lock of a kept folder; the others wait, and a `UserError` ends a wait of `PATIENCE` seconds"
-    with open(folder.with_name(f".{folder.name}.lock"), "a+", encoding="utf-8") as f:
-        if not take(f, PATIENCE):
-            minutes = f"{PATIENCE / 60:.0f} minutes"
-            raise UserError(f"another process has been making {folder} for {minutes}: end it")
+    lock = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as stack:
+        while True:
+            made_folder(lock.parent)
+            f = stack.enter_context(open(lock, "a+", encoding="utf-8"))
+            if not take(f, PATIENCE):
+                minutes = f"{PATIENCE / 60:.0f} minutes"
+                raise UserError(f"another process has been making {folder} for {minutes}: end it")
+            if is_at(f, lock):
+                break
         yield
+
+
+def is_at(file: TextIO, path: Path) -> bool:
+    "Whether an open file is still what stands at a path: whoever clears the cache takes locks away"
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 def left_behind(folder: Path) -> list[Path]:

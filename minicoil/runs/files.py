@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['T', 'READ', 'JOURNAL', 'THREAD_VARIABLES', 'UserError', 'one_of', 'refuses', 'checksum', 'checksum_once',
            'known_checksum', 'read_once', 'throw_away_folder', 'stage_name', 'write_down', 'written', 'is_handle',
-           'atomic', 'sync_folder', 'unreadable', 'write_bytes', 'save_json', 'load_json', 'save_npy', 'load_npy',
-           'pass_over_line', 'bounded_lines', 'one_thread', 'bar_width', 'progress']
+           'check_writable', 'atomic', 'sync_folder', 'unreadable', 'write_bytes', 'save_json', 'load_json', 'save_npy',
+           'load_npy', 'pass_over_line', 'bounded_lines', 'one_thread', 'bar_width', 'progress']
 
 # %% ../../nbs/00_files.ipynb #7b90d1f4
 import contextlib
@@ -137,13 +137,18 @@ def is_handle(path: Path) -> bool:
     return os.path.realpath(path.parent).startswith("/proc/")
 
 
+def check_writable(path: Path) -> None:
+    """A `UserError` for a path that a file cannot be renamed to: a folder, a pipe, a device."""
+    if is_handle(path) or (path.exists() and not path.is_file()):
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise UserError(f"{path} is {kind}: name a file to write")
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path to write to; on leaving it is renamed to `path`, on an error it is removed."""
     path = Path(path)
-    if is_handle(path) or (path.exists() and not path.is_file()):
-        kind = "a folder" if path.is_dir() else "not a regular file"
-        raise UserError(f"{path} is {kind}: name a file to write")
+    check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -237,7 +242,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def one_thread() -> None:
     """Let BLAS, OpenMP and torch use one thread in this process."""
     for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, "1")
+        os.environ[name] = "1"
     from threadpoolctl import threadpool_limits
     threadpool_limits(1)
     if "torch" in sys.modules:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'LOST', 'TOGETHER', 'RATE', 'TURNS', 'BLOCK', 'widths_for', 'planes_of', 'widths_of', 'packed_rows',
            'row_bytes', 'unpacked', 'PackedNumbers', 'Roots', 'moment_roots', 'Rotation', 'rotation_for', 'Coded',
-           'back_of', 'nearest_odd', 'coded', 'block_starts', 'rotation_of', 'Packed', 'packed']
+           'back_of', 'Seen', 'seen_behind', 'nearest_odd', 'coded', 'block_starts', 'rotation_of', 'Packed', 'packed']
 
 # %% ../../nbs/03_bits.ipynb #67ae5fb8
 from collections.abc import Sequence
@@ -157,6 +157,19 @@ def back_of(projection: np.ndarray) -> np.ndarray:
     return np.linalg.pinv(projection / safe) / safe[:, None]
 
 
+class Seen(NamedTuple):
+    "A projection (hidden_size, rank) float64 as it is behind a root, and its pseudo-inverse"
+    projection: np.ndarray
+    back: np.ndarray
+
+
+def seen_behind(rotation: Rotation, root: np.ndarray | None = None) -> Seen:
+    "A rotation behind a root (hidden_size, hidden_size), or as it is"
+    projection = rotation.projection.astype(np.float64)
+    projection = projection if root is None else root @ projection
+    return Seen(projection, back_of(projection))
+
+
 def nearest_odd(goal: np.ndarray, scales: np.ndarray, most: np.ndarray) -> np.ndarray:
     "The odd numbers up to `most` (rank, 1) that times scales (n, dim) are nearest to goals (n, rank, dim)"
     safe = np.where(scales > 0, scales, 1)[:, None]
@@ -167,7 +180,7 @@ TURNS = 3
 
 
 def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = None,
-          root: np.ndarray | None = None) -> Coded:
+          root: np.ndarray | None = None, seen: Seen | None = None) -> Coded:
     """Encoders as odd numbers and scales.
 
     Args:
@@ -175,15 +188,15 @@ def coded(rotation: Rotation, encoders: np.ndarray, scales: np.ndarray | None = 
         encoders: (n, hidden, dim).
         scales: (n, dim) of encoders that were packed before; they get the same numbers again.
         root: (hidden, hidden) of the token embeddings' second moment, see `moment_roots`.
+        seen: what `seen_behind` gives, for a caller with many blocks of encoders.
 
     Returns:
         The numbers, the scales, the squares lost and all squares, behind the root if there is one.
     """
-    projection, encoders = rotation.projection.astype(np.float64), encoders.astype(np.float64)
-    if root is not None:
-        projection, encoders = root @ projection, root @ encoders
+    projection, back = seen or seen_behind(rotation, root)
+    encoders = encoders.astype(np.float64) if root is None else root @ encoders.astype(np.float64)
     sizes = np.square(projection).sum(0)[:, None]
-    goal = back_of(projection) @ encoders
+    goal = back @ encoders
     most = ((1 << widths_of(rotation.planes)) - 1)[:, None]
     found = np.sqrt((sizes * goal**2).sum(1)) if scales is None else scales.astype(np.float64)
     for _ in range(TURNS if scales is None else 0):
@@ -242,9 +255,10 @@ def packed(weights: Any, rotation: Rotation | None = None, scales: np.ndarray | 
     roots = None if moment is None else moment_roots(moment)
     root = roots.root if roots else None
     rotation, parts, lost, total = rotation or rotation_of(weights, roots=roots), [], 0.0, 0.0
+    seen = seen_behind(rotation, root)
     for a in block_starts(weights.shape[0]):
         some = np.asarray(weights[a:a + BLOCK], np.float64)
-        found = coded(rotation, some, None if scales is None else scales[a:a + BLOCK], root)
+        found = coded(rotation, some, None if scales is None else scales[a:a + BLOCK], root, seen)
         parts.append((packed_rows(found.numbers, rotation.planes), found.scales))
         lost, total = lost + found.lost, total + found.total
     rows, sizes = (np.concatenate(some) for some in zip(*parts))

@@ -75,7 +75,7 @@ def plain_texts(texts: Iterable[Any], normalize: bool = False) -> list[str]:
 
 # %% ../../nbs/04_blocks.ipynb #4733df83
 BLOCK = 32  # batches in a block
-CHARACTERS = 2**22  # of the texts in a block
+CHARACTERS = 2**18  # of the texts in a block: what is gathered of their words takes some 40 MB
 
 
 def blocks_of(texts: Iterator[str], options: PassOptions) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runs.files import UserError, load_json, one_of
+from ..runs.threads import threads_wait_quietly
 from .centroids import CENTROIDS_FILE
 from .factors import SMALL_FILE, load_factors
 from .facts import in_rows, load_facts
@@ -184,6 +185,8 @@ def open_session(path: Path | Weightless, threads: int | None = None,
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # a plan a shape: texts have too many lengths for that
+    if threads_wait_quietly():
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads:
         options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
         options.inter_op_num_threads = 1

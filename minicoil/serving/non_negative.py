@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..runs.files import UserError
+from .padding import padding, read_counts
 from minicoil.serving.sparse import (
     Reading,
     SparseEmbedding,
@@ -71,38 +72,49 @@ def word_rotation(vectors: np.ndarray, steps: int = STEPS) -> np.ndarray:
     return best
 
 # %% ../../nbs/08_non_negative.ipynb #78568ff9
-def closest_non_negative(vectors: np.ndarray) -> np.ndarray:
-    "For each of (n, dim) unit vectors the nearest unit vector without a negative number, float32"
+def closest_non_negative(vectors: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """For each of (n, dim) unit vectors the nearest unit vector without a negative number, float32.
+
+    With `counts` (n,) only so many numbers of each are its own.
+    """
     rows = np.maximum(vectors, 0)
     empty = ~rows.any(axis=-1)
     if empty.any():
-        rows[empty] = np.eye(vectors.shape[-1], dtype=rows.dtype)[vectors[empty].argmax(-1)]
+        own = vectors[empty]
+        if counts is not None:
+            own = np.where(padding(counts[empty], vectors.shape[-1]), -np.inf, own)
+        rows[empty] = np.eye(vectors.shape[-1], dtype=rows.dtype)[own.argmax(-1)]
     return unit_rows(rows).astype(np.float32)
 
 # %% ../../nbs/08_non_negative.ipynb #38986a01
 def non_negative_documents(model: VectorSettings, readings: Sequence[Reading],
                            vectors: np.ndarray) -> list[SparseEmbedding]:
     "`document_vectors` without a negative number"
-    return document_vectors(model, readings, closest_non_negative(vectors))
+    return document_vectors(model, readings, closest_non_negative(vectors, read_counts(model, readings)))
 
 
 def non_negative_queries(model: VectorSettings, readings: Sequence[Reading],
                          vectors: np.ndarray) -> list[SparseEmbedding]:
     "`query_vectors` without a negative number"
-    return query_vectors(model, readings, closest_non_negative(vectors))
+    return query_vectors(model, readings, closest_non_negative(vectors, read_counts(model, readings)))
 
 # %% ../../nbs/08_non_negative.ipynb #d96e30b5
 WordRows = tuple[str, np.ndarray]  # a word and vectors (n, dim) of it
 
 
-def word_rotations(words: Sequence[str], dim: int, found: Iterable[WordRows]) -> tuple[np.ndarray, dict]:
-    """The maps (words, dim, dim) float64 of words, and what is known of them, for `minicoil.json`"""
+def word_rotations(words: Sequence[str], dim: int, found: Iterable[WordRows],
+                   counts: np.ndarray | None = None) -> tuple[np.ndarray, dict]:
+    """The maps (words, dim, dim) float64 of words, and what is known of them, for `minicoil.json`.
+
+    With `counts` (words,) a map turns only so many numbers of its word.
+    """
     maps, row = np.tile(np.eye(dim), (len(words), 1, 1)), {word: i for i, word in enumerate(words)}
     shares, vectors = [], 0
     for word, rows in found:
         if word in row:
-            maps[row[word]] = word_rotation(rows)
-            shares.append(negative_share(rows.astype(np.float64), maps[row[word]]) * len(rows))
+            i, own = row[word], dim if counts is None else int(counts[row[word]])
+            maps[i, :own, :own] = word_rotation(rows[:, :own])
+            shares.append(negative_share(rows.astype(np.float64), maps[i]) * len(rows))
             vectors += len(rows)
     share = round(float(sum(shares)) / max(vectors, 1), 5)
     return maps, {"words": len(shares), "vectors": vectors, "negative": share}

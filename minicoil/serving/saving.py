@@ -253,7 +253,8 @@ def write_full(model: Any, folder: Path) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     "A folder to fill; on leaving it becomes `target`, on an error it is removed"
     target = Path(os.path.abspath(target))
-    if target.is_file() or (target.exists() and any(target.iterdir())):
+    empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if os.path.lexists(target) and not empty:
         raise UserError(f"{target} is there already: name a new folder")
     work = None
     try:

@@ -33,6 +33,7 @@ from .hub import push_to_hub
 from .look import Shown
 from .names import DEFAULT
 from .non_negative import document_maker, query_maker
+from .padding import numbers_of
 from .saving import factors_of, projection_of, save
 from minicoil.serving.sparse import (
     Encoders,
@@ -339,8 +340,7 @@ class MiniCOIL(Shown):
     open_lane = open_lane
     reopen = property(reopen)
     __reduce__ = pickled
-    embed, query_embed = embed, query_embed
-    embed_words, embed_both = embed_words, embed_both
+    embed, query_embed, embed_words, embed_both = embed, query_embed, embed_words, embed_both
     readings, word_spans, explain = readings, word_spans, explain_match
     k, b, avg_len = BM25Parameter(), BM25Parameter(), BM25Parameter()
     inputs = functools.cached_property(input_names)
@@ -359,6 +359,7 @@ class MiniCOIL(Shown):
         self.vocabulary, self.words, self.weights = vocabulary, vocabulary.words, weights
         self.k, self.b, self.avg_len = k, b, avg_len
         self.dim = weights.shape[2]  # numbers of a known word
+        self.numbers = numbers_of(folder, info, len(self.words), self.dim)  # of each word, None: all dim
         self.shift = unknown_shift(len(self.words), self.dim)  # first index of unknown words
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)

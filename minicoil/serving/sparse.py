@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..runs.files import UserError
-from .factors import FactoredEncoders, apply_factors
+from .factors import FactoredEncoders, apply_factors, each_times
 from ..text.pieces import WordPieces
 from ..text.vocabulary import Vocabulary
 
@@ -199,7 +199,7 @@ def apply_encoders(means: np.ndarray, ids: np.ndarray, weights: Encoders) -> np.
     "What the encoders of words by their ids (n,) make of mean token embeddings (n, hidden_size): (n, dim)"
     if isinstance(weights, FactoredEncoders):
         return apply_factors(means, ids, weights)
-    return (means[:, None] @ weights[ids])[:, 0]
+    return each_times(means, weights, ids)
 
 # %% ../../nbs/03_sparse.ipynb #7ab07d76
 def encode_words(tokens: np.ndarray, readings: Sequence[Reading], weights: Encoders) -> np.ndarray:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['HEAD', 'TITLE', 'USE', 'FASTEMBED', 'TRAINING', 'WEAKEST', 'FORMS', 'SENSES', 'COMPARED', 'ADAPT_LEAST', 'ADAPTED',
-           'ADDED', 'ADDITION', 'TrainingFacts', 'card_head', 'card_title', 'card_use', 'without_folder',
-           'card_training', 'weakest_rows', 'forms_table', 'senses_table', 'measured_tables', 'words_adapted',
-           'words_added', 'model_card', 'training_facts', 'write_card']
+           'ADDED', 'ADDITION', 'TrainingFacts', 'card_head', 'card_title', 'numbers_said', 'card_use',
+           'without_folder', 'card_training', 'weakest_rows', 'forms_table', 'senses_table', 'measured_tables',
+           'words_adapted', 'words_added', 'model_card', 'training_facts', 'write_card']
 
 # %% ../../nbs/23_card.ipynb #07b845d1
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def card_head(info: dict, facts: TrainingFacts) -> str:
 # %% ../../nbs/23_card.ipynb #8941ccac
 TITLE = """# A miniCOIL model of {n} words
 
-Each of its words gets a vector of {dim} numbers for the meaning that it has in a text, weighted as in BM25.
+Each of its words gets a vector of {numbers} for the meaning that it has in a text, weighted as in BM25.
 All other words are scored by BM25 alone.
 
 The encoders are under Apache-2.0; the transformer keeps the licence of its authors.
@@ -57,7 +57,16 @@ The encoders are under Apache-2.0; the transformer keeps the licence of its auth
 
 def card_title(info: dict) -> str:
     """What the model is, in three sentences"""
-    return TITLE.format(n=len(info["quality"]), dim=info["dim"])
+    return TITLE.format(n=len(info["quality"]), numbers=numbers_said(info))
+
+
+def numbers_said(info: dict) -> str:
+    """How many numbers a word has: one count for all, or what a budget gave"""
+    if "budget" not in info:
+        return f"{info['dim']} numbers"
+    counts = info["budget"]["numbers"]
+    mean = sum(counts) / max(len(counts), 1)
+    return f"{min(counts)} to {max(counts)} numbers ({mean:.1f} on average, zeros behind them)"
 
 # %% ../../nbs/23_card.ipynb #93b738c2
 USE = """
@@ -243,9 +252,9 @@ def model_card(info: dict, facts: TrainingFacts, tables: str = "") -> str:
 # %% ../../nbs/23_card.ipynb #64de0b6e
 def training_facts(run: Run) -> TrainingFacts:
     """What a run knows about the training of its model"""
-    from minicoil.text.transformer import hub_name, load_transformer, sha256
+    from minicoil.text.transformer import hub_name, locate_model, sha256
     params, corpus = run.params, run.stage("corpus").manifest
-    weights = Path(load_transformer(params.input_model).path) / "model.safetensors"
+    weights = Path(locate_model(params.input_model)) / "model.safetensors"
     return TrainingFacts(
         corpus=[Path(file).name for file in params.corpus],
         documents=corpus["documents"],

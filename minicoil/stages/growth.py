@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TITLE', 'WEAKEST_TABLE', 'GOLDEN', 'OF_THE_ENCODERS', 'MADE_ANEW', 'grown_vocabulary', 'origin', 'grown_info',
-           'grown_card', 'renew_manifest', 'coded_below', 'grow_projection', 'more_factors', 'grow_factors',
-           'grow_centroids', 'grow']
+           'grown_card', 'renew_manifest', 'coded_below', 'below_projection', 'grow_projection', 'more_factors',
+           'grow_factors', 'grow_centroids', 'grow']
 
 # %% ../../nbs/34_growth.ipynb #2c3100a4
 import re
@@ -21,7 +21,7 @@ from ..runs.run import Run
 from ..runs.swap import copy_synced
 from ..serving.bits import Coded, PackedNumbers, Rotation, coded, moment_roots, packed_rows
 from ..serving.centroids import CENTROIDS_FILE, load_centroids, save_centroids, with_words
-from ..serving.directory import ENCODERS_FILE
+from ..serving.directory import ENCODERS_FILE, PROJECTION_FILE
 from minicoil.serving.factors import (
     SMALL_FILE,
     FactoredEncoders,
@@ -32,13 +32,14 @@ from minicoil.serving.factors import (
     save_factors,
 )
 from ..serving.facts import save_facts
+from ..serving.padding import BUDGET
 from ..serving.saving import token_moment
 from ..serving.serving import MiniCOIL
 from .card import weakest_rows, words_added
 from .centroids import standing_of
 from .rotation import turned_rows
 from .sentences import trained_words
-from .training import PROJECTION_FILE
+from .training import trained_numbers
 from ..text.vocabulary import Vocabulary, make_vocabulary, save_vocabulary
 
 # %% ../../nbs/34_growth.ipynb #87911ffa
@@ -67,8 +68,11 @@ def origin(hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
 # %% ../../nbs/34_growth.ipynb #22825e5e
 def grown_info(info: dict[str, Any], hidden: Run, left_out: dict[str, str]) -> dict[str, Any]:
     """What minicoil.json says after the words of a trained run were added"""
-    quality = load_json(hidden.stage("training").path / "quality.json")
-    return {**info, "quality": {**info.get("quality", {}), **quality},
+    quality, counts = load_json(hidden.stage("training").path / "quality.json"), trained_numbers(hidden)
+    spent = {}
+    if BUDGET in info and counts is not None:
+        spent = {BUDGET: {**info[BUDGET], "numbers": [*info[BUDGET]["numbers"], *counts.tolist()]}}
+    return {**info, **spent, "quality": {**info.get("quality", {}), **quality},
             "added": [*info.get("added", []), origin(hidden, left_out)]}
 
 # %% ../../nbs/34_growth.ipynb #91ee67db
@@ -101,20 +105,25 @@ def coded_below(model: MiniCOIL, projection: np.ndarray, planes: np.ndarray, row
     return coded(Rotation(projection, planes), rows, root=moment_roots(token_moment(model)).root)
 
 # %% ../../nbs/34_growth.ipynb #8f7530ea
-def grow_projection(model: MiniCOIL, hidden: Run, folder: Path) -> None:
-    """Append the factors of a trained run to the model's `projection.safetensors`, if it has one"""
+def below_projection(model: MiniCOIL, rows: np.ndarray) -> np.ndarray:
+    """What a full model keeps of new encoders (n, hidden_size, dim): all, if its words share no projection"""
+    shared = model.projection
+    return rows if shared is None else shared @ fitted(shared, rows)
+
+
+def grow_projection(model: MiniCOIL, rows: np.ndarray, folder: Path) -> None:
+    """Append what belongs to new encoders to the model's `projection.safetensors`, if it has one"""
     from safetensors.numpy import load_file, save
     old = model.folder / PROJECTION_FILE
     if not old.exists():
         return
-    tensors, trained = load_file(old), hidden.stage("training").path
+    tensors = load_file(old)
     if "planes" in tensors:    # of encoders that were packed
-        rows = load_file(trained / "encoders.safetensors")["encoders"]
         found = coded_below(model, tensors["projection"], tensors["planes"], rows)
         tensors["scales"] = np.concatenate([tensors["scales"], found.scales])
     else:
-        new = load_file(trained / PROJECTION_FILE)
-        tensors["factors"] = np.concatenate([tensors["factors"], new["factors"]])
+        factors = fitted(tensors["projection"], rows)
+        tensors["factors"] = np.concatenate([tensors["factors"], factors])
     write_bytes(folder / PROJECTION_FILE, save(tensors))
 
 # %% ../../nbs/34_growth.ipynb #ec028b89
@@ -171,7 +180,8 @@ def grow(model: MiniCOIL, hidden: Run, folder: Path, left_out: dict[str, str]) -
         save_facts(folder, info, vocabulary.words)
     else:
         save_json(folder / "minicoil.json", info)
-        grow_projection(model, hidden, folder)
+        rows = below_projection(model, rows)
+        grow_projection(model, rows, folder)
         save_npy(folder / ENCODERS_FILE, np.concatenate([weights, rows.astype(weights.dtype)]))
     save_vocabulary(folder, vocabulary)
     card = folder / "README.md"

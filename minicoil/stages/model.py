@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_QUALITY', 'KEPT', 'as_graph', 'quiet_exporter', 'traced', 'strip_traces', 'export_onnx', 'special_tokens',
-           'write_tokenizer', 'ModelParts', 'trained_parts', 'check_shape', 'adapted', 'model_info', 'keep_projection',
-           'write_model', 'combine_models']
+           'write_tokenizer', 'ModelParts', 'trained_parts', 'check_shape', 'adapted', 'model_info', 'write_model',
+           'combine_models']
 
 # %% ../../nbs/23_model.ipynb #84d6557c
 import contextlib
@@ -24,6 +24,7 @@ from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.manifest import Stage
 from ..runs.run import Run, open_run
 from ..serving.directory import ENCODERS_FILE, MODEL_FILES
+from ..serving.padding import BUDGET
 from ..serving.serving import MiniCOIL
 from .card import ADAPT_LEAST, write_card
 from ..text.pieces import WordPieces, beyond_fastembed
@@ -129,6 +130,7 @@ class ModelParts:
     quality: dict[str, dict[str, Any]]  # {word: {"sentences", "senses", "separation"}}
     origin: dict[str, Any] = field(default_factory=dict)  # the model that it started from
     rotated: dict[str, Any] | None = None  # what is known of the maps in the encoders, if all words have one
+    budget: dict[str, Any] | None = None  # {"mean", "price", "numbers"} of words that have their own counts
 
 # %% ../../nbs/23_model.ipynb #d0f009f5
 def trained_parts(run: Run) -> ModelParts:
@@ -136,13 +138,15 @@ def trained_parts(run: Run) -> ModelParts:
     from safetensors.numpy import load_file
 
     from minicoil.stages.sentences import trained_words
+    from minicoil.stages.training import NUMBERS_FILE
     training = run.stage("training")
     encoders = load_file(training.path / "encoders.safetensors")["encoders"]
     forms = trained_words(run)
     vocabulary = make_vocabulary({w: forms[w] for w in training.manifest["words"]}, run.params.language)
     rows = np.concatenate([np.zeros_like(encoders[:1]), encoders])
     quality, rotated = load_json(training.path / "quality.json"), training.manifest.get("rotated")
-    return ModelParts(vocabulary, rows, quality, rotated=rotated)
+    budget = load_json(training.path / NUMBERS_FILE) if run.params.budget else None
+    return ModelParts(vocabulary, rows, quality, rotated=rotated, budget=budget)
 
 # %% ../../nbs/23_model.ipynb #67dcdf82
 def check_shape(base: MiniCOIL, rows: np.ndarray) -> None:
@@ -178,7 +182,7 @@ def adapted(base: MiniCOIL, words: list[str], rows: np.ndarray, quality: dict[st
     known = {w: quality[w] if w in set(enough) else old.get(w, UNKNOWN_QUALITY) for w in base.words}
     digest = hashlib.sha256(np.asarray(base.weights).tobytes()).hexdigest()
     origin = {"adapted": {"words": enough, "from": base.folder.name, "encoders": digest}}
-    return ModelParts(base.vocabulary, merged, known, origin, base.info.get("rotated"))
+    return ModelParts(base.vocabulary, merged, known, origin, base.info.get("rotated"), base.info.get(BUDGET))
 
 # %% ../../nbs/23_model.ipynb #f8d2eb96
 KEPT = ("language", "dim", "objective", "input_model", "target_model", "samples", "seed")  # parameters
@@ -191,23 +195,10 @@ def model_info(run: Run, parts: ModelParts, transformer: "Transformer") -> dict[
     reasons = beyond_fastembed(WordPieces(transformer.tokenizer), params.language)
     layers = load_objective(params.objective).layers
     maps = {"rotated": parts.rotated} if parts.rotated else {}
+    spent = {BUDGET: parts.budget} if parts.budget else {}
     return {**{name: getattr(params, name) for name in KEPT}, "layers": layers, "beyond_fastembed": reasons,
-            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1, **maps, **parts.origin}
-
-# %% ../../nbs/23_model.ipynb #21f94122
-def keep_projection(run: Run, parts: ModelParts, folder: Path) -> None:
-    """Write `projection.safetensors` of the model's words into `folder`, where they share a projection"""
-    from safetensors.numpy import load_file, save
-
-    from minicoil.stages.training import PROJECTION_FILE
-    trained = run.stage("training").path / PROJECTION_FILE
-    if not trained.exists():
-        return
-    tensors = load_file(trained)
-    if parts.origin:    # the words of the model that the run started from
-        factors = tensors["projection"].T @ parts.encoders[1:]
-        tensors["factors"] = np.ascontiguousarray(factors)
-    write_bytes(folder / PROJECTION_FILE, save(tensors))
+            "pad_id": transformer.pad_id, "quality": parts.quality, "format": 1,
+            **maps, **spent, **parts.origin}
 
 # %% ../../nbs/23_model.ipynb #8b60db0f
 def write_model(run: Run, stage: Stage) -> None:
@@ -222,7 +213,6 @@ def write_model(run: Run, stage: Stage) -> None:
         parts = adapted(base, parts.vocabulary.words, parts.encoders, parts.quality)
     save_vocabulary(stage.path, parts.vocabulary)
     save_npy(stage.path / ENCODERS_FILE, parts.encoders)
-    keep_projection(run, parts, stage.path)
     if not (stage.path / MODEL_FILES["float32"]).exists():
         export_onnx(transformer, stage.path / MODEL_FILES["float32"])
     save_json(stage.path / "minicoil.json", model_info(run, parts, transformer))

@@ -30,9 +30,11 @@ from minicoil.serving.factors import (
 )
 from ..serving.facts import save_facts
 from ..serving.non_negative import WordRows, turned, word_rotations
+from ..serving.saving import token_moment
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import int8_encoders
 from .tokens import word_tokens
+from .training import trained_numbers
 
 # %% ../../nbs/23_rotation.ipynb #4a917dae
 def run_vectors(run: Run, encoders: np.ndarray) -> Iterator[WordRows]:
@@ -69,7 +71,8 @@ def turned_rows(run: Run, encoders: np.ndarray) -> np.ndarray:
     if run.stage("training").manifest.get("rotated"):
         return encoders
     words = run.stage("training").manifest["words"]
-    return turned(encoders, word_rotations(words, encoders.shape[2], run_vectors(run, encoders))[0])
+    counts = trained_numbers(run)
+    return turned(encoders, word_rotations(words, encoders.shape[2], run_vectors(run, encoders), counts)[0])
 
 # %% ../../nbs/23_rotation.ipynb #1ccf18f3
 CARD = """
@@ -99,20 +102,28 @@ def turn_projection(folder: Path, maps: np.ndarray) -> None:
         write_bytes(folder / PROJECTION_FILE, data)
 
 # %% ../../nbs/23_rotation.ipynb #b6d8c3b2
-def turned_factors(weights: FactoredEncoders, maps: np.ndarray) -> FactoredEncoders:
-    """Small encoders with the maps (words, dim, dim) in them, rounded again as they were"""
+def turned_factors(weights: FactoredEncoders, maps: np.ndarray,
+                   moment: np.ndarray | None = None) -> FactoredEncoders:
+    """Small encoders with the maps (words, dim, dim) in them, rounded again as they were.
+
+    `moment` (hidden_size, hidden_size) is that of token embeddings, which packing uses.
+    """
     if isinstance(weights.numbers, PackedNumbers):
         rows = np.concatenate([weights[:1], turned(weights[1:], maps)])
-        projection, numbers, scales, _ = packed(rows, Rotation(weights.projection, weights.numbers.planes))
+        rotation = Rotation(weights.projection, weights.numbers.planes)
+        projection, numbers, scales, _ = packed(rows, rotation, moment=moment)
         return FactoredEncoders(projection, numbers, scales)
     factors = weights.factors(slice(None))
     make = int8_factors if weights.numbers.dtype == np.int8 else float_factors
     return make(weights.projection, np.concatenate([factors[:1], turned(factors[1:], maps)]))
 
 
-def turn_small(folder: Path, weights: FactoredEncoders, maps: np.ndarray) -> None:
+def turn_small(folder: Path, model: MiniCOIL, maps: np.ndarray) -> None:
     """Write the encoders of a model in the small form with the maps (words, dim, dim) in their factors"""
-    save_factors(folder / SMALL_FILE, turned_factors(weights, maps), load_more(folder / SMALL_FILE))
+    weights: Any = model.weights
+    moment = token_moment(model) if isinstance(weights.numbers, PackedNumbers) else None
+    found = turned_factors(weights, maps, moment)
+    save_factors(folder / SMALL_FILE, found, load_more(folder / SMALL_FILE))
 
 
 def turn_full(folder: Path, weights: np.ndarray, maps: np.ndarray) -> None:
@@ -130,7 +141,7 @@ def write_turned(model: MiniCOIL, folder: Path, maps: np.ndarray, facts: dict[st
     """Write into the new `folder` the `model` with the maps (words, dim, dim) in its encoders"""
     copy_synced(model.folder, folder, but=("manifest.json",))
     if isinstance(model.weights, FactoredEncoders):
-        turn_small(folder, model.weights, maps)
+        turn_small(folder, model, maps)
         save_facts(folder, {**model.info, "rotated": facts}, model.words)
     else:
         turn_full(folder, np.asarray(model.weights), maps)
@@ -183,7 +194,8 @@ def rotate_model(model: str | Path, out: str | Path, texts: Iterable[str] | None
     if target.exists():
         raise UserError(f"{out} exists already: choose a new folder")
     found = known_vectors(opened, None if texts is None else list(texts))
-    maps, facts = word_rotations(opened.words, opened.dim, found)
+    counts = None if opened.numbers is None else opened.numbers[1:]
+    maps, facts = word_rotations(opened.words, opened.dim, found, counts)
     with workshop(target) as work:
         write_turned(opened, work / "model", maps, facts)
         MiniCOIL.load(work / "model")

@@ -6,15 +6,17 @@
 __all__ = ['TOKEN_WEIGHT', 'NEIGHBOURS', 'RESOLUTION', 'CLUSTER_NEIGHBOURS', 'FEWEST', 'APART', 'Member', 'WORDS_PER_SHARD',
            'centred_units', 'sense_targets', 'word_targets', 'cosine_distances', 'nearest', 'Edges',
            'cluster_neighbours', 'edges_of', 'closeness', 'merge_touching', 'find_clusters', 'by_size', 'keeping',
-           'compiled_once', 'umap_layout', 'WordSenses', 'senses_of', 'phrase_vectors', 'describe_clusters', 'filled',
-           'save_senses', 'layout_dim', 'FoundSenses', 'facts_of', 'compress_shard', 'compress_dimensions',
-           'load_arrays', 'rows_of_word', 'word_senses']
+           'compiled_once', 'umap_layout', 'layouts_are_compiled', 'compile_layouts', 'WordSenses', 'senses_of',
+           'phrase_vectors', 'describe_clusters', 'filled', 'save_senses', 'layout_dim', 'FoundSenses', 'facts_of',
+           'compress_shard', 'compress_dimensions', 'load_arrays', 'rows_of_word', 'word_senses']
 
 # %% ../../nbs/20_senses.ipynb #be480e22
 import collections
 import contextlib
+import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -196,6 +198,19 @@ def umap_layout(distances: np.ndarray, dim: int, seed: int = 0) -> np.ndarray:
             n_jobs=1,
         )
         return reducer.fit_transform(distances).astype(np.float32)
+
+# %% ../../nbs/20_senses.ipynb #c8c7a354
+def layouts_are_compiled() -> bool:
+    """Whether numba keeps UMAP's functions beside their source; False where they lie elsewhere."""
+    spec = importlib.util.find_spec("umap")
+    places = spec.submodule_search_locations if spec else None
+    return any(Path(place, "__pycache__").glob("layouts.*.nbi") for place in places or ())
+
+
+def compile_layouts() -> None:
+    """Let numba compile what a layout needs, if that has not been done."""
+    if not layouts_are_compiled():
+        umap_layout(cosine_distances(np.random.default_rng(0).normal(size=(40, 8))), 2)
 
 # %% ../../nbs/20_senses.ipynb #474984e8
 class WordSenses(TypedDict):

@@ -5,7 +5,7 @@
 Each engine gets 100,000 passages: of each document in turn eight words, drawn at random, with their numbers.
 With --whole it gets the documents themselves first. A document without words is left out. The best ten are
 compared with those of exact scoring. The model must be turned. An engine that is not installed is recorded as
-such (`pip install minicoil[engines]`).
+such (`pip install minicoil[engines]`). Lucene needs Java and its jar, see lucene.py.
 """
 
 import argparse
@@ -22,16 +22,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ranked import same_top
-from record import save_record
+from lucene import Lucene
+from ranked import kept_by_lucene, same_top
+from record import circumstances, save_record
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import apply
 from minicoil.retrieval.columns import Counts, Terms, by_name, times_idf
-from minicoil.retrieval.engines import ENGINES, FIELD, Row
+from minicoil.retrieval.engines import BITS, ENGINES, FIELD, Row
 from minicoil.retrieval.export_vectors import Columns
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import term_vectors, terms_of
+from minicoil.runs.files import load_json
 from minicoil.serving.non_negative import check_rotated, closest_non_negative
 from minicoil.serving.sparse import bm25_weight
 from minicoil.serving.windows import read_forms
@@ -186,6 +188,53 @@ def open_milvus(folder, work):
     client.close()
 
 
+def fill_tantivy(folder, place):
+    """An index of an export's documents, in a new folder; gives (index, its schema)."""
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field(FIELD, tokenizer_name="whitespace", index_option="basic")
+    schema = builder.build()
+    place.mkdir()
+    index = tantivy.Index(schema, path=str(place))
+    writer = index.writer(num_threads=1)
+    for path in sorted(folder.glob("documents-*.jsonl")):
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            writer.add_document(tantivy.Document(id=[row["id"]], **{FIELD: [" ".join(row[FIELD])]}))
+    writer.commit()
+    writer.wait_merging_threads()
+    index.reload()
+    return index, schema
+
+
+def ask_tantivy(index, schema, request):
+    """Ids of the hits of one of an export's requests."""
+    import tantivy
+
+    def bit(word, score):
+        term = tantivy.Query.term_query(schema, FIELD, word, index_option="basic")
+        return tantivy.Occur.Should, tantivy.Query.const_score_query(term, score)
+
+    query = tantivy.Query.boolean_query([bit(*pair) for pair in request[FIELD].items()])
+    searcher = index.searcher()
+    return [searcher.doc(place)["id"][0] for _, place in searcher.search(query, request["limit"]).hits]
+
+
+@contextlib.contextmanager
+def open_tantivy(folder, work):
+    """Tantivy, whose words are the bits of numbers."""
+    index, schema = fill_tantivy(folder, work / "tantivy")
+    yield (lambda request: ask_tantivy(index, schema, request)), lambda: size_of(work / "tantivy")
+
+
+@contextlib.contextmanager
+def open_lucene(folder, work):
+    """Lucene's feature fields, which Elasticsearch and OpenSearch are made of."""
+    with Lucene(folder, work / "lucene") as lucene:
+        yield lucene.ask, lambda: size_of(work / "lucene")
+
+
 @contextlib.contextmanager
 def own_home(folder, work, engine):
     """A collection as `minicoil search` keeps it, by Qdrant's embedded engine or by numpy."""
@@ -230,11 +279,24 @@ TRIED = {
     "postgresql, postings": ("sql", open_postgres),
     "sqlite": ("sqlite", open_sqlite),
     "duckdb": ("sql", open_duckdb),
+    "tantivy": ("tantivy", open_tantivy),
+    "lucene": ("elasticsearch", open_lucene),
 }
 
 
-def exact(terms, asked):
-    """Scores (queries, documents) by names, apart from every engine; -inf where they are not above 0."""
+def kept_in_bits(values):
+    """What Tantivy's bits keep of numbers."""
+    return np.round(np.asarray(values) * 2.0**-BITS[-1]) * 2.0 ** BITS[-1]
+
+
+KEPT = {"lucene": kept_by_lucene, "tantivy": kept_in_bits}  # engines that round what they are given
+
+
+def exact(terms, asked, kept=np.asarray):
+    """Scores (queries, documents) by names, apart from every engine; -inf where they are not above 0.
+
+    `kept` says what an engine keeps of a document's numbers.
+    """
     wanted, counts, lists = {name for query in asked for name in by_name(query)}, Counts(), {}
     for number, document in enumerate(terms):
         counts.add(document)
@@ -247,7 +309,7 @@ def exact(terms, asked):
     for q, query in enumerate(asked):
         for name, weight in by_name(times_idf(query, counts)).items():
             if name in lists:
-                scores[q, np.asarray(lists[name][0])] += weight * np.asarray(lists[name][1])
+                scores[q, np.asarray(lists[name][0])] += weight * kept(lists[name][1])
     return np.where(scores > 1e-9, scores, -np.inf)
 
 
@@ -268,37 +330,43 @@ def named(terms):
     return [(str(i), " ".join([*known, *unknown])) for i, (known, unknown) in enumerate(terms)]
 
 
-def one_engine(columns, opening, documents, terms, asked, folder, ranked):
-    """What is recorded of an engine at one size; `ranked` are exact scores."""
+def one_engine(columns, opening, documents, terms, asked, folder, rankings):
+    """What is recorded of an engine at one size; `rankings` are exact scores by the name of their row."""
     columns.engine.write(folder, rows_of(columns, documents, terms))
     ready = [query if columns.engine.own_idf else times_idf(query, columns.counts) for query in asked]
     requests = [columns.engine.ask(columns.key(query), LIMIT) for query in ready]
     (work := folder / "work").mkdir()
     begin = time.perf_counter()
     with opening(folder, work) as (ask, size):
-        loaded, times, same = time.perf_counter() - begin, [], 0
+        loaded, times, same = time.perf_counter() - begin, [], dict.fromkeys(rankings, 0)
         number = {name: i for i, (name, _) in enumerate(documents)}
         for q, request in enumerate(requests):
             begin = time.perf_counter()
             names = ask(request)
             times.append(time.perf_counter() - begin)
-            found = [number[name] for name in names if ranked[q, number[name]] > 0]
-            same += same_top(ranked[q], found)
+            for label, ranked in rankings.items():
+                found = [number[name] for name in names if ranked[q, number[name]] > 0]
+                same[label] += same_top(ranked[q], found)
         return {"loads": True, "load_seconds": loaded, "ms_a_query": 1000 * float(np.median(times)),
                 "ms_p95": 1000 * float(np.percentile(times, 95)), "index_bytes": size(),
-                "same_top_10": same, "queries": len(asked)}  # fmt: skip
+                "queries": len(asked), **same}  # fmt: skip
 
 
-def one_size(model, documents, terms, given):
+def one_size(model, documents, terms, given, only):
     """{engine: what is recorded} for documents (id, text); `terms` and `given` by whether they are signed."""
     scores, found = {sign: exact(terms[sign], given[sign]) for sign in terms}, {}
-    for name, (kind, opening) in TRIED.items():
+    for name in only:
+        kind, opening = TRIED[name]
         engine = ENGINES[kind]
         columns, sign = Columns(model, replace(engine), Counts(0, Counter()), {}), engine.signed
         with tempfile.TemporaryDirectory(prefix="minicoil-") as place:
+            rankings = {"same_top_10": scores[sign]}
+            if name in KEPT:
+                rounded = exact(terms[sign], given[sign], KEPT[name])
+                rankings = {"same_top_10": rounded, "same_top_10_unrounded": scores[sign]}
             try:
                 facts = one_engine(columns, opening, documents, terms[sign], given[sign], Path(place),
-                                   scores[sign])  # fmt: skip
+                                   rankings)  # fmt: skip
             except ImportError as e:
                 facts = {"loads": False, "why": str(e)}
             shutil.rmtree(Path(place) / "work", ignore_errors=True)
@@ -307,7 +375,7 @@ def one_size(model, documents, terms, given):
     return found
 
 
-def bench(model, folder, cache, many, also_whole):
+def bench(model, folder, cache, many, also_whole, only):
     """What is recorded: {engine: {documents: facts}}."""
     check_rotated(model)
     documents, queries, _ = read_judged(folder)
@@ -324,10 +392,20 @@ def bench(model, folder, cache, many, also_whole):
     parts = {sign: passages(terms, many) for sign, terms in whole.items()}
     sizes = {len(documents): (documents, whole)} if also_whole else {}
     sizes[many] = named(parts[True]), parts
-    found = {size: one_size(model, *some, given) for size, some in sizes.items()}
-    engines = {name: {str(size): found[size][name] for size in found} for name in TRIED}
+    found = {size: one_size(model, *some, given, only) for size, some in sizes.items()}
+    engines = {name: {str(size): found[size][name] for size in found} for name in only}
     facts = {"numbers_a_word": model.dim, "words": len(model.words), "turned": model.info["rotated"]}
     return {"collection": Path(folder).name, "words_a_passage": PASSAGE, **facts, "engines": engines}
+
+
+def added(out, results):
+    """What a record has already, with the engines of these results, which say when they were tried."""
+    known, now = load_json(out)["results"], {k: circumstances()[k] for k in ("commit", "date", "load")}
+    alike = all(known[key] == results[key] for key in results if key != "engines")
+    assert alike, "the record is of another model or collection"
+    rows = {name: {n: {**row, "run": now} for n, row in sizes.items()}
+            for name, sizes in results["engines"].items()}  # fmt: skip
+    return {**known, "engines": {**known["engines"], **rows}}
 
 
 if __name__ == "__main__":
@@ -337,7 +415,9 @@ if __name__ == "__main__":
     parser.add_argument("--beir", required=True)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=TRIED, help="these alone, added to what --out has")
     parser.add_argument("--out", default="results/engines.json")
     given = parser.parse_args()
     model = MiniCOIL.load(given.model)
-    save_record(given.out, bench(model, given.beir, given.cache, given.passages, given.whole))
+    results = bench(model, given.beir, given.cache, given.passages, given.whole, given.only or list(TRIED))
+    save_record(given.out, results if not given.only else added(given.out, results))

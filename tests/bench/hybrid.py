@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from mixes import stretched
 from record import save_record
 from search import ORDINARY, halved, read
 
@@ -22,7 +23,6 @@ from minicoil.retrieval.retrieval import (
     fuse,
     gain_over,
     measure,
-    mix,
     ranking,
     score_all,
     term_vectors,
@@ -55,6 +55,16 @@ def standardised(scores):
     return (known - known.mean()) / max(known.std(), 1e-9)
 
 
+def stretched_sum(lists):
+    """{document: score} of lists {document: score}, each stretched to 0…1, half and half."""
+    found = {}
+    for scores in lists:
+        values = np.array(list(scores.values()))
+        for name, value in zip(scores, stretched(values, values) if len(values) else ()):
+            found[name] = found.get(name, 0.0) + value / 2
+    return found
+
+
 def ways_to_fuse(dense, rule, base, names, rng):
     """{way: {document: falling rank score}} of one query: `rule`'s scores with dense, `base` is BM25's."""
     lists = [best_of(dense, names, rng), best_of(rule, names, rng)]
@@ -62,7 +72,7 @@ def ways_to_fuse(dense, rule, base, names, rng):
     head = np.argsort(-usual, kind="stable")[:HEAD]
     again = np.full(len(names), -np.inf)
     again[head] = (standardised(dense) + standardised(rule))[head]
-    fused = {"rank": fuse(lists), "stretched": mix(lists)}
+    fused = {"rank": fuse(lists), "stretched": stretched_sum(lists)}
     found = {way: ranking(np.array(list(f.values())), list(f), rng) for way, f in fused.items()}
     found["standardised"] = ranking(standardised(dense) + standardised(rule), names, rng)
     return found | {"head": ranking(again, names, rng)}

@@ -4,11 +4,10 @@
                                 --senses coarsewsd10.jsonl.gz --cache outputs/cache
 
 RUN is a finished run (`make model-en`); without one only senses are measured. The sentences that it has drawn
-for the words that queries ask are encoded here, in the last layer, and encoders are trained from them, some
-below a projection that these words share. Gains are given on both halves of the queries too: choose on one,
-believe the other. For senses, the words of each labelled file (and of
-the bundled sentences) are trained together on at most `TRAIN` sentences with the labels hidden, and scored on
-at most `TEST` others.
+for the words that queries ask are encoded here, in the last layer, and encoders are trained from them. Gains
+are given on both halves of the queries too: choose on one, believe the other. For senses, the words of each
+labelled file (and of the bundled sentences) are trained together on at most `TRAIN` sentences with the labels
+hidden, and scored on at most `TEST` others.
 """
 
 import argparse
@@ -73,25 +72,23 @@ def with_weight(times):
 
 
 def ways():
-    """{row: (objective, numbers, whether below a shared projection)}."""
+    """{row: (objective, numbers)}."""
     found = {}
     for dim in (8, 4):
         for name in ("joint", "fit", "graph"):
-            found[f"{name}, {dim}"] = load_objective(name), dim, False
+            found[f"{name}, {dim}"] = load_objective(name), dim
     for times in (0, 4):
-        found[f"joint, 8, graph × {times:g}"] = with_weight(times), 8, False
-    for name in ("joint", "fit"):
-        found[f"{name}, 8, below the projection"] = load_objective(name), 8, True
+        found[f"joint, 8, graph × {times:g}"] = with_weight(times), 8
     return found
 
 
-def train_words(samples, objective, dim, pooled, projection):
+def train_words(samples, objective, dim, pooled, sharp=0.0):
     """Encoders (words, h, dim) of samples, in their order."""
     size = samples[0].tokens.shape[1]
     w = np.zeros((len(samples), size, dim), np.float32)
     for group in group_words([len(s.tokens) for s in samples], size, dim, objective):
         chosen = [samples[i] for i in group]
-        w[group] = train_group(objective, chosen, dim, pooled, projection=projection)
+        w[group] = train_group(objective, chosen, dim, pooled, sharp=sharp)
     return w
 
 
@@ -172,9 +169,9 @@ def scored_senses(words, rows):
     """{row: {measure: mean over words}} of the words of a sense file."""
     samples = [word[0] for word in words]
     pooled = np.mean([np.cov(s.tokens.T) for s in samples], 0).astype(np.float32)
-    projection, found = joint.shared_projection([samples]), {}
-    for row, (objective, dim, below) in progress(rows.items(), "senses"):
-        encoders = train_words(samples, objective, dim, pooled, projection if below else None)
+    found = {}
+    for row, (objective, dim) in progress(rows.items(), "senses"):
+        encoders = train_words(samples, objective, dim, pooled)
         scores = [
             sense_scores(apply(train, w), of_train, apply(test, w), of_test)
             for w, (_, train, of_train, test, of_test) in zip(encoders, words)
@@ -326,13 +323,13 @@ def scored_search(model, run, folders, most, rows, cache):
     smalls = {Path(folder).name: small_collection(model, folder, most, cache) for folder in folders}
     words = {term.word for small in smalls.values() for term in small.terms}
     samples = {w: s for w, s in asked_samples(asked_rows(model, run, words, cache)).items() if w in words}
-    projection, listed = joint.shared_projection([list(samples.values())]), list(samples.values())
+    listed = list(samples.values())
     pooled = np.mean([np.cov(s.tokens.T) for s in listed], 0).astype(np.float32)
     per_query, seconds = {name: {} for name in smalls}, {}
-    for row, (objective, dim, below) in {"bm25": (None, 0, False), **rows}.items():
+    for row, (objective, dim) in {"bm25": (None, 0), **rows}.items():
         encoders, begin = None, time.process_time()
         if objective:
-            found = train_words(listed, objective, dim, pooled, projection if below else None)
+            found = train_words(listed, objective, dim, pooled)
             encoders = dict(zip(samples, found))
             seconds[row] = (time.process_time() - begin) / len(listed)
         for name, small in smalls.items():

@@ -27,7 +27,7 @@ from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows
 from minicoil.stages.sentences import trained_words
-from minicoil.stages.training import group_words, projection_beside, supplied, word_samples
+from minicoil.stages.training import group_words, supplied, word_samples
 from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
 from minicoil.text.vocabulary import make_vocabulary
@@ -56,7 +56,6 @@ def asked_words(model, read, args):
 def train_all(run, needed):
     """{way: W (words + 1, h, dim)}, zeros for no word (row 0) and for words that are not `needed`."""
     pooled, found = load_npy(run.stage("tokens").path / "pooled.npy"), {way: [] for way in WAYS}
-    shared = {way: projection_beside(run, objective) for way, (objective, _) in WAYS.items()}
     for shard, facts in enumerate(progress(run.stage("tokens").manifest["shards"], "train")):
         samples = list(word_samples(run, shard))
         mine = [i for i in range(len(samples)) if i + facts["first_word"] in needed]
@@ -66,7 +65,7 @@ def train_all(run, needed):
             for group in group_words(sizes, hidden_size, dim, objective):
                 at = [mine[k] for k in group]
                 chosen = supplied(run, [samples[i] for i in at], objective)
-                w[at] = train_group(objective, chosen, dim, pooled, projection=shared[way])
+                w[at] = train_group(objective, chosen, dim, pooled)
             found[way].append(w)
     return {way: np.concatenate([np.zeros_like(w[0][:1]), *w]) for way, w in found.items()}
 

@@ -40,3 +40,9 @@ def same_top(scores, found, limit=10, close=1e-4):
         return False
     missing = best[len(mine) :]
     return bool(np.allclose(mine, best[: len(mine)], rtol=close, atol=close) and (missing <= close).all())
+
+
+def kept_by_lucene(values):
+    """What Lucene keeps of a feature's values: sign, exponent and 8 further bits, the rest cut off."""
+    bits = np.asarray(values, np.float32).view(np.int32)
+    return ((bits >> 15) << 15).astype(np.int32).view(np.float32).astype(float)

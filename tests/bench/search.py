@@ -35,8 +35,6 @@ from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
 from minicoil.stages.training import (
     group_words,
-    projection_beside,
-    run_projection,
     supplied,
     word_samples,
 )
@@ -69,12 +67,6 @@ def shards_of(run, needed):
             yield list(found), list(found.values())
 
 
-def shared_by(run, objective):
-    """The projection that an objective's words share, of all words of the run; None if they share none."""
-    own = objective == run.params.objective and run.stage("training").done
-    return run_projection(run) if own else projection_beside(run, objective)
-
-
 def train_ways(run, needed, ways=WAYS, bases=None):
     """{way: encoders (words + 1, h, dim)}, zeros for words that are not `needed`, from the run's token
     embeddings.
@@ -85,7 +77,6 @@ def train_ways(run, needed, ways=WAYS, bases=None):
     tokens = run.stage("tokens")
     pooled, size = load_npy(tokens.path / "pooled.npy"), tokens.manifest["hidden_size"]
     words = sum(shard["words"] for shard in tokens.manifest["shards"])
-    shared = {way: shared_by(run, objective) for way, (objective, _) in ways.items()}
     found = {way: np.zeros((words + 1, size, dim), np.float32) for way, (_, dim) in ways.items()}
     for numbers, samples in shards_of(run, needed):
         for way, (objective, dim) in ways.items():
@@ -94,7 +85,7 @@ def train_ways(run, needed, ways=WAYS, bases=None):
                 if bases:
                     chosen = [replace(s, base=bases[way][i]) for s, i in zip(chosen, at)]
                 chosen = supplied(run, chosen, objective)
-                found[way][at] = train_group(objective, chosen, dim, pooled, projection=shared[way])
+                found[way][at] = train_group(objective, chosen, dim, pooled)
     return found
 
 

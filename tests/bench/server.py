@@ -1,19 +1,16 @@
 """What Qdrant costs: calls, uploads, draws and searches, embedded and on a server.
 
     python tests/bench/server.py [--url http://localhost:6333] [--points 200000] [--documents 20000]
-    python tests/bench/server.py --part million --documents 1000000 [--url http://localhost:6333]
 
 Vectors are made up: dense ones at random, sparse ones of words drawn by Zipf's law with the numbers of random
 directions. So it says what things cost, and nothing of how good a ranking is. Without a server its figures
-stand as "not recorded". Writes results/server.json, and of the part million results/million.json.
+stand as "not recorded". Writes results/server.json. A million documents are the matter of million.py.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +24,6 @@ from minicoil.retrieval.claim import Point, points_that_are
 from minicoil.retrieval.collection import Embedded, Server, engine_vector, server_client
 from minicoil.retrieval.inverted import Inverted
 from minicoil.retrieval.search import mixed
-from minicoil.runs.files import load_json
 from minicoil.runs.server import connect_server
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.stages.draw import random_keys
@@ -60,36 +56,44 @@ def word_share():
 SHARE = word_share()
 
 
-def sparse_of(words, rng):
-    """The sparse vector of distinct words: a direction of length 1 each, times BM25's weight."""
-    direction = rng.normal(size=(len(words), NUMBERS)).astype(np.float32)
+def sparse_of(words, rng, numbers=NUMBERS):
+    """The sparse vector of distinct words: a direction of length 1 each, times BM25's weight.
+
+    With one number a word it is that weight: BM25 itself.
+    """
+    direction = np.abs(rng.normal(size=(len(words), numbers)).astype(np.float32))
+    if numbers > 1:
+        direction *= rng.choice(np.array([-1, 1], np.float32), direction.shape)
     direction *= rng.uniform(0.5, 2.0, (len(words), 1)) / np.linalg.norm(direction, axis=1, keepdims=True)
-    indices = (words[:, None] * NUMBERS + np.arange(1, NUMBERS + 1)).ravel().astype(np.int32)
+    indices = (words[:, None] * numbers + np.arange(1, numbers + 1)).ravel().astype(np.int32)
     return SparseEmbedding(indices, direction.ravel().astype(np.float32))
 
 
-def documents(first, n):
+def documents(first, n, numbers=NUMBERS, width=DIM):
     """Points of a search collection: passages of up to 20 known words."""
     rng = np.random.default_rng(10**6 + first)
     dense = rng.normal(size=(n, DIM)).astype(np.float32)
-    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    dense = dense[:, :width] / np.linalg.norm(dense[:, :width], axis=1, keepdims=True)
     drawn = np.searchsorted(SHARE, rng.random((n, 20)))
     made = []
     for i, words in enumerate(drawn):
         text = f"document {first + i}: a passage of a text that was never written by anyone at all " * 2
         facts = {"id": f"d{first + i:07d}", "text": text, "digest": "0" * 16}
-        made.append(Point(first + i, facts, dense[i], sparse_of(np.unique(words), rng)))
+        made.append(Point(first + i, facts, dense[i], sparse_of(np.unique(words), rng, numbers)))
     return made
 
 
-def queries(n=60):
+def queries(n=100, numbers=NUMBERS, width=DIM):
     """{using: vector} of queries of three words, neither the commonest nor rare."""
     rng = np.random.default_rng(7)
-    asked = []
-    for _ in range(n):
-        sparse = sparse_of(np.unique(rng.integers(20, 4000, 3)), rng)
-        asked.append({"dense": rng.normal(size=DIM).astype(np.float32), "minicoil": sparse})
-    return asked
+    words = rng.integers(20, 4000, (n, 3))
+    return [
+        {
+            "dense": rng.normal(size=width).astype(np.float32),
+            "minicoil": sparse_of(np.unique(row), rng, numbers),
+        }
+        for row in words
+    ]
 
 
 # What is counted and measured
@@ -216,7 +220,8 @@ def searched(home, way, vectors, limit=10):
     if way == "hybrid":
         return [point.id for point in home.fused(vectors, limit)]
     if way == "mix":
-        return [hit.id for hit in mixed(home.lists(vectors, 100), limit, {"dense": 0.5, "minicoil": 0.5})]
+        halves = {"dense": 0.5, "minicoil": 0.5}
+        return [hit.id for hit in mixed(home, home.lists(vectors, 100), limit, halves)]
     return [point.id for point in home.nearest(vectors[way], way, limit)]
 
 
@@ -234,28 +239,32 @@ def fused_as_before(home):
     return milliseconds(ask, queries())
 
 
-def filled(home, n, step=5000):
+def filled(home, n, step=5000, **shape):
     """Put n made-up documents; seconds that the home took."""
     seconds = 0.0
     for first in range(0, n, step):
-        points = documents(first, min(step, n - first))
+        points = documents(first, min(step, n - first), **shape)
         begin = time.perf_counter()
         home.put(points, wait=False)
         seconds += time.perf_counter() - begin
     return seconds
 
 
-def search_figures(home, n, step=5000):
+def answers(home, asked, ways=WAYS):
+    """{way: milliseconds a query}; and what was found, to compare."""
+    took = {way: milliseconds(lambda v, way=way: searched(home, way, v), asked) for way in ways}
+    return took, {way: [searched(home, way, v) for v in asked[:30]] for way in ways}
+
+
+def search_figures(home, n):
     """Time to fill a collection and to search it; and what was found, to compare."""
-    seconds = filled(home, n, step)
+    seconds = filled(home, n)
     begin = time.perf_counter()
     settle(home, n)
     optimized = time.perf_counter() - begin
-    asked = queries()
+    took, found = answers(home, queries())
     facts = {"documents": n, "put_documents_per_s": round(n / seconds), "optimize_s": round(optimized, 1)}
-    facts["search_ms"] = {way: milliseconds(lambda v, way=way: searched(home, way, v), asked) for way in WAYS}
-    found = {way: [searched(home, way, v) for v in asked[:30]] for way in WAYS}
-    return facts, found
+    return {**facts, "search_ms": took}, found
 
 
 def settle(home, n):
@@ -271,7 +280,7 @@ def settle(home, n):
 def shared(found, of):
     """{way: the mean share of ten hits that two engines have in common, and of lists in the same order}."""
     found_shares = {}
-    for way in WAYS:
+    for way in found:
         pairs = list(zip(found[way], of[way]))
         hits = float(np.mean([len({*a} & {*b}) / 10 for a, b in pairs]))
         order = float(np.mean([a == b for a, b in pairs]))
@@ -284,7 +293,7 @@ def disk(folder):
     return round(sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*") if f.is_file()) / 1e6)
 
 
-# The two parts
+# On a server
 
 
 @contextlib.contextmanager
@@ -333,129 +342,16 @@ def on_server(options, drawn, found):
     return {**stored, "version": version}, {**facts, "as_embedded": shared(theirs, found)}
 
 
-VARIANTS = {  # settings of the vectors: of the dense ones, and of the sparse index
-    "in memory": ({}, {}),
-    "dense on disk": ({"on_disk": True}, {}),
-    "sparse on disk": ({}, {"on_disk": True}),
-    "both on disk": ({"on_disk": True}, {"on_disk": True}),
-    "sparse float16": ({}, {"datatype": "Float16"}),
-    "sparse uint8": ({}, {"datatype": "Uint8"}),
-}
-
-
-def variant_shard(folder, variant):
-    """An empty shard with the settings of a variant, for `Embedded` to open."""
-    import qdrant_edge as q
-
-    dense, sparse = VARIANTS[variant]
-    if "datatype" in sparse:
-        sparse = {"datatype": getattr(q.VectorStorageDatatype, sparse["datatype"])}
-    vectors = {"dense": q.EdgeVectorParams(size=DIM, distance=q.Distance.Cosine, **dense)}
-    weighted = {"minicoil": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf, **sparse)}
-    config = q.EdgeConfig(vectors=vectors, sparse_vectors=weighted, wal_enabled=True, on_disk_payload=True)
-    shard = q.EdgeShard.create(str(folder), config)
-    shard.update(q.UpdateOperation.create_field_index("made_by", q.PayloadSchemaType.Keyword))
-    shard.close()
-
-
-def variant_collection(client, name, variant):
-    """The same on a server."""
-    from qdrant_client import models as m
-
-    dense, sparse = VARIANTS[variant]
-    if "datatype" in sparse:
-        sparse = {"datatype": m.Datatype(sparse["datatype"].lower())}
-    vectors = {"dense": m.VectorParams(size=DIM, distance=m.Distance.COSINE, **dense)}
-    index = m.SparseVectorParams(modifier=m.Modifier.IDF, index=m.SparseIndexParams(**sparse))
-    client.create_collection(name, vectors, {"minicoil": index}, shard_number=1, on_disk_payload=True)
-    client.create_payload_index(name, "made_by", field_schema="keyword", wait=True)
-
-
-def one_engine(options):
-    """One engine with many documents, in a process of its own; prints its figures and what it found."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.scratch)))
-        if options.engine == "numpy":
-            home = stack.enter_context(contextlib.closing(Inverted(folder / "c", DIM)))
-            facts, found = search_figures(home, options.documents, 50_000)
-        elif options.engine == "server":
-            client, name = stack.enter_context(own_collection(options.url))
-            variant_collection(client, name, options.variant)
-            home = Server(options.url, DIM, name, client=client)
-            facts, found = search_figures(home, options.documents)
-        else:
-            (folder / "c").mkdir()
-            variant_shard(folder / "c", options.variant)
-            home = stack.enter_context(contextlib.closing(Embedded(folder / "c", DIM)))
-            facts, found = search_figures(home, options.documents)
-        print(json.dumps([{**facts, "disk_mb": disk(folder), "peak_mb": memory()}, found]))
-
-
-def measured(options, engine, variant="in memory", documents=None):
-    """Figures of one engine, in a process of its own, which is ended when it takes too much memory."""
-    more = ["--scratch", options.scratch] if options.scratch else []
-    more += ["--url", options.url] if options.url else []
-    command = [sys.executable, __file__, "--part", "one", "--engine", engine, "--variant", variant]
-    command += ["--documents", str(documents or options.documents), *more]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    status = Path(f"/proc/{child.pid}/status")
-    anonymous = 0
-    while child.poll() is None:
-        with contextlib.suppress(OSError, StopIteration):
-            line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("RssAnon"))
-            anonymous = max(anonymous, int(line.split()[1]) // 1024)
-        if anonymous > options.most_mb:
-            child.kill()
-            child.wait()
-            return {"documents": documents or options.documents, "ended": f"over {options.most_mb} MB"}, None
-        time.sleep(0.2)
-    if child.returncode:
-        return {"documents": documents or options.documents, "ended": f"exit code {child.returncode}"}, None
-    facts, found = json.loads(child.stdout.read().splitlines()[-1])
-    return {**facts, "peak_own_mb": anonymous}, found
-
-
-def million(options):
-    """Many documents in every engine, and few of them with each setting; saved after each."""
-    out, many, few = options.out / "million.json", options.documents, options.few
-    jobs = {"numpy": [("numpy", "in memory", many)], "embedded": [("embedded", "both on disk", many)]}
-    jobs["settings"] = [("embedded", variant, few) for variant in VARIANTS]
-    jobs["server"] = [("server", variant, many) for variant in VARIANTS] if options.url else []
-    plain = {}
-    for engine, variant, n in [job for only in options.only or jobs for job in jobs[only]]:
-        facts, found = measured(options, engine, variant, n)
-        plain = found if variant == "in memory" else plain
-        if plain and found:
-            facts["as_in_memory"] = shared(found, plain)
-        known = load_json(out)["results"] if out.exists() else {}
-        facts = {"vectors": "made up", "load": round(os.getloadavg()[0], 1), **facts}
-        made = {"server": NOT, **known, f"{engine}, {variant}, {n} documents": facts}
-        save_record(out, made | ({"server": "recorded"} if engine == "server" else {}))
-        print(engine, variant, json.dumps(facts), flush=True)
-
-
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", default="costs", choices=["costs", "million", "one"])
     parser.add_argument("--url", default=os.environ.get("QDRANT_URL", ""))
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--engine", default="numpy", choices=["numpy", "embedded", "server"])
-    parser.add_argument("--variant", default="in memory", choices=list(VARIANTS))
-    parser.add_argument("--most-mb", type=int, default=6000, help="memory of its own that an engine may take")
-    parser.add_argument("--scratch", default=None, help="folder for the collections")
-    parser.add_argument("--few", type=int, default=100_000, help="documents that the settings are tried with")
-    parser.add_argument("--only", nargs="*", choices=["numpy", "embedded", "settings", "server"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.url:
         server_client(options.url).close()  # one that does not answer is noticed now
-    if options.part == "one":
-        one_engine(options)
-    elif options.part == "million":
-        million(options)
-    else:
-        save_record(options.out / "server.json", costs(options))
+    save_record(options.out / "server.json", costs(options))
 
 
 if __name__ == "__main__":

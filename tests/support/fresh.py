@@ -15,6 +15,14 @@ NAMES = """
 from importlib.metadata import distributions
 print(*{found.name.lower().replace("_", "-") for found in distributions()})
 """
+# A process counts what its parent held when it was started, so commands are started by a small one.
+STARTER = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024], file)
+"""
 
 
 def call(*command, **options):
@@ -87,14 +95,13 @@ class Fresh:
         files = (self.folder / "out", self.folder / "err")
         with open(files[0], "w+", encoding="utf-8") as out, open(files[1], "w+", encoding="utf-8") as err:
             options = {"stdout": out, "stderr": err, "cwd": self.home, "env": {**self.env, **env}}
-            process = subprocess.Popen([str(self.bin / given[0]), *given[1:]], **options)
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            starter = [sys.executable, "-I", "-S", "-c", STARTER, str(self.folder / "used")]
+            subprocess.run([*starter, str(self.bin / given[0]), *given[1:]], check=True, **options)
             wall = time.perf_counter() - begin
         texts = [(self.folder / name).read_text() for name in ("out", "err")]
         self.transcript += [text.rstrip("\n") for text in texts if text]
-        cpu = used.ru_utime + used.ru_stime
-        return Done(process.returncode, *texts, wall, cpu, used.ru_maxrss / 1024)
+        code, cpu, memory = json.loads((self.folder / "used").read_text())
+        return Done(code, *texts, wall, cpu, memory)
 
     def install(self, wheel):
         """The light install of a wheel, and the transformer's weights alone; both `Done`."""
