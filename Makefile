@@ -78,7 +78,8 @@ bench-server: $(READY)
 	$(if $(DOCUMENTS),$(BIN)/python tests/bench/million.py --sizes $(DOCUMENTS) $(addprefix --url ,$(QDRANT_URL)))
 
 # Figures go to results/. Data is never bundled; with it, more is measured:
-#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz
+#   make bench SENSES="coarsewsd10.jsonl.gz homographs.jsonl.gz" WIC=mclwic_en.jsonl.gz BEIR="ir/cranfield ir/scifact" CORPUS=enwiki.txt.gz OPENWEBTEXT=openwebtext_1k.txt.gz LARGE=outputs/mpnet
+# LARGE is a larger transformer to read and to teach with; tests/bench/mpnet.py fetches one. It takes hours.
 bench: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
@@ -97,6 +98,7 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/search.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/splade.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/joint.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
+	$(if $(BEIR),$(BIN)/python tests/bench/readers.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache/readers $(addprefix --large ,$(LARGE)) $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
 	$(if $(BEIR),$(BIN)/python tests/bench/budget.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))

@@ -3,18 +3,20 @@
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
 from calls import call
+from chains import tiny_transformer
 from homes import make_home
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "howto"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(FOLDER.glob("*.md"))}
 MODELS = ("mine", "en", "adapted")  # the pages' own runs: here each is the run of the session
-# what serves until it is ended, and what needs a transformer that is not here: tests of their own have these
-ELSEWHERE = re.compile(r"minicoil (serve|explore)\b|--input-model|--target-model")
+# what serves until it is ended: tests of their own have these
+ELSEWHERE = re.compile(r"minicoil (serve|explore)\b")
 
 
 def blocks(page, language):
@@ -31,6 +33,7 @@ def lines_of(page):
 def home_of(folder, run_folder):
     """A folder with the models and texts of the pages."""
     make_home(folder, run_folder)
+    tiny_transformer(folder / "my-models" / "mpnet", 64, seed=5)
     for name in MODELS:
         shutil.copytree(run_folder, folder / "outputs" / name)
     return folder
@@ -91,3 +94,24 @@ def test_the_program_on_serving(model_folder, capsys):
     """It prints a vector for each text."""
     run_programs("serving.md", model_folder)
     assert len(re.findall(r"^\[", capsys.readouterr().out, flags=re.MULTILINE)) >= 2
+
+
+def test_the_programs_on_production(model_folder, monkeypatch, capsys):
+    """They make a collection, an alias, a second collection beside it, and switch: in one Qdrant in memory."""
+    from qdrant_client import QdrantClient, models
+
+    from minicoil.retrieval import collection
+
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(collection, "server_client", lambda url, timeout=0: client)
+    names = {"QdrantClient": lambda *given, **named: client, "m": models}
+    programs = re.findall(r"^ *```python\n(.*?)^ *```", PAGES["production.md"], re.DOTALL | re.MULTILINE)
+    assert len(programs) == 5
+    for block in programs:
+        block = textwrap.dedent(block).replace("outputs/new/23_model", str(model_folder))
+        exec(block.replace("from qdrant_client import QdrantClient, models as m", ""), names)
+    assert capsys.readouterr().out.split()[0] == "a"
+    assert {c.name for c in client.get_collections().collections} == {"articles-2026-11", "articles-2026-12"}
+    aliases = {a.alias_name: a.collection_name for a in client.get_aliases().aliases}
+    assert aliases == {"articles": "articles-2026-12"}

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .retrieval import OURS, terms_of
-from .thesaurus import NEAR, placed_terms
+from .sums import placed_terms
+from .thesaurus import NEAR
 from ..serving.batches import encode_means
 from ..serving.padding import own_indexes
 from ..serving.sparse import SparseEmbedding, unknown_index
