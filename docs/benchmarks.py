@@ -165,6 +165,42 @@ def engines(found):
         table(["engine", "documents", "loads", "same ten", "MB", "ms a query"], rows)])
 
 
+def serve(found):
+    """How long callers of `minicoil serve` wait, beside `embed` in the process."""
+    inside = found["in_process"]
+    rows = []
+    for kind, label in (("queries", "a query"), ("texts", "a text")):
+        took = inside[kind]
+        rate = took.get("texts_per_second", "")
+        rows.append([f"in the process, {label}", 1, 1, "", "", took["p50_ms"], took["p99_ms"], rate])
+    keys = ("clients", "texts_a_request", "requests", "errors", "p50_ms", "p99_ms", "texts_per_second")
+    rows += [[name, *(row[key] for key in keys)] for name, row in found["served"].items()]
+    head = ["", "clients", "texts a request", "requests", "errors", "ms p50", "ms p99", "texts a second"]
+    return table(head, rows)
+
+
+def million_row(name, row):
+    """A line for an engine at one size."""
+    if "ended" in row:
+        return [name, row["ended"]]
+    took = {way: f"{p['p50']:.1f}, {p['p99']:.0f}" for way, p in row["search_ms"].items()}
+    kept = [f"{row['put_s']:.0f}", f"{row['optimize_s']:.0f}", f"{row['open_s']:.1f}", f"{row['disk_mb']:,}",
+            f"{row['peak_own_mb']:,}"]
+    return [name, *kept, *(took.get(way, "") for way in ("minicoil", "dense", "hybrid"))]
+
+
+def million(found):
+    """What a search collection costs as it grows."""
+    rows = [million_row(name, row) for name, row in found.items() if isinstance(row, dict)]
+    head = ["", "put, s", "settled, s", "opened, s", "MB on disk", "most MB of its own",
+            "minicoil, ms p50, p99", "dense", "hybrid"]
+    return "\n\n".join([
+        "Vectors are made up: 20 words of 8 numbers a document, and 384 dense numbers; for BM25 words of one "
+        "number, and hardly a dense vector. Queries have three words; their embedding is not counted. "
+        "Everything ran on a machine busy with other work.",
+        table(head, sorted(rows, key=lambda row: (int(row[0].split()[-2]), row[0])))])
+
+
 def non_negative(found):
     """What it costs that no number is negative."""
     rows = [[name, gain_of(gain)] for name, gain in found["macro"].items()]
@@ -201,6 +237,8 @@ SECTIONS = {
     "forms": ("Smaller forms", forms),
     "serving": ("Serving", anything),
     "engines": ("Other search engines", engines),
+    "serve": ("The endpoint", serve),
+    "million": ("A million documents", million),
     "non_negative": ("Vectors without a sign", non_negative),
     "inflections": ("Inflected forms", anything),
     "faults": ("Faults", faults),

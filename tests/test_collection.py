@@ -395,6 +395,47 @@ def test_a_second_search_gives_up(tmp_path, monkeypatch):
         assert home.digests() == {}
 
 
+def test_many_documents_are_settled(tmp_path, monkeypatch):
+    """A shard of many documents is settled when it is closed, finds what it found, and takes more; one of an
+    earlier version, where that would build a graph, is left as it is."""
+    import qdrant_edge as q
+
+    from minicoil.retrieval.claim import MARK_FIELD, Point
+    from minicoil.serving.sparse import SparseEmbedding
+
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(collection, "MANY", 3_000)
+
+    def point(i):
+        values = SparseEmbedding(np.array([i % 50, 60], np.int32), rng.random(2).astype(np.float32))
+        dense = rng.normal(size=64).astype(np.float32)
+        return Point(i, {"id": f"d{i:05}", "text": "", "digest": ""}, dense, values)
+
+    points = [point(i) for i in range(3_000)]
+    asked = {"dense": points[7].dense, "minicoil": points[7].sparse}
+    before = tmp_path / "before"
+    vectors = {"dense": q.EdgeVectorParams(size=64, distance=q.Distance.Cosine)}
+    weighted = {"minicoil": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)}
+    shard = q.EdgeShard.create(str(before), q.EdgeConfig(vectors=vectors, sparse_vectors=weighted))
+    shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
+    shard.close()
+    settled, settle = [], collection.settle
+    monkeypatch.setattr(collection, "settle", lambda shard: settled.append(folder.name) or settle(shard))
+    for folder in (tmp_path / "new", before):
+        with open_collection(folder, 64) as home:
+            home.put(points)
+            lists = home.lists(asked, 20)
+            found = {using: [p.id for p in some] for using, some in lists.items()}
+            hybrid = [p.id for p in home.fused(asked, 10)]
+        with open_collection(folder, 64) as home:
+            again = {using: [p.id for p in some] for using, some in home.lists(asked, 20).items()}
+            assert again == found
+            assert [p.id for p in home.fused(asked, 10)] == hybrid
+            home.put([points[0]._replace(number=10**6)])
+            assert len(home.digests()) == len(points) + 1
+    assert settled == ["new"]
+
+
 def test_two_searches_make_one_collection(model):
     """Two searches that make a server's collection at once both find it made."""
     server = FakeQdrant()

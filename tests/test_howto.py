@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,24 @@ def test_the_program_on_serving(model_folder, capsys):
     """It prints a vector for each text."""
     run_programs("serving.md", model_folder)
     assert len(re.findall(r"^\[", capsys.readouterr().out, flags=re.MULTILINE)) >= 2
+
+
+def test_the_programs_on_production(model_folder, monkeypatch, capsys):
+    """They make a collection, an alias, a second collection beside it, and switch: in one Qdrant in memory."""
+    from qdrant_client import QdrantClient, models
+
+    from minicoil.retrieval import collection
+
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    monkeypatch.setattr(collection, "server_client", lambda url, timeout=0: client)
+    names = {"QdrantClient": lambda *given, **named: client, "m": models}
+    programs = re.findall(r"^ *```python\n(.*?)^ *```", PAGES["production.md"], re.DOTALL | re.MULTILINE)
+    assert len(programs) == 5
+    for block in programs:
+        block = textwrap.dedent(block).replace("outputs/new/23_model", str(model_folder))
+        exec(block.replace("from qdrant_client import QdrantClient, models as m", ""), names)
+    assert capsys.readouterr().out.split()[0] == "a"
+    assert {c.name for c in client.get_collections().collections} == {"articles-2026-11", "articles-2026-12"}
+    aliases = {a.alias_name: a.collection_name for a in client.get_aliases().aliases}
+    assert aliases == {"articles": "articles-2026-12"}

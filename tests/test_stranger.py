@@ -335,6 +335,7 @@ def test_a_folder_called_tilde_is_never_made(given, tmp_path, monkeypatch):
 
 WHILE_LOADING = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in the background
 from minicoil.__main__ import main
 {begin}
 sys.argv = ["minicoil", "search", "bat", "--model", {model!r}, "--documents", {texts!r}]

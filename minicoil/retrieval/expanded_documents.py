@@ -28,7 +28,8 @@ from minicoil.retrieval.retrieval import (
     term_vectors,
     terms_of,
 )
-from .thesaurus import FIT_BLOCK, NEAR, Placed, names_of, placed_terms, placed_weights
+from .sums import Placed, placed_terms, placed_weights
+from .thesaurus import FIT_BLOCK, NEAR, names_of
 from ..runs.engine import batched
 from ..serving.batches import encode_means
 from ..serving.blocks import each_text
