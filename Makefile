@@ -9,7 +9,7 @@ export PYTHONWARNINGS = ignore::SyntaxWarning,ignore:Editable installation
 TORCH_INDEX ?=
 TORCH_NOTE = Installing torch: where pip's index serves builds for CUDA, some gigabytes; make run TORCH_INDEX=URL takes torch from another index, e.g. of builds for the CPU
 
-.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-server docs lab readme clean-notebooks help
+.PHONY: run model-en english golden graphs check test coverage test-slow test-settings bench bench-quick bench-gpu bench-server docs lab readme clean-notebooks help
 help:
 	@echo "make run    train a model on the bundled sentences; the last lines say where to look"
 	@echo "            TORCH_INDEX=URL installs torch from there, once, e.g. a build for the CPU alone"
@@ -109,6 +109,10 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/minicoil run --corpus demo --out outputs/demo
 	$(BIN)/python tests/bench/quick.py --model outputs/demo/23_model
+
+# What a GPU gains, in at most eight minutes: make bench-gpu CORPUS=enwiki.txt.gz; without CORPUS of the bundle
+bench-gpu: $(READY)
+	$(BIN)/python tests/bench/gpu.py $(if $(filter-out openwebtext,$(CORPUS)),--corpus $(CORPUS))
 
 $(BIN)/engines-ready: $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[engines]'

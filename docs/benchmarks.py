@@ -165,6 +165,20 @@ def engines(found):
         table(["engine", "documents", "loads", "same ten", "MB", "ms a query"], rows)])
 
 
+def serve(found):
+    """How long callers of `minicoil serve` wait, beside `embed` in the process."""
+    inside = found["in_process"]
+    rows = []
+    for kind, label in (("queries", "a query"), ("texts", "a text")):
+        took = inside[kind]
+        rate = took.get("texts_per_second", "")
+        rows.append([f"in the process, {label}", 1, 1, "", "", took["p50_ms"], took["p99_ms"], rate])
+    keys = ("clients", "texts_a_request", "requests", "errors", "p50_ms", "p99_ms", "texts_per_second")
+    rows += [[name, *(row[key] for key in keys)] for name, row in found["served"].items()]
+    head = ["", "clients", "texts a request", "requests", "errors", "ms p50", "ms p99", "texts a second"]
+    return table(head, rows)
+
+
 def million_row(name, row):
     """A line for an engine at one size."""
     if "ended" in row:
@@ -223,6 +237,7 @@ SECTIONS = {
     "forms": ("Smaller forms", forms),
     "serving": ("Serving", anything),
     "engines": ("Other search engines", engines),
+    "serve": ("The endpoint", serve),
     "million": ("A million documents", million),
     "non_negative": ("Vectors without a sign", non_negative),
     "inflections": ("Inflected forms", anything),

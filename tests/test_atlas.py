@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
-from minicoil.pictures.atlas import file_name, index_page, index_row, word_page
-from minicoil.pictures.pages import OVERRIDES
-from minicoil.pictures.views import WordView, word_views
+from minicoil.pictures.atlas import block_name, index_page, index_row
+from minicoil.pictures.pages import OVERRIDES, word_address
+from minicoil.pictures.views import Quoted, WordView, word_views
+from minicoil.pictures.word_page import word_page
+from minicoil.pictures.word_plain import plain_block, plain_page, plain_word
 from minicoil.runs.files import save_json
 from minicoil.runs.run import open_run
 from minicoil.stages.sentences import sentence_texts
@@ -59,7 +61,8 @@ def atlas_file(run, name):
 
 def word_file(run, index):
     """The address of a word's page."""
-    return atlas_file(run, f"words/{file_name(index, 'html')}")
+    plain = index >= run.stage("senses").manifest["pictures"]
+    return f"{run.stage('atlas').path.as_uri()}/{word_address(index, plain)}"
 
 
 # Where a point lies in the window, after its view has been scrolled there.
@@ -89,8 +92,9 @@ NEAREST = """view => {
 
 
 def opened(page, address):
-    """Open a page and remember where its pointer events happen."""
+    """Open a word's page, wait until it acts, and remember where its pointer events happen."""
     page.goto(address)
+    page.wait_for_selector("#view", state="attached")
     page.evaluate(LISTEN)
 
 
@@ -258,6 +262,26 @@ def test_keys_do_what_the_pointer_does(browser, tmp_path):
 
 
 COLUMN = "k => [...document.querySelectorAll('tbody tr')].map(r => +r.cells[k].dataset.value)"
+# What a column says in each row that is there, by the row's number; and whether the end of the page is seen.
+SEEN = """k => ({
+  rows: [...document.querySelectorAll("tbody tr")].map(r => [+r.ariaRowIndex - 2, +r.cells[k].dataset.value]),
+  end: innerHeight + scrollY + 2 >= document.documentElement.scrollHeight,
+})"""
+
+
+def scrolled(page, column, words):
+    """{row: value of a column}, read while scrolling through the whole index; every row has to come by."""
+    page.evaluate("scrollTo(0, 0)")
+    found, most, end = {}, 0, False
+    while not end:
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        seen = page.evaluate(SEEN, column)
+        found.update(seen["rows"])
+        most, end = max(most, len(seen["rows"])), seen["end"]
+        page.evaluate("scrollBy(0, 3000)")
+    assert sorted(found) == list(range(words))
+    assert most <= 500   # so many rows at a time, however many words there are
+    return dict(sorted(found.items()))
 
 
 @BOTH
@@ -277,7 +301,7 @@ def test_the_index_finds_a_word(browser, run, size):
         assert len(numbers) == len(words)
         assert wider_than_screen(page) <= 0
         page.locator("tbody th a").first.click()
-        assert page.locator("svg.plot").count() > 0
+        page.locator("svg.plot").first.wait_for()
         assert quiet(page)
 
 
@@ -338,12 +362,12 @@ def test_a_broad_index_is_used(browser, broad_run, size):
             waits.append(found - loaded)
             page.fill("#search", "")
             page.get_by_role("button", name="separation").click()
-            kept = page.evaluate(COLUMN, 2)
+            page.locator("th[aria-sort=ascending]").wait_for()
             ordered = time.perf_counter()
             print(f"{len(drawn):,} words, {size['width']} px: loaded in {loaded - begin:.2f} s; "
                   f"a word found {found - loaded:.2f} s later; sorted {ordered - found:.2f} s later")
+            kept = list(scrolled(page, 2, len(drawn)).values())
             assert kept == sorted(kept)
-            assert len(kept) == len(drawn)
             assert wider_than_screen(page) <= 0
             page.fill("#search", word)
             page.get_by_role("link", name=word, exact=True).first.click()
@@ -352,20 +376,69 @@ def test_a_broad_index_is_used(browser, broad_run, size):
     assert min(waits) <= 2   # the best of three, as other processes may be at work
 
 
-def test_five_thousand_words_are_searched(browser, tmp_path):
-    """An index of 5,000 words finds one of them, by its name and by a telling word."""
-    rows = []
-    for i in range(5000):
-        view = replace(toy_view(f"word{i}", i % 7, n=20), index=i, names=[f"sense{i}", "other"])
-        rows.append(index_row(view))
-    (tmp_path / "index.html").write_text(index_page(rows, 0), encoding="utf-8")
-    with watched(browser) as page:
+def many_rows(n):
+    """So many rows of an index, of made-up words."""
+    rows = [index_row(toy_view("word", i, n=20)) for i in range(7)]
+    return [rows[i % 7]._replace(number=i, word=f"word{i}", names=[f"sense{i}", "other"]) for i in range(n)]
+
+
+@BOTH
+def test_twenty_thousand_words_are_searched(browser, tmp_path, size):
+    """An index of 20,000 words finds one by its name and by a telling word, and leads to its page."""
+    (tmp_path / "index.html").write_text(index_page(many_rows(20_000), 0), encoding="utf-8")
+    with watched(browser, size) as page:
         page.goto((tmp_path / "index.html").as_uri())
-        for asked in ("word4321", "sense4321"):
+        for asked in ("word14321", "sense14321"):
             page.fill("#search", asked)
             assert page.locator("tbody tr:visible").count() == 1
-            assert page.locator("#count").text_content() == "1 of 5000 words"
-            assert page.locator("tbody tr:visible a").text_content() == "word4321"
+            assert page.locator("#count").text_content() == "1 of 20000 words"
+            assert page.locator("tbody tr:visible a").text_content() == "word14321"
+        assert page.locator("tbody a").get_attribute("href") == word_address(14321, plain=False)
+        assert quiet(page)
+
+
+def test_an_index_is_scrolled_to_its_end(browser, tmp_path):
+    """Of 3,000 words every row comes by, and few are there at a time; printed, all are there."""
+    (tmp_path / "index.html").write_text(index_page(many_rows(3000), 0), encoding="utf-8")
+    with watched(browser) as page:
+        page.goto((tmp_path / "index.html").as_uri())
+        page.wait_for_selector("#find:not([hidden])")
+        assert set(scrolled(page, 1, 3000).values()) == {20}
+        page.evaluate("scrollTo(0, 0)")
+        page.evaluate("void dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("tbody tr").count() == 3000
+        assert page.faults == []
+
+
+# A page's elements with their attributes and texts, as nested lists; of scripts nothing.
+TREE = r"""selector => {
+  const tree = node => node.nodeType === Node.TEXT_NODE ? node.data.replace(/\s+/g, " ").trim()
+    : [node.localName, [...node.attributes].map(a => a.name + "=" + a.value).sort(), inside(node)];
+  const left = ["script", "template"];
+  const shown = node => node.nodeType !== Node.COMMENT_NODE && !left.includes(node.localName)
+    && node.id !== "shell";
+  const inside = node => [...node.childNodes].filter(shown).map(tree).filter(part => part.length);
+  document.normalize();
+  return inside(document.querySelector(selector));
+}"""
+
+
+def test_the_rows_of_an_index_are_alike_with_and_without_scripts(browser, tmp_path):
+    """What the script makes of a row is what stands in the page for readers without scripts."""
+    one = replace(toy_view("one", 3), names=["all sentences"], clusters=np.zeros(60, int), before=None)
+    views = [toy_view("<b>bat</b>", 0), one, toy_view("bat", 1, n=1234)]
+    many = replace(views[0], names=list("abcdefgh"), clusters=np.arange(60) % 8)
+    page_text = index_page([index_row(view) for view in (*views, many)], 2)
+    (tmp_path / "index.html").write_text(page_text, encoding="utf-8")
+    trees = []
+    for scripts in (True, False):
+        with watched(browser, java_script_enabled=scripts) as page:
+            page.goto((tmp_path / "index.html").as_uri())
+            if scripts:
+                page.wait_for_selector("#find:not([hidden])")
+            trees.append(page.evaluate(TREE, "tbody"))
+    assert len(trees[0]) == 4
+    assert trees[0] == trees[1]
 
 
 def test_hostile_sentences_are_text_in_the_atlas(browser, tmp_path):
@@ -389,6 +462,92 @@ def test_hostile_sentences_are_text_in_the_atlas(browser, tmp_path):
         assert page.faults == []
 
 
+def plain_atlas(folder, *views):
+    """The address of the plain pages of some views, written into a folder; a word's number goes behind it."""
+    views = [replace(view, before=None, index=24 + i) for i, view in enumerate(views)]
+    (folder / block_name(24)).write_text(plain_block(list(map(plain_word, views))), encoding="utf-8")
+    (folder / "word.html").write_text(plain_page([24], 24 + len(views)), encoding="utf-8")
+    return (folder / "word.html").as_uri() + "?"
+
+
+def plain_views():
+    """Views that a plain page may have to show: hostile, labelled, of some of the sentences, of one sense."""
+    hostile = toy_view("<b>bat</b>", sentences=[*HOSTILE, "𝒳 a bat, 𝒳 bat"])
+    hostile.names[:] = HOSTILE[:2]
+    labelled = replace(toy_view("bat", n=9), labels=["no label", "zoo", "</small><b>"] * 3, constant=True)
+    long, far = Quoted("so " * 90 + "a bat " + "so " * 90, [(272, 275)]), Quoted("Another bat.", [(8, 11)])
+    some = toy_view("bat", 3, n=60)
+    best = [[Quoted(some.sentences[2], some.spans[2]), long], [far]]
+    some = replace(some, sentences=[*some.sentences[:39], long.text], spans=[*some.spans[:39], long.spans],
+                   typical=best, hint="a split is a hint")
+    one = replace(toy_view("bat", n=5), names=["all sentences"], clusters=np.zeros(5, int))
+    many = replace(toy_view("bat", n=30), names=list("abcdefgh"), clusters=np.arange(30) % 8)
+    return [hostile, labelled, some, one, many]
+
+
+@pytest.mark.parametrize("number", range(5), ids=["hostile", "labelled", "some", "one", "many"])
+def test_a_plain_page_is_the_page_that_python_writes(browser, tmp_path, number):
+    """Element by element, attribute by attribute; and its numbers are those of the view, to 1/250."""
+    view, address = plain_views()[number], plain_atlas(tmp_path, *plain_views())
+    whole = word_page(replace(view, before=None, index=24 + number))
+    (tmp_path / "whole.html").write_text(whole, encoding="utf-8")
+    trees, datas, titles = [], [], []
+    for where in (address + str(24 + number), (tmp_path / "whole.html").as_uri()):
+        with watched(browser) as page:
+            opened(page, where)
+            trees.append(page.evaluate(TREE, "body"))
+            datas.append(page.evaluate("JSON.parse(document.getElementById('view').textContent)"))
+            titles.append(page.title())
+            assert quiet(page)
+    assert trees[0] == trees[1]
+    assert titles[0] == titles[1]
+    assert datas[0]["notes"] == [note.translate(OVERRIDES) for note in datas[1]["notes"]]
+    assert datas[0]["map"] == datas[1]["map"]
+    assert np.abs(np.array(datas[0]["numbers"]) - datas[1]["numbers"]).max() < 1 / 250
+
+
+@BOTH
+def test_hostile_sentences_are_text_on_a_plain_page(browser, tmp_path, size):
+    """On a plain page, and in the file that its button saves, hostile sentences are shown and do nothing."""
+    address, texts = plain_atlas(tmp_path, plain_views()[0]) + "24", plain_views()[0].sentences
+    with watched(browser, size) as page:
+        opened(page, address)
+        with page.expect_download() as saving:
+            page.get_by_role("button", name="Save this page as one file").click()
+        assert saving.value.suggested_filename == "_b_bat_b_.html"
+        saving.value.save_as(tmp_path / "elsewhere" / "saved.html")
+        for where in (address, (tmp_path / "elsewhere" / "saved.html").as_uri()):
+            opened(page, where)
+            assert wider_than_screen(page) <= 0
+            for i, text in enumerate(texts):
+                assert point_at(page, 0, i) == str(i)
+                assert said(page).startswith(clean(text))
+            assert page.title() != "hacked"
+            assert page.locator("img").count() == 0
+        assert page.locator("a").count() == 0   # what is sent leads nowhere
+        assert quiet(page)
+
+
+def test_a_plain_page_says_what_it_lacks(browser, tmp_path):
+    """Without its number, with a number that no word has, without the file beside it, and without scripts."""
+    address = plain_atlas(tmp_path, toy_view("bat"))
+    with watched(browser) as page:
+        for asked in ("", "23", "25", "x", "24#at", "-1", "1e3"):
+            page.goto("about:blank")
+            page.goto(address + asked)
+            if asked == "24#at":
+                page.wait_for_selector("#view", state="attached")
+            else:
+                assert "No word has this number" in page.locator("#why").text_content()
+        assert page.faults == []
+        (tmp_path / block_name(24)).unlink()
+        page.goto(address + "24")
+        page.wait_for_function("document.getElementById('why').textContent.includes('plain-00024.js')")
+    with watched(browser, java_script_enabled=False) as page:
+        page.goto(address + "24")
+        assert "needs JavaScript" in page.locator("body").inner_text()
+
+
 @pytest.fixture
 def hostile_run(tmp_path):
     """(run, hostile sentences): a run whose corpus has them; sentences over 1,000 characters are none."""
@@ -410,7 +569,7 @@ def test_a_hostile_corpus_is_text_on_its_pages(browser, hostile_run):
     stored = {clean(" ".join(normalize_text(text).split())) for text in texts}   # as stage 11 stores them
     assert len(stored) >= 5
     with watched(browser) as page:
-        page.goto(word_file(run, 0))
+        opened(page, word_file(run, 0))
         listed = [clean(item) for item in page.locator("li[id]").all_text_contents()]
         assert all(listed.count(text) == 1 for text in stored)
         items = page.evaluate("""[...document.querySelectorAll('svg.plot use')].map(
@@ -514,6 +673,7 @@ def test_typed_sentences_land_in_a_broad_atlas(browser, broad_run):
             assert page.locator("#typed mark").count() >= len(wanted)
             gaps = [np.abs(links[word] - numbers).max() for word, numbers in wanted.items()]
             worst = max([worst, *gaps])
+            page.frame_locator("iframe").locator("polygon.star").wait_for()
             assert page.frame_locator("iframe").locator("polygon.star").count() == 1
         server.shutdown()
         print(f"{len(texts)} sentences typed: at most {worst:.1e} from embed_words")

@@ -149,9 +149,8 @@ function dot(a, b) { return a.reduce((sum, value, d) => sum + value * b[d], 0); 
 function place() {   // #at=0.1,0.2,0.3,0.4: a star where such numbers land, and the sentences nearest to it
   const given = location.hash.match(/^#at=([-\d.e,]+)$/)?.[1].split(",").map(Number);
   plots[plots.length - 1].querySelector(".star")?.remove();
-  if (!given || given.length !== view.mean.length || given.some(isNaN)) return;
-  const centred = given.map((value, d) => value - view.mean[d]);
-  const [x, y] = view.axes.map((axis, k) => view.offset[k] + view.scale * (k ? -1 : 1) * dot(axis, centred));
+  if (!given || given.length + 1 !== view.map[0].length || given.some(isNaN)) return;
+  const [x, y] = view.map.map(row => dot(given, row) + row[given.length]);
   plots[plots.length - 1].append(element("polygon", {class: "star", points: star(x, y)}));
   const order = view.numbers.map((row, i) => [dot(row, given), i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
   const list = document.createElement("ol"), title = document.createElement("p");

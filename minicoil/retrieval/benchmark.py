@@ -42,7 +42,7 @@ from .rivals import outside_scores, rm3_scores
 from .sense_scores import MEASURES, benchmark_senses
 from .tables import draw_gains, macro_table, results_table, retrieval_table, row_name
 from .thesaurus import Thesaurus
-from ..runs.files import UserError, load_json, load_npy, one_of, save_json, write_bytes
+from ..runs.files import UserError, load_json, load_npy, one_of, one_thread, save_json, write_bytes
 from ..runs.run import Run, open_run
 from ..serving.blocks import whole_number
 from ..serving.serving import MiniCOIL
@@ -295,6 +295,7 @@ def trained_beside(run: Run, samples: Sequence[WordSample], name: str) -> dict[s
     from minicoil.stages.training import group_words, supplied, train_group
     params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
     samples = supplied(run, samples, name)
+    one_thread()  # as in stage 22; UMAP may have raised the number
     size = samples[0].tokens.shape[1]
     found: dict[str, np.ndarray] = {}
     for group in group_words([len(s.tokens) for s in samples], size, params.dim, name):

@@ -68,9 +68,15 @@ def quoted_terms(model: Any, query: str, exact: bool = False) -> set[int | str]:
     return terms_in(model, quoted) & terms_in(model, query)
 
 # %% ../../nbs/29_expanded_queries.ipynb #4b4f7025
-def neighbour_numbers(model: Any, term: int | str, embedding: np.ndarray) -> np.ndarray:
-    "What a term's encoder reads (dim,) from an embedding (hidden_size,); (1,) a one for a stem"
-    return encode_means(embedding[None], [term], model.weights)[0] if isinstance(term, int) else np.ones(1)
+def neighbour_numbers(model: Any, terms: Sequence[int | str], embeddings: Sequence[np.ndarray]) -> list:
+    "What each term's encoder reads (dim,) from its embedding (hidden_size,); (1,) a one for a stem"
+    known = [k for k, term in enumerate(terms) if isinstance(term, int)]
+    found = [np.ones(1)] * len(terms)
+    rows = np.array([embeddings[k] for k in known])
+    read = encode_means(rows, [terms[k] for k in known], model.weights) if known else ()
+    for k, numbers in zip(known, read):
+        found[k] = numbers
+    return found
 
 
 def query_forms(model: Any, query: str) -> Forms:
@@ -111,14 +117,16 @@ def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
     placed, found = placed_terms(terms_of(forms, model.vocabulary), forms), []
     own = [thesaurus.rows[term] for term in placed.terms if term in thesaurus.rows]
     cosines, share = thesaurus.nearness(placed.embeddings), share_of(len(placed.terms))
-    for term, embedding, plain, raised in zip(placed.terms, placed.embeddings, cosines, agreed(cosines)):
-        best = thesaurus.nearest(raised, 0 if term in quoted else most, own)
-        for near in [some for some in best if some.nearness > ASKED]:
-            neighbour = thesaurus.terms[near.row]
-            weight = share * thesaurus.rarity(term) * (near.nearness - ASKED)
-            numbers = neighbour_numbers(model, neighbour, embedding)
-            found.append(Brought(term, neighbour, float(plain[near.row]), weight, numbers))
-    return found
+    raised = agreed(cosines)
+    for k, term in enumerate(placed.terms):
+        best = thesaurus.nearest(raised[k], 0 if term in quoted else most, own)
+        found += [(k, near) for near in best if near.nearness > ASKED]
+    others = [thesaurus.terms[near.row] for _, near in found]
+    numbers = neighbour_numbers(model, others, [placed.embeddings[k] for k, _ in found])
+    return [
+        Brought(placed.terms[k], other, float(cosines[k, near.row]),
+                share * thesaurus.rarity(placed.terms[k]) * (near.nearness - ASKED), its)
+        for (k, near), other, its in zip(found, others, numbers)]
 
 # %% ../../nbs/29_expanded_queries.ipynb #15316905
 SUMMED = 0.5  # of the weight, where an engine adds up

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .closest import in_order
+from .collection import Ask
 from .expanded_documents import embed_expanded, expanded_documents
 from minicoil.retrieval.expanded_queries import (
     brought_words,
@@ -199,7 +200,7 @@ def check_side(expand: str | None) -> None:
         one_of("expand", expand, SIDES)
 
 # %% ../../nbs/29_expansion.ipynb #863cc916
-HEAD = 200  # hits that are scored exactly, at least
+HEAD = 100  # hits that are scored exactly, at least
 SMALLEST = 1e-4  # score of a hit: what is left of a difference of equals is smaller
 
 
@@ -226,12 +227,13 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
     "The best points for a query that brings its neighbours along, scored exactly"
     brought = brought_words(expansion, model, query, quoted=quoted_terms(model, query, exact))
     wide = query_vector(expansion, model, plain, brought)
-    head = {p.id: p.payload for p in home.nearest(wide, "minicoil", max(limit, HEAD))}
-    known = {p.id: p.score for p in home.nearest(plain, "minicoil", len(head), list(head))} if head else {}
-    points = [p for p in home.look_up(list(head)) if p.sparse is not None] if head else []
+    head = [p.id for p in home.lists({"minicoil": wide}, max(limit, HEAD))["minicoil"]]
+    if not head:
+        return []
+    known = {p.id: p.score for p in home.query([Ask("minicoil", plain, head)], len(head))[0]}
+    points = [p for p in home.look_up(head) if p.sparse is not None]
     gains = head_gains(model, [p.sparse for p in points], brought).tolist()
-    found = [Scored(p.number, head[p.number], known.get(p.number, 0.0) + gain)
-             for p, gain in zip(points, gains)]
+    found = [Scored(p.number, p.payload, known.get(p.number, 0.0) + gain) for p, gain in zip(points, gains)]
     return best_scored(found, limit)
 
 # %% ../../nbs/29_expansion.ipynb #35adfb4b

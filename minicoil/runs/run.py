@@ -13,7 +13,6 @@ __all__ = ['FIRST_USE', 'MOST', 'LEAST', 'CHOICES', 'NUMBERS', 'STAGES', 'FOLDER
 import contextlib
 import dataclasses
 import importlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -111,8 +110,8 @@ def check_value(name: str, value: Any, default: Any) -> Any:
 
 
 def check_number(name: str, value: Any) -> float:
-    """`value` as a float, or a `UserError` if it is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """`value` as a float, or a `UserError` if it is not a number of a possible size."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MOST:
         raise UserError(f"{name} is {value!r}; it must be a number")
     return float(value)
 

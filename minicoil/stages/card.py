@@ -252,9 +252,9 @@ def model_card(info: dict, facts: TrainingFacts, tables: str = "") -> str:
 # %% ../../nbs/23_card.ipynb #64de0b6e
 def training_facts(run: Run) -> TrainingFacts:
     """What a run knows about the training of its model"""
-    from minicoil.text.transformer import hub_name, load_transformer, sha256
+    from minicoil.text.transformer import hub_name, locate_model, sha256
     params, corpus = run.params, run.stage("corpus").manifest
-    weights = Path(load_transformer(params.input_model).path) / "model.safetensors"
+    weights = Path(locate_model(params.input_model)) / "model.safetensors"
     return TrainingFacts(
         corpus=[Path(file).name for file in params.corpus],
         documents=corpus["documents"],

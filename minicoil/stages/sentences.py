@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'DEMO_WORDS', 'WantedWords', 'no_word', 'wanted_words', 'times_left_out', 'too_rare', 'rare_words',
-           'keep_trainable', 'split_sentences', 'save_words', 'figures', 'sentence_texts', 'words_in', 'trained_words']
+           'keep_trainable', 'split_sentences', 'save_words', 'figures', 'text_column', 'sentence_texts', 'words_in',
+           'trained_words']
 
 # %% ../../nbs/11_sentences.ipynb #6f7a125d
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,16 +158,22 @@ def figures(
         "cover": len(np.unique(np.concatenate([draw.ids for draw in drawn]))),
     }
 
+# %% ../../nbs/11_sentences.ipynb #60d38418
+@functools.lru_cache(8)
+def text_column(file: str, changed: int) -> Any:
+    "The texts of one shard; `changed`: when the file was written, in ns"
+    import pyarrow.parquet as pq
+    return pq.read_table(file, columns=["text"])["text"]
+
 # %% ../../nbs/11_sentences.ipynb #36d57079
 def sentence_texts(run: Run, ids: np.ndarray) -> dict[int, str]:
     "{sentence id: text} for the given ids (n,)"
-    import pyarrow.parquet as pq
     ids = np.unique(ids)
     texts: dict[int, str] = {}
     for part in np.unique(ids >> ROW_BITS):
         mine = ids[ids >> ROW_BITS == part]
         file = run.stage("sentences").path / f"part-{part:05d}.parquet"
-        column = pq.read_table(file, columns=["text"])["text"]
+        column = text_column(str(file), file.stat().st_mtime_ns)
         texts.update(zip(mine.tolist(), column.take(mine & ((1 << ROW_BITS) - 1)).to_pylist()))
     return texts
 

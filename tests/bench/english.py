@@ -5,6 +5,7 @@
 
 Every figure of the card must be found again, to `TOLERANCE`. One that is not ends the bench with exit 1, once
 the record is written. MODEL may name another model, e.g. one that is not packed yet; it has no card to hold.
+With --before, what is not measured now is taken from an earlier record: senses need no search.
 """
 
 import argparse
@@ -47,13 +48,15 @@ def main():
     ask.add_argument("--beir", action="append", default=[])
     ask.add_argument("--senses", action="append", default=[])
     ask.add_argument("--cache", default="outputs/cache")
+    ask.add_argument("--before", help="a record whose figures stay where nothing is measured now")
     ask.add_argument("--out", default="results/english.json")
     given = ask.parse_args()
     model = MiniCOIL.load(given.model)
     found = benchmark_collections(model, given.beir, cache=given.cache) if given.beir else {}
     alone = {Path(name).name: found for name in given.beir}  # one collection comes without its name
     collections = found.get("collections", alone)
-    measured = {name: brief(one["results"]) for name, one in collections.items()}
+    measured = load_json(given.before)["results"]["measured"] if given.before else {}
+    measured |= {name: brief(one["results"]) for name, one in collections.items()}
     for file in given.senses:
         measured[Path(file).name] = brief(benchmark_senses(model, file)["results"])
     info = box() / given.model / "minicoil.json"

@@ -165,25 +165,21 @@ def folder_bytes(folder):
     return sum(p.stat().st_size for p in files)
 
 
-def embedding_costs(model, thesaurus, texts):
-    """{what: seconds a document} of reading, and of either kind of vectors; by turns in blocks."""
+def embedding_costs(model, thesaurus, texts, rounds=3):
+    """{what: seconds a document} of reading, of learning, and of either kind of vectors; by turns."""
     found = defaultdict(float)
-    for some in [texts[a : a + 10] for a in range(0, len(texts), 10)]:
+    for _ in range(rounds):
+        found["plain vectors, transformer included"] += timed(lambda: list(model.embed(texts, **OURS)))
         begin = time.perf_counter()
-        forms = read_forms(model, some, normalize=True)
+        forms = read_forms(model, texts, normalize=True)
         found["transformer"] += time.perf_counter() - begin
+        found["learning"] += timed(lambda f=forms: Expansion.of_forms(model, f, thesaurus.avg_len))
         begin = time.perf_counter()
         expanded = list(expanded_documents(thesaurus, model, forms))
         vectors = [expanded_vector(thesaurus, model, document) for document in expanded]
         found["expanded vectors"] += time.perf_counter() - begin
-        assert len(vectors) == len(some)
-    begin = time.perf_counter()
-    vectors = list(model.embed(texts, **OURS))
-    found["plain vectors, transformer included"] = time.perf_counter() - begin
-    begin = time.perf_counter()
-    Expansion.of_forms(model, read_forms(model, texts, None, normalize=True), thesaurus.avg_len)
-    found["learning, transformer included"] = time.perf_counter() - begin
-    return {name: value / len(texts) for name, value in found.items()}
+        assert len(vectors) == len(texts)
+    return {name: value / len(texts) / rounds for name, value in found.items()}
 
 
 def documents_part(model, thesaurus, documents, expanded, found, forms, options, scratch):
@@ -208,8 +204,7 @@ def documents_part(model, thesaurus, documents, expanded, found, forms, options,
     embedding = embedding_costs(model, thesaurus, texts[:UNREAD])
     whole = {name: embedding["transformer"] + each[f"{name}, optimized"] for name in kinds}
     whole["plain"] = embedding["plain vectors, transformer included"] + each["plain, optimized"]
-    learning = max(0.0, embedding["learning, transformer included"] - embedding["transformer"])
-    whole["expanded"] += embedding["expanded vectors"] + learning
+    whole["expanded"] += embedding["expanded vectors"] + embedding["learning"]
     return {
         "documents": options.documents, "numbers a vector": numbers, "bytes": sizes,
         "bytes, ratio": sizes["expanded"] / sizes["plain"], "put, seconds a document": each,

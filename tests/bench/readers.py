@@ -38,7 +38,6 @@ from minicoil.runs.files import load_json, one_thread, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.batches import make_cutter, token_batches, window_rows
 from minicoil.serving.blocks import plain_texts
-from minicoil.serving.directory import ENCODERS_FILE
 from minicoil.serving.windows import Forms, FormSum, pack_forms
 from minicoil.stages.draw import read_draw
 from minicoil.stages.senses import cosine_distances, nearest, sense_targets
@@ -46,14 +45,14 @@ from minicoil.stages.sentences import sentence_texts, trained_words
 from minicoil.stages.targets import gather_pairs, word_rows
 from minicoil.stages.training import group_words
 from minicoil.text.pieces import WordPieces
-from minicoil.text.transformer import arithmetic, load_transformer
+from minicoil.text.transformer import arithmetic, load_transformer, locate_model
 from minicoil.text.vocabulary import make_vocabulary, positions
 
 SMALL = "all-MiniLM-L6-v2"
 DIMS = (4, 8, 16)
 PAIRS = (("small", "small"), ("small", "large"), ("large", "large"))   # who reads, who teaches
 WHOLE = {"token_full": "whole, cosine", "token_full_sharp": "whole, cosine²"}
-PARTS = ("search", "more", "senses", "price", "costs")
+PARTS = ("search", "more", "senses", "price", "sizes", "speed")
 KINDS = ("lasts", "contexts", "tokens")
 BLOCK, SENTENCES = 256, 512       # texts, and drawn sentences, that are kept together
 BATCH_TOKENS, TRANCHE = 1024, 10  # tokens in a batch; sentences of a word that are read before others
@@ -454,29 +453,31 @@ def numbers_a_document(texts, dim):
     return total / len(texts)
 
 
-def measured_costs(given):
-    """What is recorded of speed and size."""
+def measured_speed(given):
+    """What is recorded of serving: texts a second of finished model directories, in ONNX Runtime."""
     folders = {name: reader_model(given, name) for name in given.readers}
     read = read_few(given, given.beir[0])
     documents, queries = ([text for _, text in some] for some in (read.documents, read.queries))
     some = documents[:: max(1, len(documents) // given.texts)][: given.texts]
-    sizes, hidden = {}, {}
-    for name, folder in folders.items():
-        files = {f: f.stat().st_size for f in folder.rglob("*") if f.is_file()}
-        hidden[name] = int(np.load(folder / ENCODERS_FILE, mmap_mode="r").shape[1])
-        sizes[name] = sum(size for f, size in files.items() if f.name != ENCODERS_FILE)
     return {
-        "texts_a_second": {
-            "documents": texts_a_second(folders, some),
-            "queries": texts_a_second(folders, queries[: len(some)]),
-            "words_a_document": round(float(np.mean([len(t.split()) for t in some])), 1),
-            "words_a_query": round(float(np.mean([len(t.split()) for t in queries[: len(some)]])), 1),
-            "texts": len(some),
-        },
-        "hidden_size": hidden,
-        "transformer_bytes": sizes,
+        "documents": texts_a_second(folders, some),
+        "queries": texts_a_second(folders, queries[: len(some)]),
+        "words_a_document": round(float(np.mean([len(t.split()) for t in some])), 1),
+        "words_a_query": round(float(np.mean([len(t.split()) for t in queries[: len(some)]])), 1),
+        "texts": len(some),
+    }
+
+
+def measured_sizes(given):
+    """What is recorded of sizes: of the transformers' weights in float32, of encoders, and of the index."""
+    folders = {name: Path(locate_model(model)) for name, model in given.models.items()}
+    texts = [text for _, text in read_few(given, given.beir[0]).documents]
+    weights = {name: (folder / "model.safetensors").stat().st_size for name, folder in folders.items()}
+    return {
+        "hidden_size": {n: load_json(folder / "config.json")["hidden_size"] for n, folder in folders.items()},
+        "transformer_bytes": weights,
         "vocabulary": VOCABULARY,
-        "numbers_a_document": {str(dim): round(numbers_a_document(documents, dim), 1) for dim in (1, *DIMS)},
+        "numbers_a_document": {str(dim): round(numbers_a_document(texts, dim), 1) for dim in (1, *DIMS)},
         "documents": Path(given.beir[0]).name,
     }
 
@@ -507,7 +508,7 @@ def main():
     joint.TRAIN, joint.TEST = given.learn, given.test
     found = load_json(given.out)["results"] if Path(given.out).exists() else {}
     work = {"search": searched, "more": searched_with_more, "senses": measured_senses}
-    work |= {"price": priced, "costs": measured_costs}
+    work |= {"price": priced, "sizes": measured_sizes, "speed": measured_speed}
     for part in given.part or PARTS:
         found[part] = work[part](given)
         named = {name: Path(path).name for name, path in given.models.items()}
