@@ -16,7 +16,13 @@ from real_server import PLACES, some_server
 from minicoil import MiniCOIL
 from minicoil.retrieval import collection
 from minicoil.retrieval.collection import open_collection
-from minicoil.retrieval.documents import add_documents, build_collection, dense_width, point_number
+from minicoil.retrieval.documents import (
+    add_documents,
+    build_collection,
+    dense_width,
+    point_number,
+    remove_documents,
+)
 from minicoil.retrieval.judged import read_collection, read_judged
 from minicoil.retrieval.search import WAYS, explain_hits, search, search_documents
 from minicoil.runs.files import UserError
@@ -538,6 +544,22 @@ def test_fuzz_what_a_search_is_asked(model, tmp_path_factory, limit, using, weig
             assert len(search(home, model, "a bat", limit, using, weight)) <= 3
         except UserError as e:
             assert "\n" not in str(e)
+
+
+def test_documents_come_and_go_one_at_a_time(model, place):
+    """What is added with `keep` stands beside the others, and what is removed is gone, alone."""
+    with open_collection(place, dense_width(model)) as home:
+        model.avg_len = 5.0
+        assert add_documents(home, model, [("a", "A bat in a cave."), ("b", "The bank of a river.")]) == 2
+        assert add_documents(home, model, [("c", "A seal."), ("b", "A bank in the city.")], keep=True) == 2
+        assert set(home.digests()) == {point_number(name) for name in "abc"}
+        assert [hit.text for hit in search(home, model, "city bank", 1)] == ["A bank in the city."]
+        assert remove_documents(home, ["a", "nowhere"]) == 1
+        assert set(home.digests()) == {point_number(name) for name in "bc"}
+        model.avg_len = 50.0
+        with pytest.raises(UserError, match="avg_len=5"):
+            add_documents(home, model, [("d", "A bat.")], keep=True)
+        assert set(home.digests()) == {point_number(name) for name in "bc"}
 
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(

@@ -97,7 +97,7 @@ def test_the_program_on_serving(model_folder, capsys):
 
 
 def test_the_programs_on_production(model_folder, monkeypatch, capsys):
-    """They make a collection, an alias, a second collection beside it, and switch: in one Qdrant in memory."""
+    """They fill a collection, name it, make a second one beside it and switch: in one Qdrant in memory."""
     from qdrant_client import QdrantClient, models
 
     from minicoil.retrieval import collection
@@ -107,7 +107,7 @@ def test_the_programs_on_production(model_folder, monkeypatch, capsys):
     monkeypatch.setattr(collection, "server_client", lambda url, timeout=0: client)
     names = {"QdrantClient": lambda *given, **named: client, "m": models}
     programs = re.findall(r"^ *```python\n(.*?)^ *```", PAGES["production.md"], re.DOTALL | re.MULTILINE)
-    assert len(programs) == 5
+    assert len(programs) == 6
     for block in programs:
         block = textwrap.dedent(block).replace("outputs/new/23_model", str(model_folder))
         exec(block.replace("from qdrant_client import QdrantClient, models as m", ""), names)

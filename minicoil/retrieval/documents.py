@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOVED', 'point_number', 'check_documents', 'digests_of', 'claim_record', 'check_kind', 'add_documents',
-           'still_lacking', 'check_there', 'points_of', 'average_length', 'given_length', 'chosen_length',
-           'dense_width', 'fill_collection', 'build_collection']
+           'check_length', 'remove_documents', 'still_lacking', 'check_there', 'points_of', 'average_length',
+           'given_length', 'chosen_length', 'dense_width', 'fill_collection', 'build_collection']
 
 # %% ../../nbs/28_documents.ipynb #a7c93595
 import hashlib
@@ -71,7 +71,7 @@ def check_kind(home: Home, expansion: Any) -> None:
 
 # %% ../../nbs/28_documents.ipynb #f1803c89
 def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], batch_size: int = 256,
-                  expansion: Any = None, cache: str | Path | None = None) -> int:
+                  expansion: Any = None, cache: str | Path | None = None, keep: bool = False) -> int:
     """
     Make a collection hold just these documents, apart from the points of others.
 
@@ -82,21 +82,25 @@ def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], 
         batch_size: documents that are put at a time.
         expansion: an `Expansion`, for a collection of expanded documents.
         cache: the folder that `Expansion.fit` was given.
+        keep: keep the documents that are there and not among these; one of the same id is replaced.
 
     Returns:
         How many documents had to be embedded.
 
     Raises:
-        UserError: a document is not text, two have one id, or the collection belongs to another model.
+        UserError: a document is not text, two have one id, the collection belongs to another model, or what
+            it keeps was made with another mean length.
     """
     documents, batch_size = list(documents), whole_number("batch_size", batch_size, 1)
     check_documents(documents)
+    if keep:
+        check_length(home, model)
     there, wanted = home.digests(), digests_of(model, documents, expansion.key if expansion else "")
     new = [(name, text) for name, text in documents
            if there.get(point_number(name)) != wanted[point_number(name)]]
     claim_record(home, model, expansion)
     gone = [number for number in there if number not in wanted]
-    if gone:
+    if gone and not keep:
         home.drop(gone)
     for some in progress(list(batched(new, batch_size)), "documents"):
         home.put(list(points_of(model, some, wanted, expansion, cache)), wait=False)
@@ -104,6 +108,31 @@ def add_documents(home: Home, model: Any, documents: Iterable[tuple[str, str]], 
         home.put(list(points_of(model, some, wanted, expansion, cache)))
     check_there(home, new, wanted)
     return len(new)
+
+# %% ../../nbs/28_documents.ipynb #f020eb85
+def check_length(home: Home, model: Any) -> None:
+    "Raise a `UserError` if the documents of a collection were made with another mean length than the model's"
+    recorded = read_record(home).get("avg_len", model.avg_len)
+    if recorded != model.avg_len:
+        raise UserError(f"{home.place} was made with avg_len={recorded:g}, the model has {model.avg_len:g}: "
+                        "documents that are kept need the same")
+
+
+def remove_documents(home: Home, names: Iterable[str]) -> int:
+    """Take documents out of a collection by their ids; the others stay.
+
+    Args:
+        home: the opened collection.
+        names: ids of documents; one that is not there is left out.
+
+    Returns:
+        How many were there.
+    """
+    numbers = {point_number(name) for name in names}
+    gone = sorted(numbers & set(home.digests()))
+    if gone:
+        home.drop(gone)
+    return len(gone)
 
 # %% ../../nbs/28_documents.ipynb #2e0b807f
 def still_lacking(home: Home, documents: list[tuple[str, str]],
@@ -148,13 +177,17 @@ def given_length(avg_len: Any) -> float:
     return number_between("avg_len", avg_len, 1e-3, 1e9)
 
 
-def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str | None) -> float:
+def chosen_length(home: Home, model: Any, texts: list[str], avg_len: float | str | None,
+                  keep: bool = False) -> float:
     "The mean length to make a collection's values with, see `build_collection`"
     if avg_len is None:
         return float(model.avg_len)
     if avg_len != "auto":
         return given_length(avg_len)
-    measured, recorded = average_length(model, texts), read_record(home).get("avg_len")
+    recorded = read_record(home).get("avg_len")
+    if keep and isinstance(recorded, float):
+        return recorded
+    measured = average_length(model, texts)
     if isinstance(recorded, float) and abs(measured - recorded) <= MOVED * recorded:
         return recorded
     return measured
@@ -167,25 +200,26 @@ def dense_width(model: Any) -> int:
 # %% ../../nbs/28_documents.ipynb #46bb7282
 def fill_collection(home: Home, model: Any, documents: Iterable[tuple[str, str]],
                     avg_len: float | str | None = "auto", expand: str | None = None,
-                    expansion: Any = None) -> dict[str, Any]:
+                    expansion: Any = None, keep: bool = False) -> dict[str, Any]:
     "Make or complete an opened collection, see `build_collection`"
     documents = list(documents)
     check_documents(documents)
     check_side(expand)
     texts = [text for _, text in documents]
-    model.avg_len = chosen_length(home, model, texts, avg_len)
+    model.avg_len = chosen_length(home, model, texts, avg_len, keep)
     with tempfile.TemporaryDirectory(prefix="minicoil-forms-") as cache:
         if expand is not None and expansion is None:
             check_kind(home, True if expand == "documents" else None)
             expansion = kept_expansion(home, model, texts, cache if expand == "documents" else None)
         given = expansion if expand == "documents" else None
-        embedded = add_documents(home, model, documents, expansion=given, cache=cache if given else None)
+        found = cache if given else None
+        embedded = add_documents(home, model, documents, expansion=given, cache=found, keep=keep)
     return {"documents": len(documents), "embedded": embedded, "avg_len": model.avg_len}
 
 # %% ../../nbs/28_documents.ipynb #4991c656
 def build_collection(where: str | Path, model: Any, documents: Iterable[tuple[str, str]],
                      avg_len: float | str | None = "auto", expand: str | None = None,
-                     expansion: Any = None, **given: Any) -> dict[str, Any]:
+                     expansion: Any = None, keep: bool = False, **given: Any) -> dict[str, Any]:
     """
     Make or complete the collection of documents in a folder or on a Qdrant server.
 
@@ -199,6 +233,8 @@ def build_collection(where: str | Path, model: Any, documents: Iterable[tuple[st
             is searched by the same queries); `query` keeps an expansion for queries beside the collection;
             None does neither.
         expansion: an `Expansion` to use; the collection's own, in its folder, if none is given.
+        keep: keep what is there and not among these documents. `auto` then takes the recorded mean length,
+            and `expand` needs an `expansion`.
         given: `name` and `client` of `open_collection`.
 
     Returns:
@@ -211,8 +247,11 @@ def build_collection(where: str | Path, model: Any, documents: Iterable[tuple[st
         {'documents': 1, 'embedded': 1, 'avg_len': 2.0}
     """
     documents, expanded = list(documents), expand == "documents"
+    if keep and expand is not None and expansion is None:
+        raise UserError("keep: documents that come to others need the expansion that those were made with: "
+                        "give it as expansion=")
     if expand is not None and expansion is None:
         check_documents(documents)
         check_teachable(model, [text for _, text in documents])
     with open_collection(where, dense_width(model), expanded=expanded, **given) as home:
-        return fill_collection(home, model, documents, avg_len, expand, expansion)
+        return fill_collection(home, model, documents, avg_len, expand, expansion, keep)
