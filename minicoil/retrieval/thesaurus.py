@@ -174,8 +174,8 @@ def read_file(cls: type[T], path: str | Path) -> T:
         raise UserError(f"{path} is not an expansion, or it is damaged: make it again") from None
 
 # %% ../../nbs/28_thesaurus.ipynb #f11c2512
-COMMON, FEW = 0.1, 10  # of the documents, or so many: a word in more of them stands for no other
-NEAR = 0.2  # a cosine that counts nothing yet
+COMMON, FEW = 0.1, 10  # a word in more than this share of the documents, and this many, stands for no other
+NEAR = 0.2  # threshold: a nearer word counts by how far its cosine is above
 
 
 class Neighbour(NamedTuple):
@@ -287,7 +287,7 @@ def wordlike(self: "Learned") -> np.ndarray:
 
 
 def lowered(self: "Learned") -> np.ndarray:
-    "(k + 1, n) the centroids as columns, above ones: a product with (z, -NEAR) is a cosine less NEAR"
+    "(k + 1, n) the centroids as columns above a row of ones: times (z, -NEAR) they give cosines less NEAR"
     return np.concatenate([self.centroids.T, np.ones((1, len(self.names)), np.float32)])
 
 # %% ../../nbs/28_thesaurus.ipynb #69f867e5
@@ -350,6 +350,6 @@ def draw_thesaurus(thesaurus: Any, most: int = 40, links: int = 2) -> Any:
             ax.plot(*ends, color=PALETTE[4], lw=4 * (other.nearness - NEAR) + 0.3, zorder=1)
     for row, (x, y) in places.items():
         ax.text(x, y, thesaurus.names[row], ha="center", va="center", fontsize=9)
-    ax.set_title(f"{len(shown)} of {len(thesaurus.names):,} words, each tied to the nearest", loc="left")
+    ax.set_title(f"{len(shown)} of {len(thesaurus.names):,} words, most tied to their nearest", loc="left")
     ax.axis("off")
     return fig
