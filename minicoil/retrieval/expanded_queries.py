@@ -70,10 +70,10 @@ def quoted_terms(model: Any, query: str, exact: bool = False) -> set[int | str]:
 # %% ../../nbs/29_expanded_queries.ipynb #4b4f7025
 def neighbour_numbers(model: Any, terms: Sequence[int | str], embeddings: Sequence[np.ndarray]) -> list:
     "What each term's encoder reads (dim,) from its embedding (hidden_size,); (1,) a one for a stem"
-    known = [k for k, term in enumerate(terms) if isinstance(term, int)]
+    known = {k: term for k, term in enumerate(terms) if isinstance(term, int)}
     found = [np.ones(1)] * len(terms)
     rows = np.array([embeddings[k] for k in known])
-    read = encode_means(rows, [terms[k] for k in known], model.weights) if known else ()
+    read = encode_means(rows, known.values(), model.weights) if known else ()
     for k, numbers in zip(known, read):
         found[k] = numbers
     return found
