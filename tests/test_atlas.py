@@ -370,7 +370,8 @@ def test_a_broad_index_is_used(browser, broad_run, size):
             assert kept == sorted(kept)
             assert wider_than_screen(page) <= 0
             page.fill("#search", word)
-            page.get_by_role("link", name=word, exact=True).first.click()
+            with page.expect_navigation():
+                page.get_by_role("link", name=word, exact=True).first.click()
             assert page.locator("h1").text_content().startswith(f"{word}: ")
             assert quiet(page)
     assert min(waits) <= 2   # the best of three, as other processes may be at work
@@ -630,10 +631,11 @@ def explorer(model_folder):
 
 
 def ask(page, address, text):
-    """Type a text into the live page and send it."""
+    """Type a text into the live page, send it, and wait for the page that answers."""
     page.goto(address)
     page.fill("#text", text)
-    page.get_by_role("button").click()
+    with page.expect_navigation():
+        page.get_by_role("button").click()
 
 
 LINKS = """[...document.querySelectorAll('tbody th a')].map(
@@ -650,6 +652,7 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
         assert np.abs(given - next(model.embed_words([text]))[model.words[0]]).max() < 1e-4
         assert page.locator("#typed mark").all_text_contents() == [model.words[0]]
         inside = page.frame_locator("iframe")
+        inside.locator("polygon.star").wait_for()
         assert inside.locator("polygon.star").count() == 1
         assert inside.locator("#landed li").count() == 3
         assert quiet(page)
@@ -714,5 +717,6 @@ def test_hostile_sentences_are_text_when_typed(browser, explorer, size):
         assert quiet(page)
         page.evaluate("document.getElementById('text').removeAttribute('maxlength')")
         page.fill("#text", "x" * 20_001)
-        page.get_by_role("button").click()
+        with page.expect_navigation():
+            page.get_by_role("button").click()
         assert "at most 20,000 characters" in page.locator("body").text_content()
