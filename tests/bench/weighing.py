@@ -45,7 +45,7 @@ from minicoil.serving.sparse import idf
 OWN = "minicoil"
 POWERS = (0.5, 0.75, 1.25, 1.5, 2.0)
 SPREADS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # standard deviation over mean that a collection's products get
-SEARCHED = np.arange(0.2, 4.01, 0.05)  # powers that may give it to them
+SEARCHED = np.arange(0.2, 8.01, 0.05)  # powers that may give it to them
 WORDS, DOCUMENTS = 1000, 30  # drawn to see a collection's products: words, documents of each
 
 
@@ -90,7 +90,7 @@ def power_for(products, spread):
     """The power that gives products of pairs nearly this standard deviation over their mean."""
     sharp = [np.maximum(products, 0) ** p for p in SEARCHED]
     reached = np.array([values.std() / values.mean() for values in sharp])
-    return float(SEARCHED[np.abs(reached - spread).argmin()])
+    return round(float(SEARCHED[np.abs(reached - spread).argmin()]), 2)
 
 
 def sharp(power):
