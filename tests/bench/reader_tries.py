@@ -1,7 +1,8 @@
 """Ways to give a large reader better numbers from few sentences; tests/bench/readers.py measures them.
 
-`learn_together` learns one map for all words, from all their sentences, within the directions in which token
-embeddings vary around their word's mean; each word then moves away from it as far as its own sentences pay for.
+`learn_together` learns one map for all words, from all their sentences, within the directions in which
+token embeddings vary around the mean of their word; each word then moves away from it as far as its own
+sentences pay for.
 """
 
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class Together(NamedTuple):
 
 
 def padded(rows):
-    """Arrays (n, h) as one tensor (words, most rows, h) of unit rows, at most `ROWS` of each, spread evenly."""
+    """Arrays (n, h) as one tensor (words, most rows, h) of unit rows, at most `ROWS` each, spread evenly."""
     few = [some[np.unique(np.linspace(0, len(some) - 1, ROWS).astype(int))] for some in rows]
     out = np.zeros((len(few), max(map(len, few)), few[0].shape[1]), np.float32)
     for i, some in enumerate(few):

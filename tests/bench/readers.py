@@ -403,17 +403,21 @@ def kind_of(row):
     return row.split(", cosine^")[0]
 
 
-def tried(given):
-    """What is recorded of the large reader's tries; of the small one's if there is no other."""
-    name, per_query, facts = list(given.readers)[-1], {}, {}
+def tried_reader(given, name):
+    """What is recorded of a reader's tries."""
+    per_query, facts, kinds = {}, {}, {}
     for folder in given.beir:
         per_query[Path(folder).name], facts[Path(folder).name] = tried_collection(given, name, folder)
     gains = {row: row_gains(per_query, row) for row in next(iter(per_query.values())) if row != "bm25"}
-    kinds = {}
     for row in gains:
         kinds.setdefault(kind_of(row), []).append(row)
     chosen = {kind: better_half(gains, rows) for kind, rows in kinds.items() if len(rows) > 1}
-    return {"reader": name, "samples": given.samples, "collections": facts, "rows": gains, "chosen": chosen}
+    return {"collections": facts, "rows": gains, "chosen": chosen}
+
+
+def tried(given):
+    """What is recorded of the tries, of each reader."""
+    return {"samples": given.samples, "readers": {name: tried_reader(given, name) for name in given.readers}}
 
 
 def tried_with_more(given):
@@ -509,7 +513,7 @@ def seconds_by_turns(models, texts):
 
 
 def compared(models, texts):
-    """Milliseconds a text of each model, the median, and how often it takes the small one's, with extremes."""
+    """Median milliseconds a text of each model, and how many times the small one's, with extremes."""
     seconds = seconds_by_turns(models, texts)
     times = {name: np.array(took) / np.array(seconds["small"]) for name, took in seconds.items()}
     return {
