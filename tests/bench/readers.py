@@ -31,10 +31,10 @@ from search_trials import row_gains
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.judged import Judged, read_judged
 from minicoil.retrieval.retrieval import build_index, measure, score_all, terms_of
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import load_json, one_thread, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.batches import make_cutter, token_batches, window_rows
