@@ -98,11 +98,28 @@ def opened(page, address):
     page.evaluate(LISTEN)
 
 
+# How many clicks the page has taken so far, counted after it has acted on them.
+CLICKS = """() => {
+  if (window.clicks === undefined) {
+    window.clicks = 0;
+    addEventListener("click", () => { window.clicks += 1; });
+  }
+  return window.clicks;
+}"""
+
+
+def clicked(page, act):
+    """Do something that ends in a click, and wait for that: a browser makes a tap's click some time later."""
+    before = page.evaluate(CLICKS)
+    act()
+    page.wait_for_function("before => window.clicks > before", arg=before)
+
+
 def point_at(page, view, i):
     """Move the pointer to point i of a view; on a phone, tap it. Returns the number of the sentence shown."""
     x, y = page.evaluate(PLACE, [view, i])
     if page.viewport_size == PHONE:
-        page.touchscreen.tap(x, y)
+        clicked(page, lambda: page.touchscreen.tap(x, y))
     else:
         page.mouse.move(x, y)
     return page.evaluate("document.getElementById('said').dataset.i ?? null")
@@ -111,10 +128,8 @@ def point_at(page, view, i):
 def click_at(page, view, i):
     """Click point i of a view; on a phone, tap it. Returns the number of the sentence shown."""
     x, y = page.evaluate(PLACE, [view, i])
-    if page.viewport_size == PHONE:
-        page.touchscreen.tap(x, y)
-    else:
-        page.mouse.click(x, y)
+    touch = page.viewport_size == PHONE
+    clicked(page, lambda: page.touchscreen.tap(x, y) if touch else page.mouse.click(x, y))
     return int(page.evaluate("document.getElementById('said').dataset.i"))
 
 

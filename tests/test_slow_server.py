@@ -14,8 +14,9 @@ from minicoil.retrieval.collect_server import Server
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
 from minicoil.runs.server import check_server
-from minicoil.stages import store
-from minicoil.stages.store import ServerStore, upload_to_qdrant
+from minicoil.stages import server_store
+from minicoil.stages.server_store import ServerStore
+from minicoil.stages.store import upload_to_qdrant
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -48,7 +49,7 @@ def hasty(monkeypatch):
     """
     pauses, real = [], talk.connect_server
     monkeypatch.setattr(talk.time, "sleep", pauses.append)
-    for module in (store, talk):
+    for module in (server_store, talk):
         monkeypatch.setattr(module, "connect_server", lambda url, timeout=60: real(url, 1))
     return pauses
 

@@ -18,8 +18,8 @@ import numpy as np
 import typer
 
 from .. import MiniCOIL
-from .commands import MODEL
 from .options import file_to_write, keep_apart
+from .usage import MODEL
 from ..runs.files import UserError, write_bytes
 from ..serving.batches import token_ids, window_rows
 from ..serving.directory import INT8_FILE

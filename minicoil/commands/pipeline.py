@@ -25,20 +25,10 @@ from typing import Any
 import typer
 
 from .. import __version__
+from .benchmarks import benchmarks
 from .cache import cache_commands
 from .chain import AGAIN, NO_ROOM, Execution, StageFailed, from_model, run_chain
-from minicoil.commands.commands import (
-    COMMANDS,
-    CORPUS,
-    JOBS,
-    REPLICAS,
-    SHARDS,
-    TIMEOUT,
-    WORDS,
-    WORDS_FILE,
-    Count,
-    benchmarks,
-)
+from .commands import COMMANDS
 
 # %% ../../nbs/40_pipeline.ipynb #7d96fcb8
 from .golden import command_golden
@@ -55,11 +45,13 @@ from minicoil.commands.options import (
     word_list,
 )
 from .serve import command_serve
+from .usage import CORPUS, JOBS, REPLICAS, SHARDS, TIMEOUT, WORDS, WORDS_FILE, Count
 from ..learning.objectives import OBJECTIVES
 from ..pictures.explore import command_explore
 from ..runs.engine import ENGINES
 from ..runs.files import UserError
-from ..runs.run import CHOICES, STAGES, Run, run_parameters
+from ..runs.parameters import CHOICES
+from ..runs.run import STAGES, Run, run_parameters
 from ..text.folders import shown
 
 # %% ../../nbs/40_pipeline.ipynb #2ee236b1

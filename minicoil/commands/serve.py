@@ -20,10 +20,10 @@ from typing import Any
 import typer
 
 from .. import MiniCOIL
-from .commands import MODEL
 from .options import choice, in_range
 from .requests import Limits
 from .responses import Endpoint, make_app
+from .usage import MODEL
 from ..runs.files import UserError
 
 # %% ../../nbs/38_serve.ipynb #180d3c42

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .objectives import Objective, WordGroup, WordSample, apply, train_group
-from ..runs.run import NUMBERS
+from ..runs.parameters import NUMBERS
 
 # %% auto #0
 __all__ = ['OF_ROWS', 'some_rows', 'Halves', 'halves', 'mean_over_pairs', 'held_out_error', 'goal_of', 'held_out_errors', 'Step',

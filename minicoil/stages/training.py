@@ -32,7 +32,8 @@ from minicoil.learning.objectives import (
 from ..learning.spending import Halves, halves, held_out_errors, numbers_at, price_for
 from ..runs.engine import map_shards
 from ..runs.files import atomic, load_json, load_npy, one_thread, save_json, save_npy
-from ..runs.run import NUMBERS, Run, open_run
+from ..runs.parameters import NUMBERS
+from ..runs.run import Run, open_run
 from ..serving.non_negative import turned, word_rotations
 from ..serving.padding import numbers_of
 from ..serving.sparse import unit_rows

@@ -30,11 +30,11 @@ from search_trials import row_gains
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import apply, load_objective
 from minicoil.learning.spending import halves, held_out_errors, numbers_at, price_for, steps_of
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.retrieval import measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import one_thread
-from minicoil.runs.run import NUMBERS
+from minicoil.runs.parameters import NUMBERS
 from minicoil.stages.training import group_words
 from minicoil.text.readers import DATA
 

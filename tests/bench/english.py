@@ -15,7 +15,7 @@ from pathlib import Path
 from record import save_record
 
 from minicoil import MiniCOIL
-from minicoil.retrieval.benchmark import benchmark_collections
+from minicoil.retrieval.comparison import benchmark_collections
 from minicoil.retrieval.sense_scores import benchmark_senses
 from minicoil.runs.files import load_json
 from minicoil.serving.names import DEFAULT, box

@@ -33,7 +33,6 @@ from mixes import RULES, mixed_runs
 from record import save_record
 
 from minicoil import MiniCOIL
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.expanded_documents import (
     added_postings,
     expanded_documents,
@@ -44,6 +43,7 @@ from minicoil.retrieval.expanded_feedback import feedback_scores, weighed
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.rivals import rm3_scores
+from minicoil.retrieval.systems import rankings
 from minicoil.retrieval.thesaurus import Thesaurus
 from minicoil.runs.files import load_json, save_json
 from minicoil.serving.windows import read_forms

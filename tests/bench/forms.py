@@ -27,7 +27,7 @@ POINTS = 40_000  # so many, filled up with repeated documents, that the engine b
 
 def scores_of(model, senses, beir, cache=None, **fixed):
     """Sense and search scores of a model, in percent."""
-    from minicoil.retrieval.benchmark import benchmark_retrieval
+    from minicoil.retrieval.comparison import benchmark_retrieval
     from minicoil.retrieval.sense_scores import benchmark_senses
 
     sense = benchmark_senses(model, senses)["results"]["minicoil"]

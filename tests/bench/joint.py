@@ -25,7 +25,6 @@ from search_trials import row_gains
 from minicoil import MiniCOIL
 from minicoil.learning import joint
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     add_scores,
@@ -37,6 +36,7 @@ from minicoil.retrieval.retrieval import (
     terms_of,
 )
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import load_json, one_thread, progress
 from minicoil.serving.batches import window_rows
 from minicoil.serving.blocks import plain_texts

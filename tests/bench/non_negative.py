@@ -18,7 +18,6 @@ from search import train_ways
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import apply
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     build_index,
@@ -28,6 +27,7 @@ from minicoil.retrieval.retrieval import (
     term_vectors,
     terms_of,
 )
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.run import open_run
 from minicoil.serving.non_negative import closest_non_negative
 from minicoil.serving.windows import read_forms

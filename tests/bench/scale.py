@@ -28,8 +28,9 @@ from record import save_record
 
 from minicoil.runs.run import STAGES, open_run, stage_function
 from minicoil.stages.draw import draw_from_index, random_keys, read_draw
+from minicoil.stages.edge_store import SHARD_POINTS, EdgeStore, draw_from_shard
+from minicoil.stages.points import merge
 from minicoil.stages.sentences import trained_words
-from minicoil.stages.store import SHARD_POINTS, EdgeStore, draw_from_shard, merge
 from minicoil.text.readers import documents, stream_openwebtext
 
 TIMES = (1, 3, 10)

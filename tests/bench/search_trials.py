@@ -24,7 +24,6 @@ from search import ORDINARY, asked_words, halved, read, shards_of, train_ways
 from minicoil import MiniCOIL
 from minicoil.learning.fit import FIT, Goal, own_goal, train_fit
 from minicoil.learning.objectives import apply, mean_cosine, train_group
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.retrieval import (
     build_index,
     factors,
@@ -35,6 +34,7 @@ from minicoil.retrieval.retrieval import (
     term_vectors,
     terms_of,
 )
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.run import open_run
 from minicoil.serving.batches import window_passes, window_rows
 from minicoil.serving.blocks import plain_texts

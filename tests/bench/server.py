@@ -29,7 +29,9 @@ from minicoil.retrieval.search import mixed
 from minicoil.runs.server import connect_server
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.stages.draw import random_keys
-from minicoil.stages.store import EdgeStore, Rows, ServerStore, draw_from_shard, open_shard, payload
+from minicoil.stages.edge_store import EdgeStore, draw_from_shard, open_shard
+from minicoil.stages.points import Rows, payload
+from minicoil.stages.server_store import ServerStore
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))  # the stand-in for a server
 RESULTS = Path(__file__).resolve().parents[2] / "results"

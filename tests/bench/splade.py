@@ -21,9 +21,9 @@ import numpy as np
 from record import save_record
 
 from minicoil import MiniCOIL
-from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all
+from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import UserError
 from minicoil.serving.windows import read_forms
 
