@@ -11,11 +11,12 @@ from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import build_collection, point_number
 from minicoil.retrieval.expanded_documents import added_postings, expanded_documents, expanded_scores
+from minicoil.retrieval.expanded_words import describe_source
 from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
 from minicoil.retrieval.judged import read_collection
 from minicoil.retrieval.kept import expansion_path, kept_index
 from minicoil.retrieval.retrieval import OURS, build_index, score_all
-from minicoil.retrieval.search import explain_hits, search
+from minicoil.retrieval.search import explain_hits, inverse_document_frequencies, search
 from minicoil.runs.files import UserError
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.serving.windows import read_forms
@@ -326,3 +327,28 @@ def test_the_command_refuses_in_one_line(model_folder, notes, tmp_path, expand, 
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (home / EXPANSION_FILE).exists()
     assert stored(home, [(f"notes.txt:{i}", "") for i in range(1, 121)]) == before
+
+
+@pytest.mark.parametrize("side", ["query", "documents"])
+def test_a_text_is_explained_as_its_hit_is(model, documents, expanded, kept, side):
+    """`MiniCOIL.explain` with an expansion: the rows of a hit, which sum to its score; refused for another."""
+    folder = expanded if side == "documents" else kept
+    expansion, sources = Expansion.load(folder / EXPANSION_FILE), []
+    worded = [text for _, text in documents if text != "of the"]
+    idf = inverse_document_frequencies(model, worded)
+    with open_collection(folder) as home:
+        for query in QUERIES:
+            hits = search(home, model, query, 5, expand=side)
+            for hit, theirs in explain_hits(home, model, query, hits, expand=side):
+                rows = model.explain(query, hit.text, idf, expansion=expansion, expand=side)
+                assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, rel=1e-3)
+                told = [{describe_source(row) for row in some} for some in (rows, theirs)]
+                assert told[0] == told[1]
+                without = model.explain(query, hit.text, expansion=expansion, expand=side)
+                assert sum(row["contribution"] for row in without) == pytest.approx(hit.score, rel=0.05)
+                sources += [row["source"] for row in rows if "source" in row]
+    assert any(sources)
+    with pytest.raises(UserError, match="expand is 'both'"):
+        model.explain("bat", "a bat", expansion=expansion, expand="both")
+    with pytest.raises(UserError, match="idf is"):
+        model.explain("bat", "a bat", 3, expansion=expansion, expand=side)
