@@ -331,7 +331,7 @@ def test_the_command_refuses_in_one_line(model_folder, notes, tmp_path, expand, 
 
 @pytest.mark.parametrize("side", ["query", "documents"])
 def test_a_text_is_explained_as_its_hit_is(model, documents, expanded, kept, side):
-    """`MiniCOIL.explain` with an expansion: the rows of a hit, which sum to its score; refused for another."""
+    """`MiniCOIL.explain` with an expansion gives the rows of a hit, which sum to its score."""
     folder = expanded if side == "documents" else kept
     expansion, sources = Expansion.load(folder / EXPANSION_FILE), []
     worded = [text for _, text in documents if text != "of the"]

@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['GENERALS', 'EXPANSION_FILE', 'GROWN', 'HEAD', 'SMALLEST', 'embed', 'query_embed', 'one_query', 'general_expansion',
            'Expansion', 'expansion_file', 'is_current', 'current_expansion', 'kept_expansion', 'expansion_of',
-           'check_side', 'Scored', 'best_scored', 'product_of', 'query_side', 'documents_side']
+           'check_side', 'best_scored', 'product_of', 'query_side', 'documents_side']
 
 # %% ../../nbs/29_expansion.ipynb #cd0f6191
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from .closest import in_order
-from .collect_calls import Ask
+import numpy as np
+
+from .closest import Found, LookUp, in_order, no_look_up, with_payloads
 from .expanded_documents import embed_expanded
 from minicoil.retrieval.expanded_queries import (
     brought_words,
-    head_gains,
     indexes_of,
     query_vector,
     quoted_terms,
+    row_gains,
     terms_in,
     without_quotes,
 )
@@ -200,17 +201,10 @@ HEAD = 100  # hits that are scored exactly, at least
 SMALLEST = 1e-4  # score of a hit: what is left of a difference of equals is smaller
 
 
-class Scored(NamedTuple):
-    "A found point: its number, its payload, its score"
-    id: int
-    payload: dict
-    score: float
-
-
-def best_scored(points: Iterable[Scored], limit: int) -> list[Scored]:
+def best_scored(points: Iterable[Found], limit: int, look_up: LookUp = no_look_up) -> list[Found]:
     "The `limit` best of points with a score; equals by their documents' ids"
-    found = in_order(point for point in points if point.score > SMALLEST)
-    return [Scored(point.id, point.payload or {}, point.score) for point in found[:limit]]
+    found = in_order((point for point in points if point.score > SMALLEST), limit, look_up)
+    return with_payloads(found, look_up)
 
 
 def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, float], term: int | str) -> float:
@@ -219,31 +213,30 @@ def product_of(model: Any, query: Mapping[int, float], stored: Mapping[int, floa
 
 # %% ../../nbs/29_expansion.ipynb #4ae46266
 def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit: int, expansion: Expansion,
-               exact: bool = False) -> list[Scored]:
+               exact: bool = False) -> list[Found]:
     "The best points for a query that brings its neighbours along, scored exactly"
     brought = brought_words(expansion, model, query, quoted=quoted_terms(model, query, exact))
     wide = query_vector(expansion, model, plain, brought)
-    head = [p.id for p in home.lists({"minicoil": wide}, max(limit, HEAD))["minicoil"]]
+    head = home.head(wide, max(limit, HEAD))
     if not head:
         return []
-    known = {p.id: p.score for p in home.query([Ask("minicoil", plain, head)], len(head))[0]}
-    points = [p for p in home.look_up(head) if p.sparse is not None]
-    gains = head_gains(model, [p.sparse for p in points], brought).tolist()
-    found = [Scored(p.number, p.payload, known.get(p.number, 0.0) + gain) for p, gain in zip(points, gains)]
-    return best_scored(found, limit)
+    held = home.held(head, np.unique(wide.indices))
+    known, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
+    found = [Found(n, None, known.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
+    return best_scored(found, limit, home.payloads)
 
 # %% ../../nbs/29_expansion.ipynb #35adfb4b
 def documents_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit: int,
-                   exact: bool = False) -> list[Scored]:
+                   exact: bool = False) -> list[Found]:
     "The best points among expanded documents; a quoted word counts only where it stands"
     quoted = quoted_terms(model, query, exact)
     if not quoted:
-        return [Scored(p.id, p.payload, p.score) for p in home.nearest(plain, "minicoil", limit)]
+        return [Found(p.id, p.payload, p.score) for p in home.nearest(plain, "minicoil", limit)]
     head = {p.id: p for p in home.nearest(plain, "minicoil", max(4 * limit, HEAD))}
     asked, found = plain.as_dict(), []
     for point in home.look_up(list(head)) if head else []:
         stored = point.sparse.as_dict() if point.sparse is not None else {}
         unsaid = quoted - terms_in(model, point.payload["text"])
         less = sum(product_of(model, asked, stored, term) for term in unsaid)
-        found.append(Scored(point.number, point.payload, head[point.number].score - less))
+        found.append(Found(point.number, point.payload, head[point.number].score - less))
     return best_scored(found, limit)
