@@ -65,6 +65,8 @@ def quoted_terms(model: Any, query: str, exact: bool = False) -> set[int | str]:
     if exact:
         return terms_in(model, query)
     quoted = " . ".join(a or b for a, b in QUOTED.findall(query))
+    if not quoted:
+        return set()
     return terms_in(model, quoted) & terms_in(model, query)
 
 # %% ../../nbs/29_expanded_queries.ipynb #4b4f7025

@@ -113,7 +113,8 @@ def query_costs(model, thesaurus, homes, queries, rounds=3):
     found = defaultdict(list)
     for query in queries:
         model.last_forms = model.last_query = None
-        found["transformer and sparse vector"].append(both_times(lambda q=query: read_query(model, q, **OURS)))
+        read = both_times(lambda q=query: read_query(model, q, **OURS))
+        found["transformer and sparse vector"].append(read)
         plain = read_query(model, query, **OURS).vector
         found["transformer for the neighbours"].append(both_times(lambda q=query: query_forms(model, q)))
         wide = query_vector(thesaurus, model, plain, brought_words(thesaurus, model, query))
