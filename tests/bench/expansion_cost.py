@@ -107,7 +107,7 @@ def both_times(call):
 
 
 def query_costs(model, thesaurus, homes, queries, rounds=3):
-    """{what: [(seconds on the clock, of the processor) of each query]}, everything by turns, the least of some
+    """{what: [(seconds on the clock, of the processor) of each query]}, by turns, the least of some
     rounds; `homes` are of miniCOIL and of BM25. A query is read once, and each way has that ready."""
     ours, words = homes
     found = defaultdict(list)
