@@ -418,7 +418,8 @@ if __name__ == "__main__":
     parser.add_argument("--beir", required=True)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=TRIED, help="these alone, in this order, added to what --out has")
+    only = "these alone, in this order, added to what --out has"
+    parser.add_argument("--only", nargs="+", choices=TRIED, help=only)
     parser.add_argument("--out", default="results/engines.json")
     given = parser.parse_args()
     model = MiniCOIL.load(given.model)
