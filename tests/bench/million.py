@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from record import save_record
+from record import circumstances, save_record
 from server import (
     DIM,
     NOT,
@@ -229,11 +229,20 @@ def jobs_of(options):
     return jobs
 
 
+def recorded(out):
+    """What a record has; each row says of which commit and date it is."""
+    if not out.exists():
+        return {}
+    found = load_json(out)
+    of = {"run": {key: found[key] for key in ("commit", "date")}}
+    return {name: {**of, **row} if isinstance(row, dict) else row for name, row in found["results"].items()}
+
+
 def million(options):
     """Every engine at every size; saved after each."""
     out, plain = options.out / "million.json", {}
     for engine, variant, n in jobs_of(options):
-        known = load_json(out)["results"] if out.exists() else {}
+        known = recorded(out)
         name = f"{engine}, {variant}, {n} documents"
         if name in known and not options.again and (variant != USUAL or "settings" not in options.only):
             continue
@@ -242,9 +251,9 @@ def million(options):
         plain = found if variant == USUAL else plain
         if variant != USUAL and plain and found:
             facts["as_made"] = shared(found, plain)
-        known = load_json(out)["results"] if out.exists() else {}
-        load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        made = {"server": NOT, **known, name: {"vectors": "made up", "load": load, **facts}}
+        load, run = [round(before, 1), round(os.getloadavg()[0], 1)], circumstances()
+        of = {"run": {key: run[key] for key in ("commit", "date")}, "load": load}
+        made = {"server": NOT, **recorded(out), name: {"vectors": "made up", **of, **facts}}
         save_record(out, made | ({"server": "recorded"} if engine == "server" else {}))
         print(name, json.dumps(facts), flush=True)
 
