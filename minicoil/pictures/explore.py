@@ -122,7 +122,7 @@ NEAR = """
 def near_words(model: Any, text: str) -> dict[str, list[str]]:
     "{word of a text: the words that it brings along, each with its nearness}; nothing for a long text"
     from minicoil.retrieval.expansion import Expansion, brought_words, quoted_terms
-    from minicoil.retrieval.thesaurus import names_of
+    from minicoil.retrieval.taught import names_of
     found: dict[str, list[str]] = {}
     try:
         general = Expansion.general(model) if len(text) <= QUERY else None
