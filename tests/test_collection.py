@@ -15,7 +15,7 @@ from qdrant_fake import FakeQdrant, serving
 from real_server import PLACES, some_server
 
 from minicoil import MiniCOIL
-from minicoil.retrieval import collection
+from minicoil.retrieval import collect_calls, collect_folder
 from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import (
     add_documents,
@@ -391,7 +391,7 @@ def test_a_second_search_waits(tmp_path):
 
 def test_a_second_search_gives_up(tmp_path, monkeypatch):
     """One that stays open ends the second search in one line; one that was killed does not."""
-    monkeypatch.setattr(collection, "WAIT", 0.3)
+    monkeypatch.setattr(collect_calls, "WAIT", 0.3)
     held = hold(tmp_path / "c")
     with pytest.raises(UserError, match=f"in use by another search.*{held.pid}") as e:
         open_collection(tmp_path / "c", 8).__enter__()
@@ -411,7 +411,7 @@ def test_many_documents_are_settled(tmp_path, monkeypatch):
     from minicoil.serving.sparse import SparseEmbedding
 
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(collection, "MANY", 3_000)
+    monkeypatch.setattr(collect_folder, "MANY", 3_000)
 
     def point(i):
         values = SparseEmbedding(np.array([i % 50, 60], np.int32), rng.random(2).astype(np.float32))
@@ -426,8 +426,8 @@ def test_many_documents_are_settled(tmp_path, monkeypatch):
     shard = q.EdgeShard.create(str(before), q.EdgeConfig(vectors=vectors, sparse_vectors=weighted))
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     shard.close()
-    settled, settle = [], collection.settle
-    monkeypatch.setattr(collection, "settle", lambda shard: settled.append(folder.name) or settle(shard))
+    settled, settle = [], collect_folder.settle
+    monkeypatch.setattr(collect_folder, "settle", lambda shard: settled.append(folder.name) or settle(shard))
     for folder in (tmp_path / "new", before):
         with open_collection(folder, 64) as home:
             home.put(points)

@@ -28,7 +28,8 @@ import minicoil.runs.server as talk
 from minicoil import MiniCOIL
 from minicoil.commands.chain import Execution
 from minicoil.retrieval.closest import in_order
-from minicoil.retrieval.collection import Server, open_collection
+from minicoil.retrieval.collect_server import Server
+from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import add_documents, build_collection, dense_width, point_number
 from minicoil.retrieval.inverted import open_home
 from minicoil.retrieval.search import WAYS, explain_hits, search

@@ -23,7 +23,7 @@ from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
 from minicoil.retrieval.benchmark import objective_row
-from minicoil.retrieval.collection import Server
+from minicoil.retrieval.collect_server import Server
 from minicoil.retrieval.comparison import benchmark_collections
 from minicoil.retrieval.retrieval import build_index, fuse, mix, score_all
 from minicoil.retrieval.search import (
