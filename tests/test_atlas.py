@@ -674,6 +674,28 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
         assert quiet(page)
 
 
+@BOTH
+def test_two_typed_texts_are_compared(browser, explorer, size):
+    """A shared word's meaning is the product of its numbers in both; a hostile second text is text."""
+    address, model = explorer
+    word = model.words[0]
+    texts = [f"Nobody had seen the {word} before.", f"<img src=x> Where is the {word} & the rest?"]
+    one, two = (found[word] for found in model.embed_words(texts))
+    with watched(browser, size) as page:
+        page.goto(address)
+        page.fill("#other", texts[1])
+        page.fill("#text", texts[0])
+        with page.expect_navigation():
+            page.get_by_role("button").click()
+        row = page.locator("#compared tbody tr").filter(has_text=word).text_content()
+        assert row == f"{word}{one @ two:+.2f}"
+        assert page.locator("#compared-with mark").all_text_contents() == [word]
+        assert page.input_value("#other") == texts[1]
+        assert page.locator("img").count() == 0
+        assert wider_than_screen(page) <= 0
+        assert quiet(page)
+
+
 @pytest.mark.slow
 def test_typed_sentences_land_in_a_broad_atlas(browser, broad_run):
     """Typed into the live page of 5,000 words, sentences get the numbers of a model loaded anew, to 1e-4."""
