@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from calls import call as called
 from chains import copy_before, digests
 from conftest import minicoil
 from qdrant_client import QdrantClient
@@ -27,7 +28,8 @@ import minicoil.runs.server as talk
 from minicoil import MiniCOIL
 from minicoil.commands.chain import Execution
 from minicoil.retrieval.closest import in_order
-from minicoil.retrieval.collection import Server, open_collection
+from minicoil.retrieval.collect_server import Server
+from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import add_documents, build_collection, dense_width, point_number
 from minicoil.retrieval.inverted import open_home
 from minicoil.retrieval.search import WAYS, explain_hits, search
@@ -116,7 +118,7 @@ def test_the_time_of_a_call(fake):
 )
 def test_options_that_would_do_nothing(tmp_path, asked, said):
     """Options of a server without one, or out of bounds, are refused in one line before anything is made."""
-    done = minicoil(*asked, cwd=tmp_path)
+    done = called(tmp_path, *asked)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

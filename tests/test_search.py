@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import call
 from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
 from qdrant_client import QdrantClient, models
@@ -26,7 +27,7 @@ from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model, summary
 from minicoil.learning.objectives import apply, mean_cosine
 from minicoil.retrieval.benchmark import objective_row
-from minicoil.retrieval.collection import Server
+from minicoil.retrieval.collect_server import Server
 from minicoil.retrieval.comparison import benchmark_collections
 from minicoil.retrieval.retrieval import build_index, fuse, mix, score_all
 from minicoil.retrieval.search import (
@@ -406,9 +407,8 @@ def test_make_collection(tmp_path):
     facts = json.loads(done.stdout.splitlines()[-1])
     assert facts == {"words": 23, "senses": 56, "documents": len(documents), "queries": len(queries)}
     assert len(judged) == len(queries)
-    again = minicoil(
-        "benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses"
-    )
+    asked = ("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", "senses")
+    again = call(tmp_path, *asked)
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1
 
@@ -419,39 +419,14 @@ def test_search_command(tiny_run, documents, tmp_path):
     (tmp_path / "texts").mkdir()
     for name, text in documents[:30]:
         (tmp_path / "texts" / f"{name}.txt").write_text(text)
+    kept = ("--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--limit", 2)
     for using in ("minicoil", "hybrid", "mix", "dense"):
-        done = minicoil(
-            "search",
-            "--model",
-            tiny_run / "23_model",
-            "--documents",
-            "texts",
-            "--collection",
-            "kept",
-            "--using",
-            using,
-            "--limit",
-            2,
-            "bat",
-            cwd=tmp_path,
-        )
+        asked = ("search", *kept, "--using", using, "bat")
+        done = minicoil(*asked, cwd=tmp_path) if using == "minicoil" else call(tmp_path, *asked)
         assert done.returncode == 0, done.stderr
         assert "d" in done.stdout, done.stderr
         assert len(done.stdout.splitlines()) == 4, done.stderr
-    lean = minicoil(
-        "search",
-        "--model",
-        tiny_run / "23_model",
-        "--documents",
-        "texts",
-        "--collection",
-        "kept",
-        "--no-explain",
-        "--limit",
-        2,
-        "bat",
-        cwd=tmp_path,
-    )
+    lean = call(tmp_path, "search", *kept, "--no-explain", "bat")
     assert len(lean.stdout.splitlines()) == 2
     assert (tmp_path / "kept").is_dir()
 

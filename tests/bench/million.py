@@ -43,7 +43,8 @@ from server import (
     shared,
 )
 
-from minicoil.retrieval.collection import Embedded, Server, server_client
+from minicoil.retrieval.collect_folder import Embedded
+from minicoil.retrieval.collect_server import Server, server_client
 from minicoil.retrieval.inverted import Inverted
 from minicoil.runs.files import load_json
 

@@ -21,7 +21,9 @@ import numpy as np
 from record import save_record
 
 from minicoil.retrieval.claim import Point, points_that_are
-from minicoil.retrieval.collection import Embedded, Server, engine_vector, server_client
+from minicoil.retrieval.collect_calls import engine_vector
+from minicoil.retrieval.collect_folder import Embedded
+from minicoil.retrieval.collect_server import Server, server_client
 from minicoil.retrieval.inverted import Inverted
 from minicoil.retrieval.search import mixed
 from minicoil.runs.server import connect_server
