@@ -102,6 +102,8 @@ bench: $(READY)
 	$(if $(BEIR),$(BIN)/python tests/bench/budget.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)) $(addprefix --senses ,$(firstword $(SENSES))))
 	$(if $(BEIR),$(BIN)/python tests/bench/hybrid.py --model $(or $(MODEL_RUN),outputs/en)/23_model --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/search_trials.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+	$(if $(BEIR),$(BIN)/python tests/bench/weighing.py --cache outputs/cache $(addprefix --beir ,$(BEIR)))
+	$(if $(SENSES),$(BIN)/python tests/bench/sense_collection.py --cache outputs/cache $(addprefix --senses ,$(SENSES)))
 	$(if $(BEIR),$(BIN)/python tests/bench/non_negative.py --run $(or $(MODEL_RUN),outputs/en) --cache outputs/cache $(addprefix --beir ,$(BEIR)))
 	$(if $(BEIR),$(BIN)/python tests/bench/engines.py --cache outputs/cache --beir $(firstword $(BEIR)))
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # With a server's address in the environment every command would put its store there: only the tests that ask
 # for it see it.
@@ -43,6 +44,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; runs with --slow")
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("the same cases", settings.get_profile("any machine"), derandomize=True)
+    settings.load_profile("any machine" if config.getoption("--slow") else "the same cases")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -243,7 +247,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=path, args=FLAGS)
+        opened = p.chromium.launch(executable_path=path, args=FLAGS, timeout=240_000)
         yield opened
         opened.close()
 

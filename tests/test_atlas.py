@@ -15,7 +15,8 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
 from minicoil.pictures.atlas import block_name, index_page, index_row
 from minicoil.pictures.pages import OVERRIDES, word_address
-from minicoil.pictures.views import Quoted, WordView, word_views
+from minicoil.pictures.spans import Quoted
+from minicoil.pictures.views import WordView, word_views
 from minicoil.pictures.word_page import word_page
 from minicoil.pictures.word_plain import plain_block, plain_page, plain_word
 from minicoil.runs.files import save_json
@@ -98,11 +99,28 @@ def opened(page, address):
     page.evaluate(LISTEN)
 
 
+# How many clicks the page has taken so far, counted after it has acted on them.
+CLICKS = """() => {
+  if (window.clicks === undefined) {
+    window.clicks = 0;
+    addEventListener("click", () => { window.clicks += 1; });
+  }
+  return window.clicks;
+}"""
+
+
+def clicked(page, act):
+    """Do something that ends in a click, and wait for that: a browser makes a tap's click some time later."""
+    before = page.evaluate(CLICKS)
+    act()
+    page.wait_for_function("before => window.clicks > before", arg=before)
+
+
 def point_at(page, view, i):
     """Move the pointer to point i of a view; on a phone, tap it. Returns the number of the sentence shown."""
     x, y = page.evaluate(PLACE, [view, i])
     if page.viewport_size == PHONE:
-        page.touchscreen.tap(x, y)
+        clicked(page, lambda: page.touchscreen.tap(x, y))
     else:
         page.mouse.move(x, y)
     return page.evaluate("document.getElementById('said').dataset.i ?? null")
@@ -111,10 +129,8 @@ def point_at(page, view, i):
 def click_at(page, view, i):
     """Click point i of a view; on a phone, tap it. Returns the number of the sentence shown."""
     x, y = page.evaluate(PLACE, [view, i])
-    if page.viewport_size == PHONE:
-        page.touchscreen.tap(x, y)
-    else:
-        page.mouse.click(x, y)
+    touch = page.viewport_size == PHONE
+    clicked(page, lambda: page.touchscreen.tap(x, y) if touch else page.mouse.click(x, y))
     return int(page.evaluate("document.getElementById('said').dataset.i"))
 
 
@@ -655,6 +671,28 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
         inside.locator("polygon.star").wait_for()
         assert inside.locator("polygon.star").count() == 1
         assert inside.locator("#landed li").count() == 3
+        assert quiet(page)
+
+
+@BOTH
+def test_two_typed_texts_are_compared(browser, explorer, size):
+    """A shared word's meaning is the product of its numbers in both; a hostile second text is text."""
+    address, model = explorer
+    word = model.words[0]
+    texts = [f"Nobody had seen the {word} before.", f"<img src=x> Where is the {word} & the rest?"]
+    one, two = (found[word] for found in model.embed_words(texts))
+    with watched(browser, size) as page:
+        page.goto(address)
+        page.fill("#other", texts[1])
+        page.fill("#text", texts[0])
+        with page.expect_navigation():
+            page.get_by_role("button").click()
+        row = page.locator("#compared tbody tr").filter(has_text=word).text_content()
+        assert row == f"{word}{one @ two:+.2f}"
+        assert page.locator("#compared-with mark").all_text_contents() == [word]
+        assert page.input_value("#other") == texts[1]
+        assert page.locator("img").count() == 0
+        assert wider_than_screen(page) <= 0
         assert quiet(page)
 
 

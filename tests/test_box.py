@@ -145,7 +145,8 @@ def test_a_damaged_cache_is_made_again(box, how):
     assert (done.returncode, done.stdout) == (0, expected)
     assert len(done.stderr.splitlines()) == 1
     assert "made again" in done.stderr
-    assert (embed().stderr, embed().returncode) == ("", 0)
+    again = embed()
+    assert (again.stderr, again.returncode) == ("", 0)
 
 
 def test_twenty_processes_at_once(box):
@@ -160,11 +161,13 @@ def test_twenty_processes_at_once(box):
 
 def test_a_kill_at_any_moment(box):
     """The call after it finds or makes a whole folder, and sweeps what was left."""
-    draw, kills = random.Random(0), 0
-    for _ in range(8):
+    draw, kills, trials = random.Random(0), 0, 0
+    while trials < 8 or not kills:  # on a busy machine a folder may be whole before anybody kills
+        trials += 1
+        assert trials <= 60, "no process was killed at work"
         shutil.rmtree(box[1], ignore_errors=True)
         process = subprocess.Popen([sys.executable, "-c", OPEN], stdout=-1, stderr=-1)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while not (box[1] / "models").exists() and time.monotonic() < until:
             time.sleep(0.001)
         time.sleep(draw.random() * 0.03)
@@ -175,7 +178,6 @@ def test_a_kill_at_any_moment(box):
         assert done.returncode == 0, done.stderr
         assert digests(box[0] / "english").items() <= digests(kept(box[1])).items()
         assert not list((box[1] / "models").glob("*.part"))
-    assert kills
 
 
 def test_a_full_disk(box, full_disk):

@@ -748,7 +748,7 @@ def test_a_reader_that_leaves_at_once(arguments):
     """Nobody reading is no error, of no command: no word on stderr, and the code that a shell gives."""
     process = subprocess.Popen([MINICOIL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(60)) == (b"", 141)
+    assert (process.stderr.read(), process.wait(600)) == (b"", 141)
 
 
 # What people try

@@ -326,5 +326,5 @@ def test_opened_from_disk_the_page_says_what_it_needs(browser, page_folder):
     with watched(browser) as page:
         page.goto((page_folder / "explorer.html").as_uri())
         page.locator("#explorer-load").click()
-        assert "http.server" in page.locator("#explorer-status").inner_text()
+        page.wait_for_function("document.getElementById('explorer-status').innerText.includes('http.server')")
         assert page.faults == []

@@ -29,6 +29,14 @@ def kernel_of(folder):
     return ["python", "-m", "ipykernel_launcher", *private]
 
 
+def wait_for(what, true, seconds=600):
+    """Wait until something is true."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, f"no {what} within {seconds} s"
+        time.sleep(0.05)
+
+
 def children_of(pid):
     """Pids of the processes whose parent is `pid`."""
     found = []
@@ -59,29 +67,23 @@ def test_a_forked_kernel_has_its_own_environment_and_folder(server, tmp_path):
         (tmp_path / name).mkdir()
         child = server.start(kernel_of(tmp_path / name), {**os.environ, "TRY": name}, str(tmp_path / name))
         told = Path(f"/proc/{child.pid}")
-        until = time.monotonic() + 60
-        while not (tmp_path / name / "kernel.json").exists() and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_for("kernel at work", (tmp_path / name / "kernel.json").exists)
         assert Path(os.readlink(told / "cwd")) == tmp_path / name
         assert os.getpgid(child.pid) == child.pid
         child.kill()
-        assert child.wait(60) == -signal.SIGKILL
+        assert child.wait(600) == -signal.SIGKILL
 
 
 def test_a_killed_server_is_followed_by_another(server, tmp_path):
     """Its child counts as killed and ends by itself; the next kernel that is asked for has a new server."""
     child = server.start(kernel_of(tmp_path), os.environ, str(tmp_path))
-    while not (tmp_path / "kernel.json").exists():
-        time.sleep(0.05)
+    wait_for("kernel at work", (tmp_path / "kernel.json").exists)
     first = server.process
     first.kill()
     first.wait()
-    assert child.wait(60) == -signal.SIGKILL
+    assert child.wait(600) == -signal.SIGKILL
     again = server.start(kernel_of(tmp_path), os.environ, str(tmp_path))
     assert server.process.pid != first.pid
     again.kill()
-    assert again.wait(60) == -signal.SIGKILL
-    until = time.monotonic() + 60
-    while process_start(child.pid) is not None and time.monotonic() < until:
-        time.sleep(0.1)
-    assert process_start(child.pid) is None
+    assert again.wait(600) == -signal.SIGKILL
+    wait_for("end of the child", lambda: process_start(child.pid) is None)

@@ -33,5 +33,5 @@ def test_a_run_that_fails_says_why(tmp_path, monkeypatch):
     from gpu import trained
 
     assert trained(tmp_path / "x", [], {}, 5) == {"skipped": "no time left"}
-    failed = trained(tmp_path / "x", ["--words", "the"], {}, 200)
+    failed = trained(tmp_path / "x", ["--words", "the"], {}, 3000)
     assert failed["skipped"].startswith("exit code 2: ")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from hub_stub import hub
+from qdrant_fake import nobody
 
 from minicoil import MiniCOIL
 from minicoil.serving.factors import SMALL_FILE
@@ -26,7 +27,8 @@ def there(tmp_path, monkeypatch):
     """A hub, and an environment in which the library talks to it."""
     with hub(tmp_path / "hub") as server:
         for name, value in {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
-                            "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "secret-of-ours",
+                            "HF_HUB_DOWNLOAD_TIMEOUT": "300", "HF_HOME": str(tmp_path / "home"),
+                            "HF_TOKEN": "secret-of-ours",
                             "MINICOIL_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1"}.items():
             monkeypatch.setenv(name, value)
         yield server
@@ -86,7 +88,8 @@ def test_a_hub_that_refuses(there, model_folder):
     done = subprocess.run(command, input="bat\n", capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert "someone/model" in done.stderr
-    env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = subprocess.run(command, input="bat\n", capture_output=True, text=True, env=env)
+    with nobody() as dead:
+        env = {**os.environ, "HF_ENDPOINT": dead}
+        done = subprocess.run(command, input="bat\n", capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert not list((there.root).glob("*/*/*"))

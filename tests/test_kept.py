@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from calls import call, one_line
@@ -16,6 +18,7 @@ from conftest import minicoil
 
 from minicoil import MiniCOIL
 from minicoil.retrieval import changes
+from minicoil.retrieval import kept as keeping
 from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.kept import INDEX_FOLDER, KIND, TABLE_FILE, kept_index
 from minicoil.retrieval.search import explain_hits, search
@@ -63,6 +66,14 @@ def put(file, text, age=100):
 def trusted(monkeypatch):
     """Let dates of a moment ago be trusted: the date of a file's entry cannot be set."""
     monkeypatch.setattr(changes, "GRAIN", -(10**12))
+
+
+@pytest.fixture
+def no_time_passes(monkeypatch):
+    """A list of files stays as fresh as it was made, however slowly the machine works."""
+    stopped = SimpleNamespace(monotonic=lambda: 1000.0, time_ns=time.time_ns)
+    for module in (changes, keeping):
+        monkeypatch.setattr(module, "time", stopped)
 
 
 def ids(kept):
@@ -393,7 +404,7 @@ def test_a_query_without_a_known_word_is_not_read(cache, notes, model, passes):
     assert passes == [1]
 
 
-def test_a_search_lists_its_folder_once(cache, notes, tiny_run, monkeypatch):
+def test_a_search_lists_its_folder_once(cache, notes, tiny_run, no_time_passes, monkeypatch):
     """The command lists a folder of texts once, though its index is kept, and tells what it does not read."""
     listed, real = [], readers.list_folder
     monkeypatch.setattr(readers, "list_folder", lambda folder: listed.append(folder) or real(folder))
@@ -404,7 +415,7 @@ def test_a_search_lists_its_folder_once(cache, notes, tiny_run, monkeypatch):
     assert len(listed) == 2
 
 
-def test_a_list_that_is_old_is_made_again(cache, notes, model, monkeypatch):
+def test_a_list_that_is_old_is_made_again(cache, notes, model, no_time_passes):
     """A file that came after the list was made is found, if the list is too old to be trusted."""
     source = source_of(notes)
     listed = source.listed()

@@ -45,7 +45,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_until_up(process, log, limit=120):
+def wait_until_up(process, log, limit=600):
     """Wait until JupyterLab says its address."""
     end = time.monotonic() + limit
     while "http://127.0.0.1" not in log.read_text(encoding="utf-8", errors="replace"):
@@ -78,14 +78,14 @@ def lab(tmp_path_factory):
                 raise
     yield f"http://127.0.0.1:{port}", token, folder
     process.terminate()
-    process.wait(20)
+    process.wait(300)
 
 
 def run_all(page, address, token, name, limit=1200):
     """Open a notebook, run all its cells, wait for the last; returns the final state."""
     page.goto(f"{address}/lab/tree/nbs/{name}.ipynb?token={token}&reset")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.wait_for_function(KERNEL, timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=240_000)
+    page.wait_for_function(KERNEL, timeout=240_000)
     page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -114,7 +114,8 @@ PRINTED = """hostile = ("</pre><script>document.title='hacked'</script>"
 print(hostile)"""
 PLOTTED = """import numpy as np
 from IPython.display import display
-from minicoil.pictures.views import WordView, turning_figure
+from minicoil.pictures.views import WordView
+from minicoil.pictures.word_figure import turning_figure
 view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None,
                 np.eye(6, 4), 1.0)
 display(turning_figure(view), raw=True)"""
@@ -137,7 +138,7 @@ def test_hostile_output_is_text_in_jupyterlab(browser, lab):
         state = run_all(page, address, token, "hostile")
         assert state["errors"] == []
         assert state["done"] == 2
-        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=240_000)
         assert "hacked" not in page.title()
         assert page.locator("img[src=x]").count() == 0
         assert page.locator(".jp-OutputArea pre").filter(has_text="</pre><script>").count() >= 1
@@ -160,13 +161,13 @@ def test_the_live_atlas_in_a_cell(browser, lab, model_folder):
         state = run_all(page, address, token, "live")
         assert state["errors"] == []
         facts = page.locator(".jp-OutputArea table").filter(has_text="MiniCOIL")
-        facts.wait_for(timeout=60_000)
+        facts.wait_for(timeout=240_000)
         assert "all-MiniLM-L6-v2" in facts.inner_text()
         frame = page.frame_locator("iframe[title='Live atlas of the model']")
         frame.locator("#text").fill("A bat slept in the <b>cave</b>.")
         frame.get_by_role("button", name="Show").click()
         found = frame.locator("#typed")
-        found.wait_for(timeout=60_000)
+        found.wait_for(timeout=240_000)
         assert found.inner_text() == "A bat slept in the <b>cave</b>."
         assert found.locator("mark").inner_text() == "bat"
         page.screenshot(path=str(folder / "live.png"))

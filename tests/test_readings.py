@@ -223,7 +223,7 @@ def script(tmp_path, code, model_folder):
     (tmp_path / "script.py").write_text(code)
     command = [sys.executable, tmp_path / "script.py", model_folder]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=offline)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800, env=offline)
 
 
 one_core = len(os.sched_getaffinity(0)) < 2

@@ -89,7 +89,7 @@ def test_explore(home):
         address = next(
             m[0] for m in (re.search(r"http://[\w.]+:\d+\S*", line) for line in served.stdout) if m
         )
-        assert b"<html" in urllib.request.urlopen(address, timeout=30).read().lower()
+        assert b"<html" in urllib.request.urlopen(address, timeout=300).read().lower()
     finally:
         served.kill()
         served.wait()

@@ -491,7 +491,7 @@ def test_card_head(model_folder, run_folder):
     assert "sparse-encoder" in head["tags"]
     assert "| int8_head |" in text
     assert "sha256" in text
-    assert str(Path.home()) + "/" not in text
+    assert Path.home() == Path("/") or f"{Path.home()}/" not in text
     assert str(run_folder) not in text
 
 

@@ -157,7 +157,7 @@ def nursery():
     assert process.stdout.readline() == "ready\n"
     yield process
     process.stdin.close()
-    process.wait(60)
+    process.wait(600)
 
 
 def signalled(nursery, how, seconds, *task):

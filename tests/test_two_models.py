@@ -242,6 +242,6 @@ def test_all_notebooks(given, tmp_path, objective):
     """Every notebook of the chain holds for other words, another dim, two other transformers and either
     objective."""
     code, errors = finish(
-        start(command(tmp_path / "run", *options({**given, "objective": objective, "pictures": 1}))), 580
+        start(command(tmp_path / "run", *options({**given, "objective": objective, "pictures": 1}))), 3600
     )
     assert code == 0, errors

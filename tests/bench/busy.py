@@ -9,7 +9,6 @@ that count. The second does the whole stage again, in a copy of the run, for thi
 Kept are seconds of the processor, which say what was burnt, and seconds on the clock."""
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -23,7 +22,9 @@ from pathlib import Path
 from record import save_record
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNTS = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+sys.path.append(str(ROOT / "tests" / "support"))
+from settings import busy  # noqa: E402
+
 TRAINS = """
 import sys
 import torch
@@ -37,18 +38,6 @@ torch.set_num_threads(int(sys.argv[3]))
 for group in group_words([len(s.tokens) for s in samples], samples[0].tokens.shape[1], run.params.dim, name):
     train_group(name, [samples[i] for i in group], run.params.dim, pooled, run.params.seed)
 """
-
-
-@contextlib.contextmanager
-def beside(processes):
-    """Meanwhile this many other processes count."""
-    counting = [subprocess.Popen([sys.executable, "-c", COUNTS]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in counting:
-            process.kill()
-            process.wait()
 
 
 def seconds_of(command, environment=None):
@@ -89,15 +78,15 @@ def main():
     parser.add_argument("--out", default=ROOT / "results" / "busy.json", type=Path)
     given = parser.parse_args()
     found = {}
-    for busy in given.busy:
-        with beside(busy):
+    for others in given.busy:
+        with busy(others):
             if given.stage:
                 trees = dict(named.split("=", 1) for named in given.tree) | {"now": str(ROOT)}
                 row = {name: stage_again(given.run, tree) for name, tree in trees.items()}
             else:
                 row = {f"{n} threads": trained(given.run, given.objective, n) for n in given.threads}
-        found[f"beside {busy}"] = row
-        print(f"beside {busy}", json.dumps(row), flush=True)
+        found[f"beside {others}"] = row
+        print(f"beside {others}", json.dumps(row), flush=True)
     what = "stage 33" if given.stage else f"training under {given.objective}"
     save_record(given.out, {"what": what, "cores": os.cpu_count(), "seconds": found})
 

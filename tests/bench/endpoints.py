@@ -53,7 +53,7 @@ def command(*arguments, **environment):
 class Client:
     """A caller with one connection that is kept open."""
 
-    def __init__(self, address, timeout=120, **headers):
+    def __init__(self, address, timeout=1200, **headers):
         self.line = http.client.HTTPConnection(urlsplit(address).netloc, timeout=timeout)
         self.headers = {"Content-Type": "application/json", **headers}
 
