@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCK', 'WAIT', 'engine_vector', 'vectors_of', 'engine_vectors', 'our_point', 'check_vectors', 'check_values', 'Ask',
-           'Held', 'values_at', 'EngineCalls', 'Searching', 'Home', 'held_folder']
+           'EngineCalls', 'Searching', 'Held', 'values_at', 'Rescoring', 'Home', 'held_folder']
 
 # %% ../../nbs/28_collect_calls.ipynb #3c92d60b
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -95,23 +95,6 @@ class Ask(NamedTuple):
     vector: np.ndarray | SparseEmbedding
     only: list[int] | None = None
 
-
-class Held(NamedTuple):
-    "Points by their numbers (n,), and what they have at ascending `indexes` (m,): `values` (n, m)"
-    numbers: list[int]
-    indexes: np.ndarray
-    values: np.ndarray
-
-
-def values_at(vector: SparseEmbedding, indexes: np.ndarray) -> np.ndarray:
-    "The values (m,) of a sparse vector at ascending indexes (m,), 0 where it has none"
-    found = np.zeros(len(indexes))
-    if len(indexes):
-        at = np.searchsorted(indexes, vector.indices) % len(indexes)
-        there = indexes[at] == vector.indices
-        found[at[there]] = vector.values[there]
-    return found
-
 # %% ../../nbs/28_collect_calls.ipynb #86001166
 class EngineCalls:
     """
@@ -182,6 +165,27 @@ class Searching(EngineCalls):
         "Our points by reciprocal rank fusion of {using: vector}, of lists of `DEPTH` at least, best first"
         return fused_points(self.lists(vectors, max(limit, DEPTH)), limit, self.payloads)
 
+# %% ../../nbs/28_collect_calls.ipynb #222eec5f
+class Held(NamedTuple):
+    "Points by their numbers (n,), and what they have at ascending `indexes` (m,): `values` (n, m)"
+    numbers: list[int]
+    indexes: np.ndarray
+    values: np.ndarray
+
+
+def values_at(vector: SparseEmbedding, indexes: np.ndarray) -> np.ndarray:
+    "The values (m,) of a sparse vector at ascending indexes (m,), 0 where it has none"
+    found = np.zeros(len(indexes))
+    if len(indexes):
+        at = np.searchsorted(indexes, vector.indices) % len(indexes)
+        there = indexes[at] == vector.indices
+        found[at[there]] = vector.values[there]
+    return found
+
+# %% ../../nbs/28_collect_calls.ipynb #27523716
+class Rescoring(Searching):
+    "What scores the head of a list again"
+
     def head(self, vector: SparseEmbedding, limit: int) -> list[int]:
         "The numbers of our `limit` points nearest by a sparse vector, in any order"
         ask = Ask("minicoil", vector)
@@ -201,7 +205,7 @@ class Searching(EngineCalls):
         return {point.id: point.score for point in found[0]}
 
 # %% ../../nbs/28_collect_calls.ipynb #6cf465df
-class Home(Searching):
+class Home(Rescoring):
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
 

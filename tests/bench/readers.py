@@ -32,7 +32,7 @@ from search_trials import row_gains
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
 from minicoil.retrieval.judged import Judged, read_judged
-from minicoil.retrieval.retrieval import build_index, measure, score_all, terms_of
+from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
 from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import load_json, one_thread, progress
@@ -412,7 +412,13 @@ def tried_reader(given, name):
     for row in gains:
         kinds.setdefault(kind_of(row), []).append(row)
     chosen = {kind: better_half(gains, rows) for kind, rows in kinds.items() if len(rows) > 1}
-    return {"collections": facts, "rows": gains, "chosen": chosen}
+    over = {row: over_joint(per_query, row) for row in gains if row[0].isdigit()}
+    return {"collections": facts, "rows": gains, "chosen": chosen, "over_joint": over}
+
+
+def over_joint(per_query, row):
+    """A row's macro gain over `joint` with as many numbers."""
+    return gain_over(per_query.values(), row, f"{row.split(',')[0]}, joint")
 
 
 def tried(given):
