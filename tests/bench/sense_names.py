@@ -93,18 +93,21 @@ APT_ENGLISH = {
              "fringe-fingered lizard, acanthodactylus, Lacertidae", "gecko, Gekkonidae, sloths"],
 }
 APT_UNSEEN = {
-    "arrested": ["sentenced, illegally, prison"],
-    "deliberately": ["legislators, debate, jury"],
-    "deputy": ["parliamentary, election, minister", "Air Force, lieutenant general, commander",
-               "lieutenant general, commander, appointed"],
+    "arrested": ["sentenced, prison, charged", "sentenced, illegally, prison"],
+    "deliberately": ["debate, legislators, minutes", "legislators, debate, jury"],
+    "deputy": ["election, leader, minister", "force, general, served", "parliamentary, election, minister",
+               "Air Force, lieutenant general, commander", "lieutenant general, commander, appointed"],
     "joyce": ["minister, National Party, appointed", "minister, appointed, deputy"],
-    "level": ["elevations, sea, Hills", "elevations, sea, district", "club, leagues, first played"],
-    "nemo": ["match, tournament, final replay"],
-    "prome": ["marriage alliances, Narapati, marry King", "Myat Lay, Minye, Princess Saw",
+    "level": ["played, club, leagues", "elevations, sea, Hills", "elevations, sea, district",
+              "club, leagues, first played"],
+    "nemo": ["defeat, faced, final", "match, tournament, final replay"],
+    "prome": ["myat, lay, queen", "marriage alliances, Narapati, marry King", "Myat Lay, Minye, Princess Saw",
               "princess, Myat Lay, queen"],
-    "regardless": ["outcome, actions, time", "discriminatory, citizens, ideology"],
-    "sarsfield": ["Vélez, debut, scored", "debut, Vélez, scored"],
-    "songbook": ["singers, musical, album", "Holocaust songs, gezang, ghetto"],
+    "regardless": ["race, background, gender", "outcome, actions, time",
+                   "discriminatory, citizens, ideology"],
+    "sarsfield": ["relegation, thurles, championship", "vélez, debut, scored", "Vélez, debut, scored",
+                  "debut, Vélez, scored"],
+    "songbook": ["recorded, album, coming", "singers, musical, album", "Holocaust songs, gezang, ghetto"],
 }
 RULES = ("before", "nearness", "after")
 
