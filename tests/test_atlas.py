@@ -16,7 +16,8 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
 from minicoil.pictures.atlas import block_name, index_page, index_row
 from minicoil.pictures.pages import OVERRIDES, word_address
-from minicoil.pictures.views import Quoted, WordView, word_views
+from minicoil.pictures.spans import Quoted
+from minicoil.pictures.views import WordView, word_views
 from minicoil.pictures.word_page import word_page
 from minicoil.pictures.word_plain import plain_block, plain_page, plain_word
 from minicoil.runs.files import save_json
