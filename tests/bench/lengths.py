@@ -117,9 +117,7 @@ def main():
     found = {str(n): with_threads(given.model, n, given.words, given.rounds) for n in given.threads}
     source = "bundled sentences, put together"
     load = round(os.getloadavg()[0], 1)
-    save_record(
-        given.out, {"rounds": given.rounds, "source": source, "threads": found, "load_at_end": load}
-    )
+    save_record(given.out, {"rounds": given.rounds, "source": source, "threads": found, "load_at_end": load})
     print(json.dumps(found, indent=1))
 
 
