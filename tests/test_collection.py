@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from calls import call
 from conftest import minicoil
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from qdrant_fake import FakeQdrant, serving
 from real_server import PLACES, some_server
 
 from minicoil import MiniCOIL
-from minicoil.retrieval import collection
+from minicoil.retrieval import collect_calls, collect_folder
 from minicoil.retrieval.collection import open_collection
 from minicoil.retrieval.documents import (
     add_documents,
@@ -120,9 +121,9 @@ def test_points_of_others_are_refused(place, owner, model):
     """A collection that holds others' points is refused in one line, and nothing in it changes."""
     owner.put({i: OF_OTHERS for i in range(5)})
     before = owner.payloads()
-    for call in (lambda: build_collection(place, model, BATS), lambda: open_collection(place).__enter__()):
+    for use in (lambda: build_collection(place, model, BATS), lambda: open_collection(place).__enter__()):
         with pytest.raises(UserError, match="not of miniCOIL.*--collection-name") as e:
-            call()
+            use()
         assert "\n" not in str(e.value)
     assert owner.payloads() == before
 
@@ -390,7 +391,7 @@ def test_a_second_search_waits(tmp_path):
 
 def test_a_second_search_gives_up(tmp_path, monkeypatch):
     """One that stays open ends the second search in one line; one that was killed does not."""
-    monkeypatch.setattr(collection, "WAIT", 0.3)
+    monkeypatch.setattr(collect_calls, "WAIT", 0.3)
     held = hold(tmp_path / "c")
     with pytest.raises(UserError, match=f"in use by another search.*{held.pid}") as e:
         open_collection(tmp_path / "c", 8).__enter__()
@@ -410,7 +411,7 @@ def test_many_documents_are_settled(tmp_path, monkeypatch):
     from minicoil.serving.sparse import SparseEmbedding
 
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(collection, "MANY", 3_000)
+    monkeypatch.setattr(collect_folder, "MANY", 3_000)
 
     def point(i):
         values = SparseEmbedding(np.array([i % 50, 60], np.int32), rng.random(2).astype(np.float32))
@@ -425,8 +426,8 @@ def test_many_documents_are_settled(tmp_path, monkeypatch):
     shard = q.EdgeShard.create(str(before), q.EdgeConfig(vectors=vectors, sparse_vectors=weighted))
     shard.update(q.UpdateOperation.create_field_index(MARK_FIELD, q.PayloadSchemaType.Keyword))
     shard.close()
-    settled, settle = [], collection.settle
-    monkeypatch.setattr(collection, "settle", lambda shard: settled.append(folder.name) or settle(shard))
+    settled, settle = [], collect_folder.settle
+    monkeypatch.setattr(collect_folder, "settle", lambda shard: settled.append(folder.name) or settle(shard))
     for folder in (tmp_path / "new", before):
         with open_collection(folder, 64) as home:
             home.put(points)
@@ -484,7 +485,7 @@ def beir(folder, documents, queries, judged):
 def test_judgements_of_another_collection(tiny_run, tmp_path, judged, why):
     """Judgements that name nothing in the collection are refused in one line, not scored 0."""
     folder = beir(tmp_path / "c", BATS, [("q", "bat")], judged)
-    done = minicoil("benchmark", "retrieval", "--model", tiny_run / "23_model", "--data", folder)
+    done = call(tmp_path, "benchmark", "retrieval", "--model", tiny_run / "23_model", "--data", folder)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert why in done.stderr

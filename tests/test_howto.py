@@ -100,11 +100,11 @@ def test_the_programs_on_production(model_folder, monkeypatch, capsys):
     """They fill a collection, name it, make a second one beside it and switch: in one Qdrant in memory."""
     from qdrant_client import QdrantClient, models
 
-    from minicoil.retrieval import collection
+    from minicoil.retrieval import collect_server
 
     client = QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr(collection, "server_client", lambda url, timeout=0: client)
+    monkeypatch.setattr(collect_server, "server_client", lambda url, timeout=0: client)
     names = {"QdrantClient": lambda *given, **named: client, "m": models}
     programs = re.findall(r"^ *```python\n(.*?)^ *```", PAGES["production.md"], re.DOTALL | re.MULTILINE)
     assert len(programs) == 6

@@ -10,7 +10,7 @@ from test_store import ABOUT, DIM, expected, sentences
 from trials import hand_over, row
 
 import minicoil.runs.server as talk
-from minicoil.retrieval.collection import Server
+from minicoil.retrieval.collect_server import Server
 from minicoil.runs.files import UserError
 from minicoil.runs.run import open_run
 from minicoil.runs.server import check_server

@@ -259,7 +259,7 @@ def command_neighbours(
     Those of a collection or of general text, with how near they are.
     """
     from minicoil.retrieval.expansion import terms_in
-    from minicoil.retrieval.thesaurus import names_of
+    from minicoil.retrieval.taught import names_of
     in_range("limit", limit, 1, MOST_TEXTS)
     check_taught(collection, documents)
     loaded = MiniCOIL.load(model)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from .claim import Point, model_key, read_record, write_record
-from .collection import Home, open_collection
+from .collect_calls import Home
+from .collection import open_collection
 from .expanded_documents import embed_expanded
 from .expansion import check_side, kept_expansion
 from .retrieval import OURS
-from .thesaurus import check_teachable
+from .teaching import check_teachable
 from ..runs.engine import batched
 from ..runs.files import UserError, progress
 from ..serving.blocks import number_between, whole_number

@@ -29,7 +29,9 @@ from minicoil.retrieval.retrieval import (
     terms_of,
 )
 from .sums import Placed, placed_terms, placed_weights
-from .thesaurus import FIT_BLOCK, NEAR, names_of
+from .taught import names_of
+from .teaching import FIT_BLOCK
+from .thesaurus import NEAR
 from ..runs.engine import batched
 from ..serving.batches import encode_means
 from ..serving.blocks import each_text

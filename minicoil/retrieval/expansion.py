@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .closest import in_order
-from .collection import Ask
+from .collect_calls import Ask
 from .expanded_documents import embed_expanded, expanded_documents
 from minicoil.retrieval.expanded_queries import (
     brought_words,
@@ -29,7 +29,8 @@ from minicoil.retrieval.expanded_queries import (
     without_quotes,
 )
 from .retrieval import OURS
-from .thesaurus import Thesaurus, names_of
+from .taught import names_of
+from .thesaurus import Thesaurus
 from .thesaurus_general import fit_or_general, general_thesaurus
 from ..runs.files import UserError, one_of
 from ..serving.blocks import each_text, plain_texts

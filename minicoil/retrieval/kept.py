@@ -22,7 +22,8 @@ from .changes import FileRow, Listed, Source, Table, renew
 from .claim import model_key, read_record
 from .documents import dense_width
 from .expansion import EXPANSION_FILE, current_expansion, kept_expansion
-from .inverted import Inverted, is_inverted
+from .index_saved import is_inverted
+from .inverted import Inverted
 from minicoil.runs.cache import (
     LIST,
     MISSING,

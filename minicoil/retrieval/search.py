@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .closest import fused_points, ranked_points, with_payloads
-from .collection import Ask, Home, open_collection
+from .collect_calls import Ask, Home
+from .collection import open_collection
 from minicoil.retrieval.documents import (
     add_documents,
     average_length,
@@ -44,7 +45,7 @@ from minicoil.retrieval.expansion import (
 # %% ../../nbs/32_search.ipynb #71be968c
 from .judged import read_collection
 from .retrieval import DEPTH, OURS, mix
-from .thesaurus import check_teachable
+from .teaching import check_teachable
 from ..runs.files import UserError, load_json, one_of, save_json
 from ..runs.plots import PALETTE, plot_style
 from ..runs.run import Run, open_run

@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 
 from .claim import model_key
-from minicoil.retrieval.thesaurus import (
-    T,
-    Thesaurus,
-    TooFew,
-    check_teachable,
-    fit_texts,
-    names_of,
-    typical_numbers,
-)
+from .taught import T, names_of
+from .teaching import TooFew, check_teachable, fit_texts, typical_numbers
+from .thesaurus import Thesaurus
 from ..runs.files import UserError
 from ..serving.blocks import each_text
 from ..serving.centroids import Centroids, load_centroids

@@ -20,7 +20,7 @@ from record import save_record
 
 from minicoil import MiniCOIL
 from minicoil.retrieval.claim import Point
-from minicoil.retrieval.collection import Embedded
+from minicoil.retrieval.collect_folder import Embedded
 from minicoil.retrieval.expanded_documents import expanded_documents, expanded_vector, own_numbers
 from minicoil.retrieval.expanded_queries import brought_words, query_vector
 from minicoil.retrieval.expansion import Expansion, query_side

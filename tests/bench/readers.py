@@ -25,13 +25,14 @@ from typing import NamedTuple
 
 import joint
 import numpy as np
+from reader_tries import OWN, POWERS, document_rows, factors_of, held_out_errors, learn_together
 from record import save_record
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
 from minicoil.retrieval.judged import Judged, read_judged
-from minicoil.retrieval.retrieval import build_index, measure, score_all, terms_of
+from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
 from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import load_json, one_thread, progress
@@ -52,11 +53,13 @@ SMALL = "all-MiniLM-L6-v2"
 DIMS = (4, 8, 16)
 PAIRS = (("small", "small"), ("small", "large"), ("large", "large"))   # who reads, who teaches
 WHOLE = {"token_full": "whole, cosine", "token_full_sharp": "whole, cosine²"}
-PARTS = ("search", "more", "senses", "price", "sizes", "speed")
+PARTS = ("search", "more", "senses", "price", "sizes", "speed", "tries", "tries_more")
+TRIED = (8, 16)                   # numbers of the tries
 KINDS = ("lasts", "contexts", "tokens")
 BLOCK, SENTENCES = 256, 512       # texts, and drawn sentences, that are kept together
 BATCH_TOKENS, TRANCHE = 1024, 10  # tokens in a batch; sentences of a word that are read before others
 PRICED_WORDS, PRICED_BLOCKS = 2000, 2   # words whose teaching is priced, and blocks that it is measured on
+ROUNDS = 5                        # of each model's turns
 VOCABULARY = 20_000               # words of the model whose size is told
 
 
@@ -152,8 +155,6 @@ def read_texts(open_reader, texts, kept):
         with np.load(path) as arrays:
             parts.append(Forms(arrays["names"].tolist(), *(arrays[field] for field in fields)))
     return join_forms(parts)
-
-
 
 
 def read_block(reading, run, drawn, block):
@@ -353,6 +354,84 @@ def searched_with_more(given):
     return searched(argparse.Namespace(**{**vars(given), **own}))
 
 
+def rows_of_words(said, pairs):
+    """{word id: token embeddings (n, h)} of a reader's pairs."""
+    return {n: said["lasts"][pairs[:, 0] == n] for n in np.unique(pairs[:, 0]).tolist()}
+
+
+def tried_ways(rows, kind):
+    """{row: {term: encoder}} of ways to learn from rows {term: (n, h)}, a row for each."""
+    found = {}
+    for dim, power in ((dim, power) for dim in TRIED for power in POWERS):
+        for name, encoders in learn_together(list(rows.values()), dim, power, OWN).items():
+            found[f"{dim}, {kind}, cosine^{power}, {name}"] = dict(zip(rows, encoders))
+    return found
+
+
+def joint_ways(said, pairs):
+    """{row: {word id: encoder}} of the objective `joint`."""
+    numbers = np.unique(pairs[:, 0]).tolist()
+    samples = [word_sample(said, said, np.flatnonzero(pairs[:, 0] == n)) for n in numbers]
+    trained = {dim: group_encoders(samples, load_objective("joint"), dim) for dim in TRIED}
+    return {f"{dim}, joint": dict(zip(numbers, encoders)) for dim, encoders in trained.items()}
+
+
+def tried_collection(given, name, folder):
+    """({row: {query: nDCG@10}}, counts) of a reader's tries on a collection."""
+    run = open_run(given.run)
+    vocabulary = words_of(run)
+    documents, queries, judged, forms, asked = judged_forms(given, name, vocabulary, folder)
+    terms, index = {t for q in terms_of(asked, vocabulary) for t in q}, build_index(forms, vocabulary)
+    read = argparse.Namespace(**{**vars(given), "readers": (name,)})
+    said, pairs = read_pairs(read, run, drawn_of(run, known_words(terms)))
+    rows, own = rows_of_words(said[name], pairs), document_rows(index, terms)
+    ways = joint_ways(said[name], pairs) | tried_ways(rows, "together")
+    ways |= tried_ways({t: x for t, x in own.items() if isinstance(t, int)}, "own documents")
+    ways |= tried_ways(own, "own documents, all words")
+    whole = [f"whole, cosine^{power}, words with numbers" for power in POWERS]
+    model = SimpleNamespace(vocabulary=vocabulary, k=1.2, b=0.75)
+    scores = score_all(model, index, asked, ("bm25", *whole, *ways), of_rules=factors_of(ways))
+    runs = rankings(scores, list(scores), [d for d, _ in documents], [q for q, _ in queries])
+    errors = {f"{dim}, cosine^{p}, {n}": error for dim in TRIED for p in POWERS
+              for n, error in held_out_errors(list(rows.values()), dim, p, OWN).items()}
+    counts = {"words": len(rows), "pairs": len(pairs), "own": len(own), "held_out_errors": errors}
+    return measure(runs, judged)["per_query"], counts
+
+
+def kind_of(row):
+    """What a try's row has in common with the rows that it is chosen from."""
+    return row.split(", cosine^")[0]
+
+
+def tried_reader(given, name):
+    """What is recorded of a reader's tries."""
+    per_query, facts, kinds = {}, {}, {}
+    for folder in given.beir:
+        per_query[Path(folder).name], facts[Path(folder).name] = tried_collection(given, name, folder)
+    gains = {row: row_gains(per_query, row) for row in next(iter(per_query.values())) if row != "bm25"}
+    for row in gains:
+        kinds.setdefault(kind_of(row), []).append(row)
+    chosen = {kind: better_half(gains, rows) for kind, rows in kinds.items() if len(rows) > 1}
+    over = {row: over_joint(per_query, row) for row in gains if row[0].isdigit()}
+    return {"collections": facts, "rows": gains, "chosen": chosen, "over_joint": over}
+
+
+def over_joint(per_query, row):
+    """A row's macro gain over `joint` with as many numbers."""
+    return gain_over(per_query.values(), row, f"{row.split(',')[0]}, joint")
+
+
+def tried(given):
+    """What is recorded of the tries, of each reader."""
+    return {"samples": given.samples, "readers": {name: tried_reader(given, name) for name in given.readers}}
+
+
+def tried_with_more(given):
+    """The tries once more, with all sentences that the run has drawn."""
+    more = {"samples": open_run(given.run).params.samples}
+    return tried(argparse.Namespace(**{**vars(given), **more}))
+
+
 def priced(given):
     """What is recorded of a teacher's price: milliseconds a sentence of all models, and how many it reads."""
     run = open_run(given.run)
@@ -428,17 +507,34 @@ def reader_model(given, name):
     return run.stage("model").path
 
 
-def texts_a_second(folders, texts, rounds=3):
-    """{name: texts a second of the processor, on one thread}; by turns, the median."""
-    models, seconds = {name: MiniCOIL.load(f, threads=1) for name, f in folders.items()}, {}
-    for model in models.values():
-        list(model.embed(texts[:2]))
-    for _ in range(rounds):
-        for name, model in models.items():
+def seconds_by_turns(models, texts):
+    """{name: processor seconds for all texts in each round} of models that take turns, on one thread."""
+    seconds = {name: [] for name in models}
+    for turn in range(ROUNDS):
+        for name in list(models)[:: 1 if turn % 2 else -1]:
             begin = time.process_time()
-            list(model.embed(texts, windows=True))
-            seconds.setdefault(name, []).append(time.process_time() - begin)
-    return {name: round(len(texts) / float(np.median(took)), 2) for name, took in seconds.items()}
+            list(models[name].embed(texts, windows=True))
+            seconds[name].append(time.process_time() - begin)
+    return seconds
+
+
+def compared(models, texts):
+    """Median milliseconds a text of each model, and how many times the small one's, with extremes."""
+    seconds = seconds_by_turns(models, texts)
+    times = {name: np.array(took) / np.array(seconds["small"]) for name, took in seconds.items()}
+    return {
+        "texts": len(texts),
+        "words_a_text": round(float(np.mean([len(text.split()) for text in texts])), 1),
+        "ms": {name: round(1000 * float(np.median(took)) / len(texts), 2) for name, took in seconds.items()},
+        "times": {n: [round(float(f(t)), 2) for f in (np.median, np.min, np.max)] for n, t in times.items()},
+    }
+
+
+def directory_of(folder):
+    """Bytes of a finished model directory, its words and the shape of a word's matrix."""
+    model = MiniCOIL.load(folder, threads=1)
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return {"bytes": size, "words": len(model.words), "matrix": list(model.weights.shape[1:])}
 
 
 def numbers_a_document(texts, dim):
@@ -454,17 +550,19 @@ def numbers_a_document(texts, dim):
 
 
 def measured_speed(given):
-    """What is recorded of serving: texts a second of finished model directories, in ONNX Runtime."""
+    """What is recorded of serving: the time of finished model directories, side by side, and their sizes."""
     folders = {name: reader_model(given, name) for name in given.readers}
+    models = {name: MiniCOIL.load(folder, threads=1) for name, folder in folders.items()}
     read = read_few(given, given.beir[0])
     documents, queries = ([text for _, text in some] for some in (read.documents, read.queries))
     some = documents[:: max(1, len(documents) // given.texts)][: given.texts]
+    for model in models.values():
+        list(model.embed(some[:2]))
     return {
-        "documents": texts_a_second(folders, some),
-        "queries": texts_a_second(folders, queries[: len(some)]),
-        "words_a_document": round(float(np.mean([len(t.split()) for t in some])), 1),
-        "words_a_query": round(float(np.mean([len(t.split()) for t in queries[: len(some)]])), 1),
-        "texts": len(some),
+        "rounds": ROUNDS,
+        "documents": compared(models, some),
+        "queries": compared(models, queries[: given.texts]),
+        "directories": {name: directory_of(folder) for name, folder in folders.items()},
     }
 
 
@@ -509,6 +607,7 @@ def main():
     found = load_json(given.out)["results"] if Path(given.out).exists() else {}
     work = {"search": searched, "more": searched_with_more, "senses": measured_senses}
     work |= {"price": priced, "sizes": measured_sizes, "speed": measured_speed}
+    work |= {"tries": tried, "tries_more": tried_with_more}
     for part in given.part or PARTS:
         found[part] = work[part](given)
         named = {name: Path(path).name for name, path in given.models.items()}

@@ -25,7 +25,7 @@ from record import save_record
 from minicoil import MiniCOIL
 from minicoil.learning.fit import FIT, adapted_goal, train_fit
 from minicoil.learning.objectives import train_group
-from minicoil.retrieval.collection import engine_vector
+from minicoil.retrieval.collect_calls import engine_vector
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import LEXICAL, build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.rivals import outside_scores
