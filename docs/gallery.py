@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from reference import FLOORS
 
-from minicoil.pictures.views import headline, in_words, told_apart, word_figure, word_views
+from minicoil.pictures.views import in_words, told_apart, word_views
+from minicoil.pictures.word_figure import headline, word_figure
 from minicoil.runs.plots import plot_style
 from minicoil.runs.run import STAGES, open_run
 from minicoil.stages.senses import cosine_distances, umap_layout, word_targets

@@ -4,6 +4,7 @@ Slow tests use an atlas of 5,000 words: of the run MINICOIL_TEST_BROAD, or of on
 sentences and a random transformer."""
 import os
 import random
+import re
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +16,8 @@ from browsing import DESKTOP, PHONE, watched, wider_than_screen
 
 from minicoil.pictures.atlas import block_name, index_page, index_row
 from minicoil.pictures.pages import OVERRIDES, word_address
-from minicoil.pictures.views import Quoted, WordView, word_views
+from minicoil.pictures.spans import Quoted
+from minicoil.pictures.views import WordView, word_views
 from minicoil.pictures.word_page import word_page
 from minicoil.pictures.word_plain import plain_block, plain_page, plain_word
 from minicoil.runs.files import save_json
@@ -670,6 +672,29 @@ def test_a_typed_sentence_lands_where_the_model_says(browser, explorer):
         inside.locator("polygon.star").wait_for()
         assert inside.locator("polygon.star").count() == 1
         assert inside.locator("#landed li").count() == 3
+        assert quiet(page)
+
+
+@BOTH
+def test_two_typed_texts_are_compared(browser, explorer, size):
+    """A shared word's meaning is the product of its numbers in both; a hostile second text is text."""
+    address, model = explorer
+    word = model.words[0]
+    texts = [f"Nobody had seen the {word} before.", f"<img src=x> Where is the {word} & the rest?"]
+    one, two = (found[word] for found in model.embed_words(texts))
+    with watched(browser, size) as page:
+        page.goto(address)
+        page.fill("#other", texts[1])
+        page.fill("#text", texts[0])
+        with page.expect_navigation():
+            page.get_by_role("button").click()
+        row = page.locator("#compared tbody tr").filter(has_text=word).text_content()
+        assert re.fullmatch(rf"{word}[+-]\d\.\d\d", row)
+        assert float(row.removeprefix(word)) == pytest.approx(one @ two, abs=0.0051)  # rounded to two digits
+        assert page.locator("#compared-with mark").all_text_contents() == [word]
+        assert page.input_value("#other") == texts[1]
+        assert page.locator("img").count() == 0
+        assert wider_than_screen(page) <= 0
         assert quiet(page)
 
 

@@ -145,7 +145,8 @@ def test_a_damaged_cache_is_made_again(box, how):
     assert (done.returncode, done.stdout) == (0, expected)
     assert len(done.stderr.splitlines()) == 1
     assert "made again" in done.stderr
-    assert (embed().stderr, embed().returncode) == ("", 0)
+    again = embed()
+    assert (again.stderr, again.returncode) == ("", 0)
 
 
 def test_twenty_processes_at_once(box):

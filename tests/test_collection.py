@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from calls import call
 from conftest import minicoil
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -120,9 +121,9 @@ def test_points_of_others_are_refused(place, owner, model):
     """A collection that holds others' points is refused in one line, and nothing in it changes."""
     owner.put({i: OF_OTHERS for i in range(5)})
     before = owner.payloads()
-    for call in (lambda: build_collection(place, model, BATS), lambda: open_collection(place).__enter__()):
+    for use in (lambda: build_collection(place, model, BATS), lambda: open_collection(place).__enter__()):
         with pytest.raises(UserError, match="not of miniCOIL.*--collection-name") as e:
-            call()
+            use()
         assert "\n" not in str(e.value)
     assert owner.payloads() == before
 
@@ -484,7 +485,7 @@ def beir(folder, documents, queries, judged):
 def test_judgements_of_another_collection(tiny_run, tmp_path, judged, why):
     """Judgements that name nothing in the collection are refused in one line, not scored 0."""
     folder = beir(tmp_path / "c", BATS, [("q", "bat")], judged)
-    done = minicoil("benchmark", "retrieval", "--model", tiny_run / "23_model", "--data", folder)
+    done = call(tmp_path, "benchmark", "retrieval", "--model", tiny_run / "23_model", "--data", folder)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert why in done.stderr

@@ -120,9 +120,17 @@ def test_any_changes_give_the_index_of_what_is_left(tmp_path_factory, changes):
 
 KILLED = """
 import random, sys
-sys.path[:0] = sys.argv[2:]
-from test_inverted import Inverted, WIDTH, point
-home = Inverted(sys.argv[1], WIDTH)
+import numpy as np
+from minicoil.retrieval.claim import Point
+from minicoil.retrieval.inverted import Inverted
+from minicoil.serving.sparse import SparseEmbedding
+
+def point(number, pairs, dense):
+    payload = {"id": f"d{number:03}", "text": f"text {number}", "digest": str(number)}
+    sparse = SparseEmbedding(np.array(list(pairs), np.int32), np.array(list(pairs.values()), np.float32))
+    return Point(number, payload, np.array(dense, np.float32), sparse)
+
+home = Inverted(sys.argv[1], 4)
 rng = random.Random()
 print("open", flush=True)
 while True:
@@ -136,7 +144,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_index(tmp_path):
     """After each of eight kills the index opens, each document is whole, and nothing half-written stays."""
     rng = random.Random(5)
     for _ in range(8):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "c"), *sys.path]
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "c")]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert writer.stdout.readline() == "open\n"
         with pytest.raises(subprocess.TimeoutExpired):

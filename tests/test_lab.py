@@ -114,7 +114,8 @@ PRINTED = """hostile = ("</pre><script>document.title='hacked'</script>"
 print(hostile)"""
 PLOTTED = """import numpy as np
 from IPython.display import display
-from minicoil.pictures.views import WordView, turning_figure
+from minicoil.pictures.views import WordView
+from minicoil.pictures.word_figure import turning_figure
 view = WordView(hostile, 0, [hostile] * 6, [[(0, 3)]] * 6, np.arange(6) % 2, [hostile, 'x'], None,
                 np.eye(6, 4), 1.0)
 display(turning_figure(view), raw=True)"""

@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from calls import call as called
 from chains import copy_before, digests
 from conftest import minicoil
 from qdrant_client import QdrantClient
@@ -117,7 +118,7 @@ def test_the_time_of_a_call(fake):
 )
 def test_options_that_would_do_nothing(tmp_path, asked, said):
     """Options of a server without one, or out of bounds, are refused in one line before anything is made."""
-    done = minicoil(*asked, cwd=tmp_path)
+    done = called(tmp_path, *asked)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -441,13 +442,44 @@ def test_a_server_that_is_killed_and_returns(fake):
         assert upload_while(line.url, rows, go, come, 1.0) == (N, expected(rows))
 
 
+def documents_while(url, model, take_away, bring_back, away):
+    """Put documents; meanwhile the server is taken away and brought back. Gives what is found by each way."""
+    many = [(f"{name}-{i}", text) for i in range(40) for name, text in BATS]
+    with open_collection(url, dense_width(model), "killed") as home:
+        model.avg_len = 3.0
+        add_documents(home, model, many[:60])
+        take_away()
+        timer = threading.Timer(away, bring_back)
+        timer.start()
+        add_documents(home, model, many)
+        timer.join()
+        assert set(home.digests()) == {point_number(name) for name, _ in many}
+        return [[hit.id for hit in search(home, model, "a bat in a cave", 3, way)] for way in WAYS]
+
+
+def test_a_search_server_that_is_killed_and_returns(fake, model):
+    """A search collection outlasts it too: every document comes, and each way of searching finds the best."""
+    with Proxy(fake[1]) as line:
+        def go():
+            line.away = True
+            line.hang_up()
+
+        def come():
+            line.away = False
+
+        found = documents_while(line.url, model, go, come, 0.5)
+    assert found == [["cave-0", "cave-1", "cave-10"]] * len(WAYS)
+
+
 @needs_hook
-def test_a_real_server_that_is_killed_and_returns():
+def test_a_real_server_that_is_killed_and_returns(model):
     """The same on the tester's server, by the tester's two commands."""
     rows = sentences(20_000)
     with real_server() as url:
         count, drawn = upload_while(url, rows, lambda: call(KILL), lambda: call(RETURN), 10.0)
+        found = documents_while(url, model, lambda: call(KILL), lambda: call(RETURN), 10.0)
     assert (count, drawn) == (20_000, expected(rows))
+    assert found == [["cave-0", "cave-1", "cave-10"]] * len(WAYS)
 
 
 # A user's own client

@@ -2,6 +2,9 @@
 
 Qdrant ranks as the benchmark's numpy does, a collection is resumed, mixes are what they say, and a model can
 be started from.
+
+What a collection is asked holds in a folder and on a stand-in for a server, and with QDRANT_URL set on that
+server too, see support/real_server.py.
 """
 
 import json
@@ -11,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import call
 from chains import TO_MODEL, copy_before, digests, small_corpus, with_notebooks, work
 from conftest import minicoil
 from qdrant_client import QdrantClient, models
 from qdrant_fake import nobody
+from real_server import PLACES, some_server
 from test_serving import compare
 
 import minicoil.runs.server as talk
@@ -82,11 +87,38 @@ def queries(documents):
     ]
 
 
+@pytest.fixture(scope="module", params=PLACES)
+def place(request, tmp_path_factory):
+    """Where collections can be made: a folder, a stand-in for a server, the tester's server."""
+    if request.param == "folder":
+        yield tmp_path_factory.mktemp("collections")
+        return
+    with some_server(request.param) as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
-def collection(model, documents, tmp_path_factory):
-    """(folder, facts) of the documents in the embedded engine."""
-    folder = tmp_path_factory.mktemp("collection") / "c"
-    return folder, build_collection(folder, model, documents)
+def stored(place, documents):
+    """The documents of the collection: a server is given fewer, for the stand-in counts in Python."""
+    return documents if isinstance(place, Path) else documents[:60]
+
+
+@pytest.fixture(scope="module")
+def asked(place, queries):
+    """The queries that are compared."""
+    return queries if isinstance(place, Path) else queries[:40]
+
+
+@pytest.fixture(scope="module")
+def collection(place, model, stored):
+    """What is said of the collection `contract` of the documents, when it was made."""
+    return build_collection(place, model, stored, name="contract")
+
+
+@pytest.fixture(scope="module")
+def index(model, stored):
+    """The documents as the benchmark's numpy ranks them."""
+    return build_index(read_forms(model, [text for _, text in stored], normalize=True), model.vocabulary)
 
 
 def agrees(hits, scores, depth):
@@ -126,49 +158,45 @@ def test_how_to_page(model_folder, tmp_path, capsys):
     compare(names["model"].embed([text for _, text in names["documents"]]), names["vectors"])
 
 
-def test_qdrant_ranks_as_numpy(model, documents, queries, collection):
-    """On 200 queries the embedded engine's best ten, by sparse vectors and IDF, are numpy's best ten with the
-    same scores; ties as sets."""
-    index = build_index(read_forms(model, [t for _, t in documents], normalize=True), model.vocabulary)
-    assert sum(len(w) > 1 for w in window_rows(model, [t for _, t in documents])) >= 5
-    expected = score_all(
-        model, index, read_forms(model, queries, normalize=True), ("minicoil", "bm25"), avg_len=model.avg_len
-    )
-    number, differ = {n: i for i, (n, _) in enumerate(documents)}, 0
-    with open_collection(collection[0]) as home:
-        for q, query in enumerate(queries):
+def test_qdrant_ranks_as_numpy(model, place, stored, asked, collection, index):
+    """The engine's best ten, by sparse vectors and IDF, are numpy's best ten with the same scores; ties as
+    sets."""
+    assert sum(len(w) > 1 for w in window_rows(model, [t for _, t in stored])) >= len(stored) // 50
+    forms = read_forms(model, asked, normalize=True)
+    expected = score_all(model, index, forms, ("minicoil", "bm25"), avg_len=collection["avg_len"])
+    number, differ = {n: i for i, (n, _) in enumerate(stored)}, 0
+    with open_collection(place, name="contract") as home:
+        for q, query in enumerate(asked):
             hits = [(number[h.id], h.score) for h in search(home, model, query, 10)]
             assert agrees(hits, expected["minicoil"][q], 10), (query, hits)
             differ += not agrees(hits, expected["bm25"][q], 10)
-    assert differ > 20  # the test would notice a ranking by BM25
+    assert differ > len(asked) // 10  # the test would notice a ranking by BM25
 
 
-def test_average_length_is_measured(model, documents, collection):
+def test_average_length_is_measured(model, collection, index):
     """`avg_len` auto is the mean number of words that are no stop words, over documents of any length."""
-    lengths = build_index(
-        read_forms(model, [t for _, t in documents], normalize=True), model.vocabulary
-    ).lengths
-    assert collection[1]["avg_len"] == pytest.approx(lengths.mean(), abs=0.01)
-    assert model.avg_len == collection[1]["avg_len"]
+    assert collection["avg_len"] == pytest.approx(index.lengths.mean(), abs=0.01)
+    assert model.avg_len == collection["avg_len"]
 
 
-def test_resume(model, documents, tmp_path):
+def test_resume(model, place, stored):
     """A half-made collection is completed, what changed is embedded again, what is gone goes."""
-    with open_collection(tmp_path / "c", dense_width(model)) as home:
-        assert add_documents(home, model, documents[:100]) == 100
-    with open_collection(tmp_path / "c") as home:
-        assert add_documents(home, model, documents) == 150
-        changed = [("d0", "A bat."), *documents[1:200]]
+    some, half = stored[:50], 20
+    with open_collection(place, dense_width(model), "resumed") as home:
+        assert add_documents(home, model, some[:half]) == half
+    with open_collection(place, name="resumed") as home:
+        assert add_documents(home, model, some) == len(some) - half
+        changed = [("d0", "A bat."), *some[1:40]]
         assert add_documents(home, model, changed) == 1
-        assert len(home.digests()) == 200
+        assert len(home.digests()) == 40
         assert add_documents(home, model, changed[::-1]) == 0
 
 
-def test_hybrid_and_mix(model, documents, queries, collection):
+def test_hybrid_and_mix(model, place, asked, collection):
     """`hybrid` is the reciprocal rank fusion of the dense and the sparse list, `mix` half of each score, as a
     share of the list's best."""
-    with open_collection(collection[0]) as home:
-        for query in queries[:20]:
+    with open_collection(place, name="contract") as home:
+        for query in asked[:20]:
             lists = [
                 {h.id: h.score for h in search(home, model, query, 100, using)}
                 for using in ("dense", "minicoil")
@@ -178,12 +206,12 @@ def test_hybrid_and_mix(model, documents, queries, collection):
                 assert [h.score for h in hits] == pytest.approx(best, abs=1e-4), (query, using)
 
 
-def test_explanations_add_up(model, documents, queries, collection):
+def test_explanations_add_up(model, place, stored, asked, collection):
     """The words of a hit, long documents included, add up to the engine's score, from stored vectors and from
     texts."""
-    idf = inverse_document_frequencies(model, [t for _, t in documents])
-    with open_collection(collection[0]) as home:
-        for query in queries[:15]:
+    idf = inverse_document_frequencies(model, [t for _, t in stored])
+    with open_collection(place, name="contract") as home:
+        for query in asked[:15] if isinstance(place, Path) else asked[:5]:
             for hit, rows in explain_hits(home, model, query, search(home, model, query, 3)):
                 again = model.explain(query, hit.text, idf, normalize=True, windows=True)
                 for words in (rows, again):
@@ -379,9 +407,8 @@ def test_make_collection(tmp_path):
     facts = json.loads(done.stdout.splitlines()[-1])
     assert facts == {"words": 23, "senses": 56, "documents": len(documents), "queries": len(queries)}
     assert len(judged) == len(queries)
-    again = minicoil(
-        "benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", tmp_path / "senses"
-    )
+    asked = ("benchmark", "make-collection", "--data", DATA / "sentences.jsonl", "--out", "senses")
+    again = call(tmp_path, *asked)
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1
 
@@ -392,39 +419,14 @@ def test_search_command(tiny_run, documents, tmp_path):
     (tmp_path / "texts").mkdir()
     for name, text in documents[:30]:
         (tmp_path / "texts" / f"{name}.txt").write_text(text)
+    kept = ("--model", tiny_run / "23_model", "--documents", "texts", "--collection", "kept", "--limit", 2)
     for using in ("minicoil", "hybrid", "mix", "dense"):
-        done = minicoil(
-            "search",
-            "--model",
-            tiny_run / "23_model",
-            "--documents",
-            "texts",
-            "--collection",
-            "kept",
-            "--using",
-            using,
-            "--limit",
-            2,
-            "bat",
-            cwd=tmp_path,
-        )
+        asked = ("search", *kept, "--using", using, "bat")
+        done = minicoil(*asked, cwd=tmp_path) if using == "minicoil" else call(tmp_path, *asked)
         assert done.returncode == 0, done.stderr
         assert "d" in done.stdout, done.stderr
         assert len(done.stdout.splitlines()) == 4, done.stderr
-    lean = minicoil(
-        "search",
-        "--model",
-        tiny_run / "23_model",
-        "--documents",
-        "texts",
-        "--collection",
-        "kept",
-        "--no-explain",
-        "--limit",
-        2,
-        "bat",
-        cwd=tmp_path,
-    )
+    lean = call(tmp_path, "search", *kept, "--no-explain", "bat")
     assert len(lean.stdout.splitlines()) == 2
     assert (tmp_path / "kept").is_dir()
 

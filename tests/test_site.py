@@ -215,7 +215,7 @@ def hostile_notebook(path):
     import nbformat
     from test_atlas import toy_view
 
-    from minicoil.pictures.views import turning_figure
+    from minicoil.pictures.word_figure import turning_figure
     plot = turning_figure(toy_view("bat", sentences=[HOSTILE + "bat"] * 6))
     outputs = [nbformat.v4.new_output("stream", name="stdout", text=HOSTILE),
                nbformat.v4.new_output("execute_result", {"text/plain": HOSTILE}),
@@ -343,7 +343,7 @@ def test_the_site_is_read_and_searched(browser, site, size, look):
         for path in sorted(paths):
             page.goto(path.as_uri())
             assert wider_than_screen(page) <= 0, path
-        page.goto((site / "24_views.html").as_uri())
+        page.goto((site / "24_word_figure.html").as_uri())
         page.wait_for_selector(".js-plotly-plot .main-svg")
         for asked, wanted in (("UMAP", "30_atlas.html"), ("draw_atlas", "reference/pictures.atlas.html")):
             page.goto((site / "search.html").as_uri() + f"?q={asked}")

@@ -22,6 +22,7 @@ from minicoil import MiniCOIL
 from minicoil.commands.golden import TEXTS
 from minicoil.pictures.explore import explore_server
 from minicoil.runs import cache
+from minicoil.runs.files import UserError
 from minicoil.runs.locks import take
 from minicoil.runs.manifest import save_manifest
 from minicoil.text.readers import DATA
@@ -230,6 +231,106 @@ def test_whoever_waits_while_the_cache_is_cleared_is_alone_afterwards(kept):
         assert not take(third, 0)
     leave.set()
     waiting.join()
+
+
+# Damaged model directories
+
+DAMAGED = {
+    "embed": ("embed", "texts.txt"),
+    "search": ("search", "bat", "--documents", "texts.txt"),
+    "neighbours": ("neighbours", "bat"),
+    "golden": ("golden", "--out", "new"),
+    "export": ("export", "--out", "new"),
+    "export-small": ("export", "--form", "small", "--reduce", "--out", "new"),
+    "rotate": ("rotate", "--documents", "texts.txt", "--out", "new"),
+    "export-vectors": ("export-vectors", "--for", "sql", "--documents", "texts.txt", "--out", "new"),
+    "senses": ("benchmark", "senses", "--data", DATA / "sentences.jsonl"),
+    "retrieval": ("benchmark", "retrieval", "--data", "demo", "--out", "new"),
+    "add-words": ("add-words", "--words", "seal", "--corpus", "texts.txt", "--out", "new"),
+    "explore": ("explore",),
+    "push": ("push", "someone/something"),
+}
+
+
+@pytest.fixture
+def copied(odd, tiny_run):
+    """A copy of the tiny model beside odd things; its files are links to be replaced, not written into."""
+    return shutil.copytree(tiny_run / "23_model", odd / "model", copy_function=os.link)
+
+
+def halve(file):
+    """Leave the first half of a file, in a file of its own."""
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[: len(content) // 2])
+
+
+OTHERS = ("minicoil.triplet.model.npy", "tokenizer.json", "minicoil.triplet.model.vocab")
+HALVED = [*((command, "stopwords.txt") for command in DAMAGED), *(("export", name) for name in OTHERS)]
+
+
+@pytest.mark.parametrize("command, name", HALVED)
+def test_half_a_file_of_a_model(command, name, copied):
+    """Whatever command opens it: one line names the model, nothing is written, and no stop word is lost."""
+    halve(copied / name)
+    before = there(copied.parent / "empty")
+    assert str(copied) in one_line(call(copied.parent, *DAMAGED[command], "--model", copied))
+    assert there(copied.parent / "empty") == before
+    assert not (copied.parent / "new").exists()
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b'{"files": 5}', b"\xff", None], ids=ascii)
+def test_a_model_without_a_manifest_that_helps(manifest, copied):
+    """A directory that somebody else wrote, or another version, is taken as it stands."""
+    (copied / "manifest.json").unlink()
+    if manifest is not None:
+        (copied / "manifest.json").write_bytes(manifest)
+    halve(copied / "stopwords.txt")
+    assert "bat" in MiniCOIL.load(copied).words
+
+
+@pytest.mark.parametrize("form", ["full", "small"])
+def test_a_card_that_is_no_text(form, copied):
+    """A README.md in another encoding is refused in one line, and nothing is left of the export."""
+    (copied / "README.md").unlink()
+    (copied / "README.md").write_bytes(b"caf\xe9")
+    given = ("--model", copied, "--form", form, "--reduce")
+    assert "UTF-8" in one_line(call(copied.parent, "export", *given, "--out", "new"))
+    assert "UTF-8" in one_line(call(copied.parent, "push", "someone/something", *given))
+    assert not (copied.parent / "new").exists()
+
+
+@pytest.mark.parametrize("facts", [None, b"{}", b'{"transformer": "nobody/nothing"}', b'{"layers": "x"}'])
+def test_a_small_form_that_names_no_transformer(facts, odd):
+    """Without the transformer's name the small form cannot be read, and the line says where it belongs."""
+    model = shutil.copytree(DATA / "english", odd / "model", copy_function=os.link)
+    (model / "minicoil.json").unlink()
+    if facts is not None:
+        (model / "minicoil.json").write_bytes(facts)
+    line = one_line(call(odd, "embed", "texts.txt", "--model", model))
+    assert "minicoil.json is missing or names no" in line
+
+
+def test_a_card_without_a_head(monkeypatch):
+    """A card of the user's own is pushed without a warning of the hub's library."""
+    from huggingface_hub import repocard
+
+    from minicoil.serving.hub import hub_card
+
+    monkeypatch.setattr(repocard.logger, "warning", pytest.fail)
+    assert hub_card("# Mine\n", "someone/something", {}, ["a/b"]).endswith("# Mine\n")
+
+
+HEADS = [("---\na: [b\n---\n", {}), ("---\n- a\n---\n", {}), ("", {"figures": 5})]
+
+
+@pytest.mark.parametrize("head, info", HEADS)
+def test_a_head_that_cannot_be_read(head, info):
+    """What the hub's library cannot read is refused before anything is sent."""
+    from minicoil.serving.hub import hub_card
+
+    with pytest.raises(UserError, match="cannot be read"):
+        hub_card(f"{head}# Mine\n", "someone/something", info)
 
 
 # Neighbours

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import TO_MODEL, copy_before, digests, one_export, small_corpus, undisturbed, work
+from chains import TO_MODEL, copy_before, digests, one_export, small_corpus, work
 from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
@@ -37,14 +37,28 @@ def corpus(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def stored(corpus, tmp_path_factory):
+    """A maker of runs of some words under an objective until the stage `store`, which is the same for all
+    objectives: it is done once for the words, and copied."""
+    made, home = {}, tmp_path_factory.mktemp("stored")
+
+    def make(folder, words, objective):
+        if words not in made:
+            given = {"words": list(words), "corpus": [corpus], "pictures": 0}
+            made[words] = work(open_run(home / words[0], **given), *TO_MODEL[: TO_MODEL.index("senses")]).dir
+        return open_run(copy_before(made[words], "senses", folder), objective=objective, redo_from="senses")
+
+    return make
+
+
 @pytest.fixture(scope="module", params=OBJECTIVES)
-def trained(request, corpus, tmp_path_factory):
+def trained(request, stored, tmp_path_factory):
     """(objective, folder) of a run of three words until the model."""
-    folder = tmp_path_factory.mktemp(request.param) / "run"
-    words = ["bat", "bank", "okapi"]
+    run = stored(tmp_path_factory.mktemp(request.param) / "run", ("bat", "bank", "okapi"), request.param)
     with one_export():
-        undisturbed(folder, words=words, corpus=[corpus], pictures=0, objective=request.param)
-    return request.param, folder
+        work(run, *TO_MODEL)
+    return request.param, run.dir
 
 
 def test_serves(trained):
@@ -60,11 +74,10 @@ def test_serves(trained):
     assert load_json(folder / "23_model" / "minicoil.json")["objective"] == objective
 
 
-def test_company(trained, corpus, tmp_path):
+def test_company(trained, stored, tmp_path):
     """A word trained without the others has the same encoder, byte for byte, under every objective."""
     objective, folder = trained
-    given = {"words": ["bank"], "corpus": [corpus], "pictures": 0, "objective": objective}
-    alone = work(open_run(tmp_path / "alone", **given), *TO_MODEL[: TO_MODEL.index("training")])
+    alone = work(stored(tmp_path / "alone", ("bank",), objective), "senses", "tokens")
     train_words(alone)
 
     def encoders(run):

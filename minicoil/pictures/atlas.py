@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .pages import Html, counted, file_name, packed, page, rendered, shown_text, word_address
-from .views import WordView, by_chance, word_figure, word_views
+from .views import WordView, by_chance, word_views
+from .word_figure import word_figure
 from .word_page import fitted, word_page
 from .word_plain import plain_block, plain_page, plain_word
 from ..runs.engine import batched, map_shards

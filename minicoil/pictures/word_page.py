@@ -27,16 +27,9 @@ from minicoil.pictures.pages import (
     page,
     rendered,
 )
-from minicoil.pictures.views import (
-    Quoted,
-    WordView,
-    headline,
-    in_words,
-    markers,
-    principal_axes,
-    shape_of,
-    told_apart,
-)
+from .spans import Quoted
+from .views import WordView, in_words, principal_axes, told_apart
+from .word_figure import headline, markers, shape_of
 
 # %% ../../nbs/24_word_page.ipynb #e1582d46
 WIDTH, HEIGHT, MARGIN = 520, 400, 20

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from .pages import BESIDE, Html, data_text, embedded, packed, page, rendered, shown_text
-from .views import Quoted, WordView, principal_axes, shape_of
+from .spans import Quoted
+from .views import WordView, principal_axes
+from .word_figure import shape_of
 from minicoil.pictures.word_page import (
     HEIGHT,
     MEANS,

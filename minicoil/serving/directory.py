@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENCODERS_FILE', 'INT8_FILE', 'SCALES_FILE', 'MODEL_FILES', 'PROJECTION_FILE', 'PARTS', 'HUB_FILES', 'USUAL', 'NEEDED',
            'find_directory', 'from_hub', 'revision_of', 'load_encoders', 'is_small', 'load_tokenizer', 'Parts',
-           'load_parts', 'known_facts', 'check_encoders', 'chosen_providers', 'graph_of', 'open_session', 'check_graph',
-           'check_padding', 'LazySession', 'lazy_session']
+           'check_stop_words', 'load_parts', 'known_facts', 'check_encoders', 'chosen_providers', 'graph_of',
+           'open_session', 'check_graph', 'check_padding', 'LazySession', 'lazy_session']
 
 # %% ../../nbs/04_directory.ipynb #fa2dc01d
 import os
@@ -19,14 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runs.files import UserError, load_json, one_of
+from ..runs.manifest import MANIFEST, fault_of, load_manifest
 from ..runs.threads import threads_wait_quietly
 from .centroids import CENTROIDS_FILE
 from .factors import SMALL_FILE, load_factors
-from .facts import in_rows, load_facts
+from .facts import FACTS_FILE, in_rows, load_facts
 from .graph import Weightless, find_weights, graph_file, is_bundled
 from .names import box_folder, model_kind
 from .sparse import Encoders, Int8Encoders
-from ..text.vocabulary import Vocabulary, load_vocabulary
+from ..text.vocabulary import STOP_FILE, Vocabulary, load_vocabulary
 
 # %% ../../nbs/04_directory.ipynb #766e2510
 ENCODERS_FILE = "minicoil.triplet.model.npy"
@@ -105,9 +106,22 @@ class Parts(NamedTuple):
     vocabulary: Vocabulary
     weights: Encoders
 
+# %% ../../nbs/04_directory.ipynb #a2d70ac2
+def check_stop_words(folder: Path) -> None:
+    "A `UserError` if the stop words are not those that a manifest lists; without a manifest nothing is known"
+    try:
+        facts = load_manifest(folder / MANIFEST)
+        size, checksum = facts["files"][STOP_FILE], facts["checksums"][STOP_FILE]
+    except (UserError, OSError, KeyError, TypeError):
+        return  # a directory that somebody else wrote, or an older one
+    fault = fault_of(folder / STOP_FILE, size, {checksum})
+    if fault:
+        raise UserError(f"{folder / STOP_FILE} {fault}: put back a copy")
+
 # %% ../../nbs/04_directory.ipynb #9ee386de
 def load_parts(folder: Path, precision: str = "float32") -> Parts:
     "The parts of a model directory, checked; a `UserError` says what is missing or does not fit"
+    check_stop_words(folder)
     try:
         info, tokenizer = load_facts(folder), load_tokenizer(folder)
         weights = load_encoders(folder, precision)
@@ -165,13 +179,16 @@ def graph_of(folder: Path, info: dict[str, Any], precision: str = "float32") -> 
         A file in the directory, or a graph of the package with the weights that were found.
 
     Raises:
-        UserError: if the graph is the package's, and there are no weights.
+        UserError: if the graph is the package's, and there are no weights, or nothing says which it is.
     """
     file = folder / MODEL_FILES[precision]
     layers = info.get("layers", 0)
     named = is_bundled(info.get("transformer", "")) and type(layers) is int and graph_file(layers).exists()
-    if file.exists() or not is_small(folder) or not named or precision == "int8":
+    if file.exists() or not is_small(folder) or precision == "int8":
         return file
+    if not named:
+        raise UserError(f"{folder / FACTS_FILE} is missing or names no transformer of this package, and "
+                        f"there is no {MODEL_FILES[precision]}: put back a copy")
     return Weightless(layers, find_weights())
 
 # %% ../../nbs/04_directory.ipynb #6d360a40

@@ -24,9 +24,15 @@ def results_of(info: dict[str, Any]) -> list[Any]:
 
 
 def hub_card(text: str, name: str, info: dict[str, Any], datasets: Sequence[str] = ()) -> str:
-    "A model's card with data sets and figures in its head"
+    "A model's card with data sets and figures in its head; a `UserError` if it has a head that is none"
     from huggingface_hub import ModelCard
-    card, results = ModelCard(text), results_of(info)
+    try:
+        card = ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n{text}")
+        results = results_of(info)
+    except Exception as e:
+        why = " ".join(str(e).split())[:120] or type(e).__name__
+        raise UserError(f"the head of {CARD} or the figures in minicoil.json cannot be read ({why}): "
+                        "correct them") from None
     head: Any = card.data
     if datasets:
         head.datasets = list(datasets)

@@ -156,7 +156,10 @@ One projection of the token embedding to {rank} numbers serves all words; a word
 def card_text(model: Any, small: dict[str, Any] | None) -> str:
     "A model's card: with the section that `small` fills, or without it"
     file = model.folder / CARD
-    text = file.read_text(encoding="utf-8") if file.exists() else "# A miniCOIL model\n"
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else "# A miniCOIL model\n"
+    except (OSError, ValueError):
+        raise UserError(f"{file} cannot be read as UTF-8 text: save it so, or remove it") from None
     text = SECTION.sub("", text).rstrip("\n") + "\n"
     return text + SMALL_CARD.format(**small) if small else text
 

@@ -20,7 +20,7 @@ import numpy as np
 from record import save_record
 from scale import rows_of_words
 
-from minicoil.pictures.report import stage_peaks
+from minicoil.pictures.times import stage_peaks
 from minicoil.runs.files import load_json
 from minicoil.runs.run import STAGES, open_run, stage_function
 from minicoil.stages.draw import read_draw

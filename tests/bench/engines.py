@@ -11,6 +11,7 @@ such (`pip install minicoil[engines]`). Lucene needs Java and its jar, see lucen
 import argparse
 import contextlib
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -352,31 +353,29 @@ def one_engine(columns, opening, documents, terms, asked, folder, rankings):
                 "queries": len(asked), **same}  # fmt: skip
 
 
-def one_size(model, documents, terms, given, only):
-    """{engine: what is recorded} for documents (id, text); `terms` and `given` by whether they are signed."""
-    scores, found = {sign: exact(terms[sign], given[sign]) for sign in terms}, {}
-    for name in only:
-        kind, opening = TRIED[name]
-        engine = ENGINES[kind]
-        columns, sign = Columns(model, replace(engine), Counts(0, Counter()), {}), engine.signed
-        with tempfile.TemporaryDirectory(prefix="minicoil-") as place:
-            rankings = {"same_top_10": scores[sign]}
-            if name in KEPT:
-                rounded = exact(terms[sign], given[sign], KEPT[name])
-                rankings = {"same_top_10": rounded, "same_top_10_unrounded": scores[sign]}
-            try:
-                facts = one_engine(columns, opening, documents, terms[sign], given[sign], Path(place),
-                                   rankings)  # fmt: skip
-            except ImportError as e:
-                facts = {"loads": False, "why": str(e)}
-            shutil.rmtree(Path(place) / "work", ignore_errors=True)
-        found[name] = facts
-        print(name, len(documents), facts, flush=True)
-    return found
+def one_row(model, documents, terms, given, scores, name):
+    """What is recorded of an engine for documents (id, text); the rest by whether it is signed."""
+    kind, opening = TRIED[name]
+    engine = ENGINES[kind]
+    columns, sign = Columns(model, replace(engine), Counts(0, Counter()), {}), engine.signed
+    with tempfile.TemporaryDirectory(prefix="minicoil-") as place:
+        rankings = {"same_top_10": scores[sign]}
+        if name in KEPT:
+            rounded = exact(terms[sign], given[sign], KEPT[name])
+            rankings = {"same_top_10": rounded, "same_top_10_unrounded": scores[sign]}
+        begin = os.getloadavg()[0]
+        try:
+            facts = one_engine(columns, opening, documents, terms[sign], given[sign], Path(place), rankings)
+        except ImportError as e:
+            facts = {"loads": False, "why": str(e)}
+        shutil.rmtree(Path(place) / "work", ignore_errors=True)
+    facts["load"] = [round(begin, 1), round(os.getloadavg()[0], 1)]
+    print(name, len(documents), facts, flush=True)
+    return facts
 
 
 def bench(model, folder, cache, many, also_whole, only):
-    """What is recorded: {engine: {documents: facts}}."""
+    """Yields what is recorded, {engine: {documents: facts}}, once more after each engine."""
     check_rotated(model)
     documents, queries, _ = read_judged(folder)
     texts = [[text for _, text in some] for some in (documents, queries)]
@@ -392,10 +391,14 @@ def bench(model, folder, cache, many, also_whole, only):
     parts = {sign: passages(terms, many) for sign, terms in whole.items()}
     sizes = {len(documents): (documents, whole)} if also_whole else {}
     sizes[many] = named(parts[True]), parts
-    found = {size: one_size(model, *some, given, only) for size, some in sizes.items()}
-    engines = {name: {str(size): found[size][name] for size in found} for name in only}
-    facts = {"numbers_a_word": model.dim, "words": len(model.words), "turned": model.info["rotated"]}
-    return {"collection": Path(folder).name, "words_a_passage": PASSAGE, **facts, "engines": engines}
+    scores = {size: {sign: exact(terms[sign], given[sign]) for sign in terms}
+              for size, (_, terms) in sizes.items()}  # fmt: skip
+    engines, facts = {}, {"numbers_a_word": model.dim, "words": len(model.words)}
+    facts |= {"collection": Path(folder).name, "words_a_passage": PASSAGE, "turned": model.info["rotated"]}
+    for name in only:
+        engines[name] = {str(size): one_row(model, *some, given, scores[size], name)
+                         for size, some in sizes.items()}  # fmt: skip
+        yield {**facts, "engines": engines}
 
 
 def added(out, results):
@@ -415,9 +418,12 @@ if __name__ == "__main__":
     parser.add_argument("--beir", required=True)
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=TRIED, help="these alone, added to what --out has")
+    only = "these alone, in this order, added to what --out has"
+    parser.add_argument("--only", nargs="+", choices=TRIED, help=only)
     parser.add_argument("--out", default="results/engines.json")
     given = parser.parse_args()
     model = MiniCOIL.load(given.model)
-    results = bench(model, given.beir, given.cache, given.passages, given.whole, given.only or list(TRIED))
-    save_record(given.out, results if not given.only else added(given.out, results))
+    names = given.only or list(TRIED)
+    more = given.only and Path(given.out).exists()
+    for results in bench(model, given.beir, given.cache, given.passages, given.whole, names):
+        save_record(given.out, added(given.out, results) if more else results)

@@ -4,20 +4,27 @@
 
 Vectors are made up, as in server.py; `bm25` has the same words with one number each. Each engine and size
 runs in a process of its own and is saved into results/million.json when it ends; what is there already is not
-measured again. On a server each size has every setting of the vectors; embedded `settings` tries them.
+measured again, but with --again. On a server each size has every setting of the vectors; embedded `settings`
+tries them.
+
+A search is measured three times: `search_ms_from_disk` when no file of the collection is in memory,
+`search_ms_first` when they are but no query was asked before, `search_ms` when all were. `faults` are the
+pages that 100 queries waited for: [read from disk, mapped].
 """
 
 import argparse
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from record import save_record
+import numpy as np
+from record import circumstances, save_record
 from server import (
     DIM,
     NOT,
@@ -28,8 +35,10 @@ from server import (
     disk,
     filled,
     memory,
+    milliseconds,
     own_collection,
     queries,
+    searched,
     settle,
     shared,
 )
@@ -115,6 +124,44 @@ def again(home, opened):
     return timed(opened)
 
 
+def forget(folder):
+    """Have the system drop its copies of a folder's files, so that they are read from disk again."""
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        place = os.open(path, os.O_RDONLY)
+        os.fsync(place)
+        os.posix_fadvise(place, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(place)
+
+
+def faults():
+    """Pages that this process has waited for so far: [read from disk, mapped]."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return np.array([used.ru_majflt, used.ru_minflt])
+
+
+def first_answers(home, asked, way):
+    """Milliseconds of queries that a process has not asked before, and the `faults` of the first of them."""
+    searched(home, way, asked[0])  # what an engine makes once
+    before, took = faults(), milliseconds(lambda vectors: searched(home, way, vectors), asked[1:], 0)
+    return {**took, "faults": (faults() - before).tolist()}
+
+
+def phases(opened, folder, asked, ways):
+    """(home, figures) of a collection that is opened from disk, opened again, and asked everything twice."""
+    facts, way = {}, ways[0]
+    if folder.exists():
+        forget(folder)
+        home = opened()
+        facts["search_ms_from_disk"] = {way: first_answers(home, asked, way)}
+        home.close()
+    home, facts["open_s"] = timed(opened)
+    facts["search_ms_first"] = {way: first_answers(home, asked, way)}
+    before = faults()
+    facts["search_ms"], found = answers(home, asked, ways)
+    facts["faults"] = (faults() - before).tolist()
+    return home, facts, found
+
+
 def one_engine(options):
     """One engine at one size, in a process of its own; prints its figures and what it found."""
     n, given = options.documents, shape(options)
@@ -134,11 +181,10 @@ def one_engine(options):
                 facts["disk_mb_before_optimize"] = disk(folder)
                 print(json.dumps(facts), file=sys.stderr, flush=True)
             _, facts["optimize_s"] = timed(lambda: settle(home, n))
-            home, facts["open_s"] = again(home, opened)
+            home.close()
+            home, more, found = phases(opened, folder, queries(**given), ways)
             _, facts["digests_s"] = timed(home.digests)
-            facts["search_ms_just_opened"] = answers(home, queries(**given), ways[:1])[0]
-            facts["search_ms"], found = answers(home, queries(**given), ways)
-            facts["own_mb"] = own_memory()
+            facts |= {**more, "own_mb": own_memory()}
             home.close()
         print(json.dumps([{**facts, "disk_mb": disk(folder), "peak_mb": memory()}, found]))
 
@@ -184,22 +230,31 @@ def jobs_of(options):
     return jobs
 
 
+def recorded(out):
+    """What a record has; each row says of which commit and date it is."""
+    if not out.exists():
+        return {}
+    found = load_json(out)
+    of = {"run": {key: found[key] for key in ("commit", "date")}}
+    return {name: {**of, **row} if isinstance(row, dict) else row for name, row in found["results"].items()}
+
+
 def million(options):
     """Every engine at every size; saved after each."""
     out, plain = options.out / "million.json", {}
     for engine, variant, n in jobs_of(options):
-        known = load_json(out)["results"] if out.exists() else {}
+        known = recorded(out)
         name = f"{engine}, {variant}, {n} documents"
-        if name in known and (variant != USUAL or "settings" not in options.only):
+        if name in known and not options.again and (variant != USUAL or "settings" not in options.only):
             continue
         before = os.getloadavg()[0]
         facts, found = measured(options, engine, variant, n)
         plain = found if variant == USUAL else plain
         if variant != USUAL and plain and found:
             facts["as_made"] = shared(found, plain)
-        known = load_json(out)["results"] if out.exists() else {}
-        load = [round(before, 1), round(os.getloadavg()[0], 1)]
-        made = {"server": NOT, **known, name: {"vectors": "made up", "load": load, **facts}}
+        load, run = [round(before, 1), round(os.getloadavg()[0], 1)], circumstances()
+        of = {"run": {key: run[key] for key in ("commit", "date")}, "load": load}
+        made = {"server": NOT, **recorded(out), name: {"vectors": "made up", **of, **facts}}
         save_record(out, made | ({"server": "recorded"} if engine == "server" else {}))
         print(name, json.dumps(facts), flush=True)
 
@@ -210,6 +265,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000, 1_000_000])
     parts = ["numpy", "bm25", "embedded", "settings", "server"]
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--again", action="store_true", help="measure what is recorded already")
     parser.add_argument("--few", type=int, default=100_000, help="documents that the settings are tried with")
     parser.add_argument("--url", default=os.environ.get("QDRANT_URL", ""))
     parser.add_argument("--most-mb", type=int, default=8000, help="memory of its own that an engine may take")

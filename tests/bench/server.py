@@ -103,14 +103,15 @@ def queries(n=100, numbers=NUMBERS, width=DIM):
 # What is counted and measured
 
 
-def milliseconds(action, items):
-    """Milliseconds {p50, p99} of an action on each item, after two that do not count."""
+def milliseconds(action, items, before=2):
+    """Milliseconds {p50, p99} of an action on each item, after some, `before`, that do not count."""
     took = []
-    for item in [*items[:2], *items]:
+    for item in [*items[:before], *items]:
         begin = time.perf_counter()
         action(item)
         took.append(1000 * (time.perf_counter() - begin))
-    return {"p50": round(float(np.median(took[2:])), 2), "p99": round(float(np.percentile(took[2:], 99)), 2)}
+    took = took[before:]
+    return {"p50": round(float(np.median(took)), 2), "p99": round(float(np.percentile(took, 99)), 2)}
 
 
 def memory():
@@ -282,11 +283,11 @@ def settle(home, n):
 
 
 def shared(found, of):
-    """{way: the mean share of ten hits that two engines have in common, and of lists in the same order}."""
+    """{way: the mean share of hits that two engines have in common, and of lists in the same order}."""
     found_shares = {}
     for way in found:
         pairs = list(zip(found[way], of[way]))
-        hits = float(np.mean([len({*a} & {*b}) / 10 for a, b in pairs]))
+        hits = float(np.mean([len({*a} & {*b}) / max(len(a), len(b), 1) for a, b in pairs]))
         order = float(np.mean([a == b for a, b in pairs]))
         found_shares[way] = {"same_hits": round(hits, 4), "same_order": round(order, 4)}
     return found_shares

@@ -146,14 +146,14 @@ def starts(folder, stage):
 
 
 def wait_until(process, happened, what, seconds=1200):
-    """Look every millisecond until `happened()` is true; the process must not end before."""
+    """Look every few milliseconds until `happened()` is true; the process must not end before."""
     until = time.monotonic() + seconds
     while not happened():
         assert process.poll() is None, (
             f"ended with {process.returncode} before {what}: {process.communicate()[1]}"
         )
         assert time.monotonic() < until, f"no {what} within {seconds} s"
-        time.sleep(0.001)
+        time.sleep(0.004)
 
 
 def kill(process, *others, at=""):

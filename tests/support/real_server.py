@@ -1,6 +1,6 @@
 """A Qdrant server that the tester has running, for the tests that ask for one.
 
-    QDRANT_URL=http://localhost:6333 pytest tests/test_store.py tests/test_collection.py tests/test_qdrant.py
+    QDRANT_URL=http://localhost:6333 pytest tests/test_{store,search,collection,qdrant}.py
 
 With QDRANT_KILL and QDRANT_RETURN, two commands for a shell, the tests also take the server away and bring it
 back, as `docker stop qdrant` and `docker start qdrant` do. Collections that were there before stay.
