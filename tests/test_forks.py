@@ -12,6 +12,7 @@ import pytest
 from minicoil.commands.chain import Execution, run_chain
 from minicoil.runs.forks import ForkServer
 from minicoil.runs.locks import process_start
+from minicoil.runs.machine import socket_folder
 from minicoil.runs.run import check_parameters
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
@@ -24,8 +25,10 @@ def server():
 
 
 def kernel_of(folder):
-    """The command line of a kernel over sockets in a folder."""
-    private = ["--transport=ipc", f"--ip={folder}/kernel", "-f", f"{folder}/kernel.json"]
+    """The command line of a kernel that says in a folder where it listens: pytest's own may have too long a
+    path for sockets."""
+    sockets = socket_folder("kernel-5") / "kernel"
+    private = ["--transport=ipc", f"--ip={sockets}", "-f", f"{folder}/kernel.json"]
     return ["python", "-m", "ipykernel_launcher", *private]
 
 
@@ -35,6 +38,13 @@ def wait_for(what, true, seconds=600):
     while not true():
         assert time.monotonic() < until, f"no {what} within {seconds} s"
         time.sleep(0.05)
+
+
+def wait_for_kernel(child, folder):
+    """Wait until a kernel has said where it listens."""
+    said = folder / "kernel.json"
+    wait_for("kernel at work", lambda: said.exists() or child.poll() is not None)
+    assert said.exists(), f"the kernel ended with {child.poll()}"
 
 
 def children_of(pid):
@@ -67,7 +77,7 @@ def test_a_forked_kernel_has_its_own_environment_and_folder(server, tmp_path):
         (tmp_path / name).mkdir()
         child = server.start(kernel_of(tmp_path / name), {**os.environ, "TRY": name}, str(tmp_path / name))
         told = Path(f"/proc/{child.pid}")
-        wait_for("kernel at work", (tmp_path / name / "kernel.json").exists)
+        wait_for_kernel(child, tmp_path / name)
         assert Path(os.readlink(told / "cwd")) == tmp_path / name
         assert os.getpgid(child.pid) == child.pid
         child.kill()
@@ -77,7 +87,7 @@ def test_a_forked_kernel_has_its_own_environment_and_folder(server, tmp_path):
 def test_a_killed_server_is_followed_by_another(server, tmp_path):
     """Its child counts as killed and ends by itself; the next kernel that is asked for has a new server."""
     child = server.start(kernel_of(tmp_path), os.environ, str(tmp_path))
-    wait_for("kernel at work", (tmp_path / "kernel.json").exists)
+    wait_for_kernel(child, tmp_path)
     first = server.process
     first.kill()
     first.wait()

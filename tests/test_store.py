@@ -95,7 +95,7 @@ def test_collection_is_made_for_drawing(fake):
     assert asked.hnsw_config.HasField("m")
     assert asked.on_disk_payload
     assert asked.shard_number == 3
-    assert set(fake[0].indexes) == {"forms", "draw"}
+    assert set(fake[0].indexes["c"]) == {"forms", "draw"}
     ServerStore(fake[1], "c", DIM)
     assert fake[0].calls.count("create") == 1
     assert fake[0].calls.count("index") == 2

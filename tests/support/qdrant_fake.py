@@ -14,12 +14,13 @@ from qdrant_client import grpc as q
 class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
     """A server in memory, that answers as 1.18 does in the calls that this project makes.
 
-    `created` {collection: request}, `indexes`, `points` {collection: {id: payload}}, `vectors`
-    {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` (a status, or with its text)
-    are given to the next calls; of calls named in `lost` the next does its work, but its answer is lost.
-    `late` keeps what is not waited for until a change that is, as a journal does; of calls named in
-    `forgotten` the next is acknowledged, and its points never come. Points of equal scores come in no order
-    that means anything. `waited` says of each upsert whether it was waited for; `aliases` {alias: name}.
+    `created` {collection: request}, `indexes` {collection: {field: kind}}, `points` {collection: {id:
+    payload}}, `vectors` {collection: {id: {name: vector}}}; `calls` lists what was asked. `failures` (a
+    status, or with its text) are given to the next calls; of calls named in `lost` the next does its work,
+    but its answer is lost. `late` keeps what is not waited for until a change that is, as a journal does; of
+    calls named in `forgotten` the next is acknowledged, and its points never come. Points of equal scores
+    come in no order that means anything. `waited` says of each upsert whether it was waited for; `aliases`
+    {alias: name}.
     """
 
     def __init__(self, key=None):
@@ -87,13 +88,16 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             return self.retrieve(request, context)
         self.called("get", context)
         self.kept(request, context)
-        info = collection_info(self.created[request.collection_name], self.indexes)
+        name = request.collection_name
+        info = collection_info(self.created[name], self.indexes.get(name, {}))
         return q.GetCollectionInfoResponse(result=info)
 
     def CreateFieldIndex(self, request, context):
         self.called("index", context)
         kinds = {"forms": q.PayloadSchemaType.Text, "draw": q.PayloadSchemaType.Integer}
-        self.indexes[request.field_name] = kinds.get(request.field_name, q.PayloadSchemaType.Keyword)
+        self.kept(request, context)
+        found = self.indexes.setdefault(request.collection_name, {})
+        found[request.field_name] = kinds.get(request.field_name, q.PayloadSchemaType.Keyword)
         self.answered("index", context)
         return done()
 
@@ -135,6 +139,7 @@ class FakeQdrant(q.CollectionsServicer, q.PointsServicer):
             return done()
         for table in (self.created, self.points, self.vectors):
             del table[request.collection_name]
+        self.indexes.pop(request.collection_name, None)
         return q.CollectionOperationResponse(result=True)
 
     def SetPayload(self, request, context):
