@@ -85,6 +85,7 @@ bench: $(READY)
 	$(BIN)/minicoil benchmark retrieval --model outputs/demo/23_model --data demo
 	$(BIN)/python tests/bench/forms.py --model outputs/demo/23_model --static
 	$(BIN)/python tests/bench/serving.py --model outputs/demo/23_model
+	$(BIN)/python tests/bench/lengths.py --model outputs/demo/23_model
 	$(BIN)/python tests/bench/first_answer.py
 	$(BIN)/python tests/bench/fresh_machine.py
 	$(BIN)/python tests/bench/training.py $(addprefix --data ,$(firstword $(SENSES)))
