@@ -145,8 +145,10 @@ def faults(found):
 
 def engines(found):
     """Other search engines with the same vectors."""
+    later = {name: row for name, sizes in found["engines"].items() for row in sizes.values() if "run" in row}
     rows = [
-        [name, n, "yes", f"{row['same_top_10']} of {row['queries']}" if "queries" in row else "",
+        [f"{name}, later" if "run" in row else name, n, "yes",
+         f"{row['same_top_10']} of {row['queries']}" if "queries" in row else "",
          f"{row['index_bytes'] / 1e6:.1f}", f"{row['ms_a_query']:.1f}"] if row["loads"] else [name, n, "no"]
         for name, sizes in found["engines"].items() for n, row in sizes.items()
     ]
@@ -155,6 +157,10 @@ def engines(found):
     if "words_a_passage" in found:
         more = (f" 100,000 documents are passages: {found['words_a_passage']} words of a document each, "
                 "drawn at random with their numbers.")
+    for name, row in later.items():
+        if "before" in row:
+            ratio = row["ms_a_query"] / row["before"]["ms_a_query"]
+            more += f" Rows marked *later* are of another hour, in which {name} took {ratio:.1f} times as long."
     return "\n\n".join([
         f"{found['collection']}, {found['numbers_a_word']} numbers a word.{more} "
         "How many queries have the ten "

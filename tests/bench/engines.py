@@ -401,13 +401,19 @@ def bench(model, folder, cache, many, also_whole, only):
         yield {**facts, "engines": engines}
 
 
-def added(out, results):
-    """What a record has already, with the engines of these results, which say when they were tried."""
-    known, now = load_json(out)["results"], {k: circumstances()[k] for k in ("commit", "date", "load")}
+def added(known, results):
+    """What a record has already, with the engines of these results, which say when they were tried.
+
+    One that is tried again keeps its row as `before`: it tells how busy the machine was each time.
+    """
+    now = {k: circumstances()[k] for k in ("commit", "date", "load")}
     alike = all(known[key] == results[key] for key in results if key != "engines")
     assert alike, "the record is of another model or collection"
-    rows = {name: {n: {**row, "run": now} for n, row in sizes.items()}
-            for name, sizes in results["engines"].items()}  # fmt: skip
+    rows = {}
+    for name, sizes in results["engines"].items():
+        old = known["engines"].get(name, {})
+        before = {n: {"before": old[n]} if n in old else {} for n in sizes}
+        rows[name] = {n: {**row, **before[n], "run": now} for n, row in sizes.items()}
     return {**known, "engines": {**known["engines"], **rows}}
 
 
@@ -424,6 +430,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     model = MiniCOIL.load(given.model)
     names = given.only or list(TRIED)
-    more = given.only and Path(given.out).exists()
+    known = load_json(given.out)["results"] if given.only and Path(given.out).exists() else None
     for results in bench(model, given.beir, given.cache, given.passages, given.whole, names):
-        save_record(given.out, added(given.out, results) if more else results)
+        save_record(given.out, added(known, results) if known else results)
