@@ -117,8 +117,8 @@ def announce(module, name):
 
 def work(kind, *given):
     if kind == "embed":
-        announce(commands, "decoded")
-        commands.command_embed(Path(given[1]), Path(given[0]), False, "jsonl", Path(given[2]), "float32", 32)
+        announce(commands, "texts_of")
+        commands.command_embed(given[1], given[0], False, "jsonl", given[2], "float32", 32, False, None)
     elif kind == "add-words":
         announce(words, "train_new")
         words.add_words(given[0], ["seal"], given[1])
@@ -231,7 +231,7 @@ def embed_trial(run, nursery, how, rng, folder, longest):
     out.write_text("before\n")
     hit = signalled(nursery, how, rng.random() * longest, "embed", run / "23_model", texts, out)
     now = out.read_text()
-    command_embed(texts, run / "23_model", False, "jsonl", out, "float32", 32)
+    command_embed(str(texts), str(run / "23_model"), False, "jsonl", str(out), "float32", 32, False, None)
     EMBEDDED.add(checksum(out))
     whole = now == "before\n" or len(now.splitlines()) == 4000
     for litter in folder.glob(".*.tmp"):
