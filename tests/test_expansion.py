@@ -8,14 +8,18 @@ from qdrant_fake import FakeQdrant, serving
 from minicoil import MiniCOIL
 from minicoil.retrieval import documents as filling
 from minicoil.retrieval.changes import source_of
+from minicoil.retrieval.collect_calls import Ask
 from minicoil.retrieval.collection import open_collection
-from minicoil.retrieval.documents import build_collection, point_number
+from minicoil.retrieval.documents import add_documents, build_collection, dense_width, point_number
 from minicoil.retrieval.expanded_documents import added_postings, expanded_documents, expanded_scores
+from minicoil.retrieval.expanded_queries import brought_words, exact_gains, query_vector
+from minicoil.retrieval.expanded_words import describe_source
 from minicoil.retrieval.expansion import EXPANSION_FILE, Expansion
+from minicoil.retrieval.inverted import open_home
 from minicoil.retrieval.judged import read_collection
 from minicoil.retrieval.kept import expansion_path, kept_index
 from minicoil.retrieval.retrieval import OURS, build_index, score_all
-from minicoil.retrieval.search import explain_hits, search
+from minicoil.retrieval.search import explain_hits, inverse_document_frequencies, search
 from minicoil.runs.files import UserError
 from minicoil.serving.sparse import SparseEmbedding
 from minicoil.serving.windows import read_forms
@@ -326,3 +330,58 @@ def test_the_command_refuses_in_one_line(model_folder, notes, tmp_path, expand, 
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (home / EXPANSION_FILE).exists()
     assert stored(home, [(f"notes.txt:{i}", "") for i in range(1, 121)]) == before
+
+
+@pytest.mark.parametrize("side", ["query", "documents"])
+def test_a_text_is_explained_as_its_hit_is(model, documents, expanded, kept, side, monkeypatch):
+    """`MiniCOIL.explain` with an expansion gives the rows of a hit, which sum to its score."""
+    folder = expanded if side == "documents" else kept
+    expansion, sources = Expansion.load(folder / EXPANSION_FILE), []
+    monkeypatch.setattr(model, "avg_len", expansion.avg_len)
+    worded = [text for _, text in documents if text != "of the"]
+    idf = inverse_document_frequencies(model, worded)
+    with open_collection(folder) as home:
+        for query in QUERIES:
+            hits = search(home, model, query, 5, expand=side)
+            for hit, theirs in explain_hits(home, model, query, hits, expand=side):
+                rows = model.explain(query, hit.text, idf, expansion=expansion, expand=side)
+                assert sum(row["contribution"] for row in rows) == pytest.approx(hit.score, rel=1e-3)
+                told = [{describe_source(row) for row in some} for some in (rows, theirs)]
+                assert told[0] == told[1]
+                without = model.explain(query, hit.text, expansion=expansion, expand=side)
+                assert sum(row["contribution"] for row in without) == pytest.approx(hit.score, rel=0.05)
+                sources += [row["source"] for row in rows if "source" in row]
+    assert any(sources)
+    with pytest.raises(UserError, match="expand is 'both'"):
+        model.explain("bat", "a bat", expansion=expansion, expand="both")
+    with pytest.raises(UserError, match="idf is"):
+        model.explain("bat", "a bat", 3, expansion=expansion, expand=side)
+
+
+def the_slow_way(home, model, query, expansion, limit):
+    """{document: score} of a query with its neighbours, each document of the head scored for itself."""
+    plain = next(model.query_embed([query], **OURS))
+    brought = brought_words(expansion, model, query)
+    wide = query_vector(expansion, model, plain, brought)
+    points = home.nearest(wide, "minicoil", 100)
+    if not points:
+        return []
+    ask = Ask("minicoil", plain, [point.id for point in points])
+    known = {point.id: point.score for point in home.query([ask], len(points))[0]}
+    held = {point.number: point.sparse.as_dict() for point in home.look_up(list(ask.only))}
+    gains = {n: sum(gain.value for gain in exact_gains(model, some, brought)) for n, some in held.items()}
+    scores = {point.payload["id"]: known.get(point.id, 0.0) + gains[point.id] for point in points}
+    ranked = sorted((-score, name) for name, score in scores.items() if score > 1e-4)
+    return [(name, pytest.approx(-score, abs=1e-4)) for score, name in ranked[:limit]]
+
+
+@pytest.mark.parametrize("engine", ["qdrant", "numpy"])
+def test_the_head_is_scored_as_one_document_after_the_other(model, documents, kept, tmp_path, engine):
+    """The quick way by arrays ranks as the slow way does, in an index of several parts too."""
+    expansion = Expansion.load(kept / EXPANSION_FILE)
+    with open_home(tmp_path / "c", dense_width(model), engine=engine) as home:
+        for part in (documents[:70], documents[60:110], documents[110:]):
+            add_documents(home, model, part)
+        for query in QUERIES:
+            hits = search(home, model, query, 20, expand="query", expansion=expansion)
+            assert [(hit.id, hit.score) for hit in hits] == the_slow_way(home, model, query, expansion, 20)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LookUp', 'SAME', 'SPARE', 'MOST_EQUALS', 'Found', 'found_points', 'no_look_up', 'with_payloads', 'same_scores',
-           'name_of', 'groups_of', 'Group', 'best_groups', 'in_order', 'is_complete', 'completed', 'ranked_points',
-           'fused_points']
+           'name_of', 'groups_of', 'Group', 'best_groups', 'in_order', 'is_complete', 'answered', 'completed',
+           'best_numbers', 'ranked_points', 'fused_points']
 
 # %% ../../nbs/28_closest.ipynb #f91c4d61
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,10 +94,13 @@ def in_order(points: Iterable[Any], limit: int | None = None, look_up: LookUp = 
     """
     points, found = list(points), []
     limit = len(points) if limit is None else limit
-    for group in best_groups(np.array([point.score for point in points], float), limit):
-        equals = [points[i] for i in group.positions]
+    groups = best_groups(np.array([point.score for point in points], float), limit)
+    tied = [i for group in groups if len(group.positions) > 1 for i in group.positions]
+    known = dict(zip(tied, with_payloads([points[i] for i in tied], look_up)))  # all in one call
+    for group in groups:
+        equals = [known.get(i, points[i]) for i in group.positions]
         if len(equals) > 1:
-            equals = sorted(with_payloads(equals, look_up), key=name_of)
+            equals = sorted(equals, key=name_of)
         found += [Found(point.id, point.payload, group.score) for point in equals]
     return found[:limit]
 
@@ -113,14 +116,29 @@ def is_complete(points: Sequence[Any], limit: int, asked: int) -> bool:
     return not same_scores(np.array([point.score for point in points[limit - 1:]])).all()
 
 # %% ../../nbs/28_closest.ipynb #2ffff549
-def completed(found: list[Found], limit: int, ask_for: Callable[[int], list[Found]],
-              look_up: LookUp = no_look_up) -> list[Found]:
-    "The best `limit` of an answer to `limit` + `SPARE` points, in order; `ask_for` gives a longer answer"
+def answered(found: list[Found], limit: int, ask_for: Callable[[int], list[Found]]) -> list[Found]:
+    "An answer to `limit` + `SPARE` points, or a longer one that `ask_for` gives, with all equals of the last"
     size = limit + SPARE
     while not is_complete(found, limit, size) and size < MOST_EQUALS:
         size = min(4 * size, MOST_EQUALS)
         found = ask_for(size)
-    return in_order(found, limit, look_up)
+    return found
+
+
+def completed(found: list[Found], limit: int, ask_for: Callable[[int], list[Found]],
+              look_up: LookUp = no_look_up) -> list[Found]:
+    "The best `limit` of an answer to `limit` + `SPARE` points, in order; `ask_for` gives a longer answer"
+    return in_order(answered(found, limit, ask_for), limit, look_up)
+
+# %% ../../nbs/28_closest.ipynb #9388f941
+def best_numbers(points: Sequence[Found], limit: int, look_up: LookUp = no_look_up) -> list[int]:
+    "The numbers of the first `limit` points of `in_order`, in any order"
+    groups = best_groups(np.array([point.score for point in points], float), limit)
+    sure = [points[i].id for group in groups[:-1] for i in group.positions]
+    last = [points[i] for i in groups[-1].positions] if groups else []
+    if len(sure) + len(last) > limit:
+        last = in_order(last, limit - len(sure), look_up)
+    return [*sure, *(point.id for point in last)]
 
 # %% ../../nbs/28_closest.ipynb #4ae72017
 def ranked_points(lists: Iterable[Sequence[Found]], scores: Mapping[int, float], limit: int,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCK', 'WAIT', 'engine_vector', 'vectors_of', 'engine_vectors', 'our_point', 'check_vectors', 'check_values', 'Ask',
-           'EngineCalls', 'Searching', 'Home', 'held_folder']
+           'EngineCalls', 'Searching', 'Held', 'values_at', 'Rescoring', 'Home', 'held_folder']
 
 # %% ../../nbs/28_collect_calls.ipynb #3c92d60b
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .claim import Point, check_numbers, marked, our_points, read_record
-from .closest import SPARE, Found, completed, fused_points, with_payloads
+from minicoil.retrieval.closest import (
+    SPARE,
+    Found,
+    answered,
+    best_numbers,
+    completed,
+    fused_points,
+    with_payloads,
+)
 from .retrieval import DEPTH
 from ..runs.files import UserError
 from ..runs.locks import locked
@@ -157,8 +165,47 @@ class Searching(EngineCalls):
         "Our points by reciprocal rank fusion of {using: vector}, of lists of `DEPTH` at least, best first"
         return fused_points(self.lists(vectors, max(limit, DEPTH)), limit, self.payloads)
 
+# %% ../../nbs/28_collect_calls.ipynb #222eec5f
+class Held(NamedTuple):
+    "Points by their numbers (n,), and what they have at ascending `indexes` (m,): `values` (n, m)"
+    numbers: list[int]
+    indexes: np.ndarray
+    values: np.ndarray
+
+
+def values_at(vector: SparseEmbedding, indexes: np.ndarray) -> np.ndarray:
+    "The values (m,) of a sparse vector at ascending indexes (m,), 0 where it has none"
+    found = np.zeros(len(indexes))
+    if len(indexes):
+        at = np.searchsorted(indexes, vector.indices) % len(indexes)
+        there = indexes[at] == vector.indices
+        found[at[there]] = vector.values[there]
+    return found
+
+# %% ../../nbs/28_collect_calls.ipynb #27523716
+class Rescoring(Searching):
+    "What scores the head of a list again"
+
+    def head(self, vector: SparseEmbedding, limit: int) -> list[int]:
+        "The numbers of our `limit` points nearest by a sparse vector, in any order"
+        ask = Ask("minicoil", vector)
+        found = answered(self.query([ask], limit + SPARE)[0], limit, self.longer(ask))
+        return best_numbers(found, limit, self.payloads)
+
+    def held(self, numbers: list[int], indexes: np.ndarray) -> Held:
+        "What our points with these numbers have at ascending indexes (m,)"
+        points = [(p.number, p.sparse) for p in self.look_up(numbers) if p.sparse is not None]
+        values = [values_at(vector, indexes) for _, vector in points]
+        rows = np.array(values).reshape(len(points), len(indexes))
+        return Held([number for number, _ in points], indexes, rows)
+
+    def scores_of(self, vector: SparseEmbedding, held: Held) -> dict[int, float]:
+        "{number: score} of held points that share an index with the vector, whose indexes are held all"
+        found = self.query([Ask("minicoil", vector, held.numbers)], len(held.numbers))
+        return {point.id: point.score for point in found[0]}
+
 # %% ../../nbs/28_collect_calls.ipynb #6cf465df
-class Home(Searching):
+class Home(Rescoring):
     """
     An opened collection, whichever engine holds it: `Embedded` or `Server`.
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BROUGHT', 'ASKED', 'AGREED', 'LONG', 'QUOTED', 'SUMMED', 'Brought', 'terms_in', 'without_quotes', 'quoted_terms',
            'neighbour_numbers', 'query_forms', 'agreed', 'share_of', 'brought_words', 'indexes_of', 'query_vector',
-           'Gain', 'stored_product', 'exact_gains', 'stored_rows', 'head_gains']
+           'Gain', 'stored_product', 'exact_gains', 'row_gains']
 
 # %% ../../nbs/29_expanded_queries.ipynb #fccb8cda
 import re
@@ -65,6 +65,8 @@ def quoted_terms(model: Any, query: str, exact: bool = False) -> set[int | str]:
     if exact:
         return terms_in(model, query)
     quoted = " . ".join(a or b for a, b in QUOTED.findall(query))
+    if not quoted:
+        return set()
     return terms_in(model, quoted) & terms_in(model, query)
 
 # %% ../../nbs/29_expanded_queries.ipynb #4b4f7025
@@ -183,27 +185,14 @@ def exact_gains(model: Any, stored: dict[int, float], brought: Sequence[Brought]
             best[b.word] = Gain(value, b)
     return list(best.values())
 
-# %% ../../nbs/29_expanded_queries.ipynb #c27c52be
-def stored_rows(stored: Sequence[SparseEmbedding], indexes: np.ndarray) -> np.ndarray:
-    "The values (n, m) that n stored vectors have at m ascending indexes, 0 where they have none"
-    rows = np.zeros((len(stored), len(indexes)))
-    for row, vector in zip(rows if len(indexes) else (), stored):
-        at = np.searchsorted(indexes, vector.indices) % len(indexes)
-        there = indexes[at] == vector.indices
-        row[at[there]] = vector.values[there]
-    return rows
-
 # %% ../../nbs/29_expanded_queries.ipynb #b767b5d0
-def head_gains(model: Any, stored: Sequence[SparseEmbedding], brought: Sequence[Brought]) -> np.ndarray:
-    "(n,) what all absent words together add to the scores of n documents: the sums of `exact_gains`"
+def row_gains(model: Any, rows: np.ndarray, indexes: np.ndarray, brought: Sequence[Brought]) -> np.ndarray:
+    "(n,) the sums of `exact_gains` of n documents whose values (n, m) at ascending `indexes` (m,) are given"
     terms = {b.word for b in brought} | {b.neighbour for b in brought}
-    places = {term: indexes_of(model, term) for term in terms}
-    indexes = np.unique([i for some in places.values() for i in some])
-    rows = stored_rows(stored, indexes)
-    columns = {term: np.searchsorted(indexes, some) for term, some in places.items()}
+    columns = {term: np.searchsorted(indexes, indexes_of(model, term)) for term in terms}
     best: dict[int | str, np.ndarray] = {}
     for b in brought:
         gains = b.weight * (rows[:, columns[b.neighbour]] @ b.numbers)
         best[b.word] = np.maximum(best.get(b.word, 0.0), gains)
     absent = {word: (rows[:, columns[word]] == 0).all(1) for word in best}
-    return sum((gains * absent[word] for word, gains in best.items()), np.zeros(len(stored)))
+    return sum((gains * absent[word] for word, gains in best.items()), np.zeros(len(rows)))

@@ -75,6 +75,11 @@ class Segment:
     places: np.ndarray
     bounds: np.ndarray
 
+    @functools.cached_property
+    def same(self) -> dict[tuple[int, int], list[int]]:
+        "{postings from … to: where their documents change}, what searches found out; a segment never changes"
+        return {}
+
 # %% ../../nbs/28_index_parts.ipynb #27f65cf0
 def stable_order(numbers: np.ndarray) -> np.ndarray:
     "The order (p,) int32 that sorts whole numbers (p,) int32, equals as they came"

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .claim import RECORD, Point, marked
-from .closest import Found, in_order
-from .collect_calls import Ask, Home, check_vectors, held_folder
+from .closest import Found
+from .collect_calls import Ask, Held, Home, check_vectors, held_folder
 from .collect_folder import CONFIG
 from .collection import check_address, is_server, open_collection
 from .index_parts import Part, segment_of, settled
@@ -39,6 +39,7 @@ from minicoil.retrieval.index_scores import (
     dense_scores,
     index_weights,
     sparse_scores,
+    values_of,
 )
 from ..runs.files import UserError, one_of, unreadable
 from ..runs.manifest import load_manifest, save_manifest
@@ -94,7 +95,7 @@ class Asked(Lists):
         "The `limit` nearest documents"
         parts = self.parts if ask.only is None else [part.among(ask.only) for part in self.parts]
         found = best_found(parts, self.scores(parts, ask.vector), limit)
-        return in_order(found, limit, self.payloads)
+        return sorted(found, key=lambda point: (-point.score, point.id))[:limit]
 
     def scores(self, parts: Sequence[Part], vector: np.ndarray | SparseEmbedding) -> list[Scores]:
         "Scores of the documents of each part; IDF counts all the documents, also those that are not asked"
@@ -102,6 +103,19 @@ class Asked(Lists):
             return [dense_scores(part, vector) for part in parts]
         weights = index_weights(self.parts, vector)
         return [sparse_scores(part, weights) for part in parts]
+
+    def held(self, numbers: list[int], indexes: np.ndarray) -> Held:
+        found, values = [], [np.zeros((0, len(indexes)))]
+        for part in self.parts:
+            rows = part.rows_of(numbers)
+            found += part.segment.numbers[rows].tolist()
+            values.append(values_of(part, rows, indexes))
+        return Held(found, indexes, np.concatenate(values))
+
+    def scores_of(self, vector: SparseEmbedding, held: Held) -> dict[int, float]:
+        weights = index_weights(self.parts, vector)
+        values = held.values[:, np.searchsorted(held.indexes, weights.indices)]
+        return dict(zip(held.numbers, np.einsum("m,nm->n", weights.values, values).tolist()))
 
 # %% ../../nbs/28_inverted.ipynb #10310f22
 class Stored(Asked):

@@ -30,17 +30,9 @@ from minicoil.retrieval.documents import (
     fill_collection,
     point_number,
 )
-from minicoil.retrieval.expansion import (
-    Expansion,
-    check_side,
-    describe_source,
-    documents_side,
-    expansion_of,
-    explain_expanded,
-    explain_gains,
-    query_side,
-    without_quotes,
-)
+from .expanded_queries import without_quotes
+from .expanded_words import describe_source, explain_expanded, explain_query
+from .expansion import Expansion, check_side, documents_side, expansion_of, query_side
 
 # %% ../../nbs/32_search.ipynb #71be968c
 from .judged import read_collection
@@ -263,11 +255,11 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit], expand
         words = {i: explain_expanded(own, model, query, texts[i], stored[i], exact) for i in stored}
         return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]
     weights = engine_idf(home, parts_of(model, asked), stored)
-    words = {number: explain_vectors(model, asked, stored[number], weights[number]) for number in stored}
-    for i in stored:
-        if given is not None:
-            words[i] += explain_gains(given, model, query, texts[i], stored[i].as_dict(), exact)
-            words[i].sort(key=lambda row: -row["contribution"])
+    if given is None:
+        words = {i: explain_vectors(model, asked, stored[i], weights[i]) for i in stored}
+    else:
+        words = {i: explain_query(given, model, query, texts[i], stored[i], weights[i], exact)
+                 for i in stored}
     return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]
 
 

@@ -42,10 +42,11 @@ def nearness(self: "Thesaurus", embeddings: np.ndarray) -> np.ndarray:
 def nearest(self: "Thesaurus", cosines: np.ndarray, most: int,
             without: Iterable[int] = ()) -> list[Neighbour]:
     "The `most` terms of the highest cosines (n,) above `NEAR`, apart from the rows `without`"
-    left = np.where((cosines > NEAR) & self.wordlike, cosines, -np.inf)
-    left[list(without)] = -np.inf
-    order = np.argsort(-left, kind="stable")[:most].tolist()
-    return [Neighbour(row, self.names[row], float(left[row])) for row in order if left[row] > NEAR]
+    left = (cosines > NEAR) & self.wordlike
+    left[list(without)] = False
+    near = np.flatnonzero(left)
+    order = near[np.argsort(-cosines[near], kind="stable")[:most]].tolist()
+    return [Neighbour(row, self.names[row], float(cosines[row])) for row in order]
 
 # %% ../../nbs/28_thesaurus.ipynb #0fc31524
 def neighbours(self: "Thesaurus", word: str, most: int = 8) -> list[Neighbour]:

@@ -141,7 +141,8 @@ def check_idf(idf: Any) -> None:
 
 # %% ../../nbs/04_explanations.ipynb #ea7ceb20
 def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float] | None = None,
-                  normalize: bool = False, windows: bool = False) -> list[MatchedWord]:
+                  normalize: bool = False, windows: bool = False, expansion: Any = None,
+                  expand: str = "query") -> list[MatchedWord]:
     """`explain_vectors` for a text that no index holds: it is embedded first.
 
     Args:
@@ -151,13 +152,18 @@ def explain_match(model: Opened, query: str, text: str, idf: Mapping[str, float]
         idf: {word or stem: IDF}; words that are not in it weigh 1.
         normalize: read both in our way, see `MiniCOIL.embed`.
         windows: read all of a long text, see `MiniCOIL.embed`.
+        expansion: an `Expansion` of the collection adds rows for words that a near one stands for. Both
+            texts are read as for a search then, and IDF is the expansion's where `idf` has none.
+        expand: with an expansion, the side that is expanded: `query` or `documents`.
 
     Returns:
-        A row for each shared word, best first.
+        A row for each shared word, best first. With an expansion they sum to the score of its search.
 
     Raises:
         UserError: if query or text is not a str, or `idf` is not a mapping of words to numbers.
     """
+    if expansion is not None:
+        return expansion.explain(model, query, text, idf, expand)
     check_idf(idf)
     asked = read_query(model, query, normalize, windows)
     options = PassOptions(document_vectors, normalize=normalize, windows=windows)
