@@ -160,7 +160,7 @@ def engines(found):
     for name, row in later.items():
         if "before" in row:
             ratio = row["ms_a_query"] / row["before"]["ms_a_query"]
-            more += f" Rows marked *later* are of another hour, in which {name} took {ratio:.1f} times as long."
+            more += f" Rows marked *later* are of another hour: {name} took {ratio:.1f} times as long."
     return "\n\n".join([
         f"{found['collection']}, {found['numbers_a_word']} numbers a word.{more} "
         "How many queries have the ten "
