@@ -428,18 +428,23 @@ def upload_while(url, rows, take_away, bring_back, away):
         return place.count(), [ids.tolist() for ids, _ in place.draw(ABOUT, 100)]
 
 
+def outage(line):
+    """What takes the server behind a `Proxy` away, and what brings it back."""
+    def go():
+        line.away = True
+        line.hang_up()
+
+    def come():
+        line.away = False
+
+    return go, come
+
+
 def test_a_server_that_is_killed_and_returns(fake):
     """A server that is away for a second in the middle of an upload costs a pause and no point."""
     rows = sentences()
     with Proxy(fake[1]) as line:
-        def go():
-            line.away = True
-            line.hang_up()
-
-        def come():
-            line.away = False
-
-        assert upload_while(line.url, rows, go, come, 1.0) == (N, expected(rows))
+        assert upload_while(line.url, rows, *outage(line), 1.0) == (N, expected(rows))
 
 
 def documents_while(url, model, take_away, bring_back, away):
@@ -460,14 +465,7 @@ def documents_while(url, model, take_away, bring_back, away):
 def test_a_search_server_that_is_killed_and_returns(fake, model):
     """A search collection outlasts it too: every document comes, and each way of searching finds the best."""
     with Proxy(fake[1]) as line:
-        def go():
-            line.away = True
-            line.hang_up()
-
-        def come():
-            line.away = False
-
-        found = documents_while(line.url, model, go, come, 0.5)
+        found = documents_while(line.url, model, *outage(line), 0.5)
     assert found == [["cave-0", "cave-1", "cave-10"]] * len(WAYS)
 
 
