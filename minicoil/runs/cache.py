@@ -29,6 +29,8 @@ VARIABLE = "MINICOIL_CACHE"
 def cache_root() -> Path | None:
     "The folder of all that is kept: `MINICOIL_CACHE`, or the system's place for caches, or None"
     given = os.environ.get(VARIABLE)
+    if given and not given.strip():
+        raise UserError(f"{VARIABLE} is blank: name a folder, or unset it")
     if given:
         return Path(os.path.abspath(os.path.expanduser(given)))
     import platformdirs
