@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ..runs.files import UserError
 from ..runs.forks import ForkServer, fork_server
 from ..runs.kernel import check_machine, kernel_options
+from ..runs.machine import room_advice
 from ..runs.run import STAGES, Parameters, Run
 from ..runs.threads import quiet_variables
 from ..text.folders import shown
@@ -73,7 +74,7 @@ def notebook_parameters(run: Run, stage: str) -> dict[str, Any]:
 
 # %% ../../nbs/38_stage_notebook.ipynb #9d3f819a
 NO_ROOM = (28, 30, 13, 122, 27)  # no space, read-only, not permitted, over quota, file too large
-AGAIN = "make room or choose another folder, then run the same command again"
+AGAIN = "choose another folder, then run the same command again"
 
 
 class StageFailed(Exception):
@@ -91,8 +92,10 @@ def stage_error(stage: str, error: Any, failed: Path) -> Exception:
     """What a papermill error means for the user: a `UserError` or a `StageFailed`."""
     if error.ename == "UserError":
         return UserError(error.evalue)
-    if any(f"[Errno {n}]" in str(error.evalue) for n in NO_ROOM):
-        return UserError(f"stage {stage} cannot write: {error.evalue}; {AGAIN}")
+    for number in NO_ROOM:
+        if f"[Errno {number}]" in str(error.evalue):
+            advice = room_advice(OSError(number, ""), AGAIN)
+            return UserError(f"stage {stage} cannot write: {error.evalue}; {advice}")
     place = f"stage {stage} failed in cell {error.exec_count}{raised_in(error.traceback)}"
     cause = f"{error.ename}: {str(error.evalue)[:300]}"
     return StageFailed(f"{place}: {cause}\nThe executed notebook: {shown(failed)}")
