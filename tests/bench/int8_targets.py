@@ -6,10 +6,11 @@ today's arithmetic: speed, and the loss in senses and in a search; writes result
 
 RUN is a finished run (`make model-en`). Weights are int8, a scale for each column, and each product's other
 side is rounded to 8 bits as it comes, with one scale for the whole batch. The sentences of `TIMED` words are
-encoded by torch in float32 and in bfloat16 and by ONNX Runtime in float32 and int8, by turns on one thread;
-the vectors of words are compared with those in float32. Then words are trained from what int8 says of their
-drawn or labelled sentences, and serve as always. Beside them stand encoders from today's arithmetic (see
-joint.py, whose cache this takes). `--words` trains only so many of the words that queries ask.
+encoded by torch in float32 and in bfloat16 and by ONNX Runtime in float32 and int8, by turns on one thread.
+Processor seconds count, and the vectors of words are compared with those in float32. Then words are trained
+from what int8 says of their drawn or labelled sentences, and serve as always. Beside them stand encoders from
+today's arithmetic (see joint.py, whose cache this takes). `--words` trains only so many of the words that
+queries ask.
 """
 
 import argparse
@@ -31,11 +32,11 @@ from joint import (
     small_collection,
     train_words,
 )
-from model_en import runtime_session
+from model_en import in_turns, runtime_session
 from record import save_record
 from search import ORDINARY
 from search_trials import row_gains
-from serving import by_turns, ratio
+from serving import ratio
 
 from minicoil import MiniCOIL
 from minicoil.learning.objectives import apply, load_objective
@@ -59,7 +60,7 @@ from minicoil.text.transformer import (
 )
 from minicoil.text.vocabulary import positions
 
-TIMED = 60
+TIMED = 20
 
 
 class Beside:
@@ -169,13 +170,10 @@ def timed(model, run, words, forms, rounds):
     }
 
     def run_way(way):
-        for _ in by[way](transformer, rows):
-            pass
+        kept[way] = list(by[way](transformer, rows))
 
-    seconds = by_turns({way: partial(run_way, way) for way in by}, rounds)
-    tokens = sum(map(len, rows))
-    for way in by:
-        kept[way] = of_words(by[way](transformer, rows), places)
+    seconds, tokens = in_turns({way: partial(run_way, way) for way in by}, rounds), sum(map(len, rows))
+    kept = {way: of_words(encoded, places) for way, encoded in kept.items()}
     others = [way for way in by if way != "torch, float32"]
     return {
         "words": len(words),

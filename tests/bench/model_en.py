@@ -242,6 +242,19 @@ def encodings(name, batches):
     return found
 
 
+def in_turns(ways, rounds, ready=None):
+    """{way: processor seconds of each round} of functions, in another order each round, each after `ready`."""
+    seconds, names = {way: [] for way in ways}, list(ways)
+    for turn in range(rounds):
+        for way in names[turn % len(names) :] + names[: turn % len(names)]:
+            if ready:
+                ready()
+            begin = time.process_time()
+            ways[way]()
+            seconds[way].append(time.process_time() - begin)
+    return seconds
+
+
 def measure(name, batches, rounds, barrier, answers):
     """In a process of its own: processor seconds of every way and round; all processes begin together."""
     one_thread()
@@ -249,14 +262,7 @@ def measure(name, batches, rounds, barrier, answers):
     ways = {**encodings(name, batches), **products(net_of(name), shapes)}
     for way in ways.values():
         way()  # opens what the first call has to
-    seconds, names = {way: [] for way in ways}, list(ways)
-    for turn in range(rounds):
-        for way in names[turn % len(names) :] + names[: turn % len(names)]:
-            barrier.wait()
-            begin = time.process_time()
-            ways[way]()
-            seconds[way].append(time.process_time() - begin)
-    answers.put(seconds)
+    answers.put(in_turns(ways, rounds, barrier.wait))
 
 
 def limit(name, rows, jobs, count, rounds):
