@@ -243,7 +243,7 @@ def encodings(name, batches):
 
 
 def in_turns(ways, rounds, ready=None):
-    """{way: processor seconds of each round} of functions, in another order each round, each after `ready`."""
+    """{way: processor seconds of each round} of functions, in another order each round, after `ready`."""
     seconds, names = {way: [] for way in ways}, list(ways)
     for turn in range(rounds):
         for way in names[turn % len(names) :] + names[: turn % len(names)]:
