@@ -451,6 +451,24 @@ def test_memory_that_is_no_number(given, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("address", [" ", "☃", "http://a b", "\uff11"])
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_an_address_that_no_server_can_have(way, address, tmp_path):
+    """What cannot be a host's name is refused before a folder is made, wherever it was given."""
+    options = ("--qdrant", address) if way == "option" else ()
+    done = call(tmp_path, "run", "--words", "bat", "--out", "new", *options, QDRANT_URL=address)
+    assert "not an address of a Qdrant server" in one_line(done)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("key", ["a\nb", "☃", "a\x1bb"])
+def test_a_key_that_no_request_can_carry(key, tmp_path):
+    """A key with odd characters is refused, and not shown."""
+    given = {"QDRANT_API_KEY": key, "QDRANT_URL": "http://127.0.0.1:9"}
+    line = one_line(call(tmp_path, "run", "--words", "bat", "--out", "new", **given))
+    assert line == "minicoil: QDRANT_API_KEY has characters that a key cannot have: copy the key again"
+
+
 # Ctrl-C, and streams that are closed
 
 WHILE_LOADING = """
