@@ -34,7 +34,7 @@ from minicoil.stages.draw import read_draw
 from minicoil.text.readers import DATA
 
 COUNTS, MORE = (10, 20, 30, 40, 50), (100, LEARN)   # sentences a word; MORE where there are labels
-HELD_BACK, FEW, DRAWS = 10, 300, 2
+HELD_BACK, FEW, DRAWS = 10, 200, 2
 OBJECTIVE, DIM = "joint", 8
 
 
@@ -130,10 +130,12 @@ def main():
         "draws": DRAWS,
         "documents": {name: len(small.documents) for name, small in smalls.items()},
         "sentences_to_encode": covers(Path(args.run) / "11_sentences"),
-        "senses": {Path(f).name.split(".")[0]: scored_senses(f, args.cache, objective) for f in files},
-        "held_back": errors(rows, objective),
-        "search": scored_search(smalls, rows, words, objective),
     }
+    found["search"] = scored_search(smalls, rows, words, objective)
+    save_record(args.out, found)
+    found["held_back"] = errors(rows, objective)
+    save_record(args.out, found)
+    found["senses"] = {Path(f).name.split(".")[0]: scored_senses(f, args.cache, objective) for f in files}
     save_record(args.out, found)
     print(json.dumps(found["search"]["rows"], indent=1))
 

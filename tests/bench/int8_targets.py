@@ -251,9 +251,11 @@ def main():
         int8 = partial(runtime_encode, forms["int8"])
         found = {"arithmetic": arithmetic("auto"), "objective": OBJECTIVE, "dim": DIM}
         found["speed"] = timed(model, args.run, some, forms, args.rounds)
+        save_record(args.out, found)
         print(json.dumps(found["speed"], indent=1), file=sys.stderr, flush=True)
         files = [DATA / "sentences.jsonl", *args.senses]
         found["senses"] = {Path(f).name.split(".")[0]: senses_of(f, caches, int8, objective) for f in files}
+        save_record(args.out, found)
         print(json.dumps(found["senses"], indent=1), file=sys.stderr, flush=True)
         rows = {
             "today": asked_rows(model, args.run, set(asked), caches["today"]),
