@@ -195,7 +195,9 @@ def exact_gains(model: Any, stored: dict[int, float], brought: Sequence[Brought]
 def neighbour_gains(model: Any, rows: np.ndarray, indexes: np.ndarray,
                     brought: Sequence[Brought]) -> np.ndarray:
     "(n, neighbours) weight × product of each neighbour in documents with values (n, m) at `indexes` (m,)"
-    at, numbers, starts = [], [], []
+    at: list[int] = []
+    numbers: list[float] = []
+    starts: list[int] = []
     for b in brought:
         own = indexes_of(model, b.neighbour)
         starts.append(len(at))
