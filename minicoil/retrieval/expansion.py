@@ -219,8 +219,8 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
     held = home.held_head(wide, max(limit, HEAD))
     if not held.numbers:
         return []
-    known, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
-    found = [Found(n, None, known.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
+    before, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
+    found = [Found(n, None, before.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
     return best_scored(found, limit, home.payloads)
 
 # %% ../../nbs/29_expansion.ipynb #35adfb4b
