@@ -6,7 +6,8 @@
 __all__ = ['CPU_TOKENS', 'SHORT', 'FIRST', 'TOGETHER', 'PassOptions', 'Passed', 'Opened', 'token_batches', 'feed', 'Embedded',
            'forward', 'forwards', 'lane_session', 'fitting_session', 'tokenize', 'token_ids', 'batch_pass', 'Row',
            'cut_rows', 'cut_pass', 'cut_windows', 'Cutter', 'make_cutter', 'id_windows', 'window_rows', 'WindowPass',
-           'window_passes', 'LongText', 'encode_means', 'gathered_vectors', 'finish_texts', 'long_pass']
+           'window_passes', 'LongText', 'encode_means', 'gathered_vectors', 'finish_texts', 'passed_windows',
+           'long_pass']
 
 # %% ../../nbs/04_batches.ipynb #25bcb769
 from collections import deque
@@ -326,9 +327,16 @@ def finish_texts(model: Opened, found: Sequence[LongText], make: Callable[..., l
     return [Passed(unit_rows(text.dense), one, len(text.windows) > 1) for text, one in zip(found, made)]
 
 # %% ../../nbs/04_batches.ipynb #ff3d89f0
+def passed_windows(model: Opened, windows: Iterable[WindowPass], texts: int,
+                   make: Callable[..., list]) -> list[Passed]:
+    "Texts whose windows have passed, in order"
+    found = [LongText() for _ in range(texts)]
+    for window in windows:
+        found[window.text].add(model.read(window.ids), window)
+    return finish_texts(model, found, make)
+
+
 def long_pass(model: Opened, rows: Sequence[list[list[int]]], options: PassOptions) -> list[Passed]:
     "A block of texts as `window_rows`, in order"
-    found = [LongText() for _ in rows]
-    for window in window_passes(model, rows, options.batch_size):
-        found[window.text].add(model.read(window.ids), window)
-    return finish_texts(model, found, options.make)
+    windows = window_passes(model, rows, options.batch_size)
+    return passed_windows(model, windows, len(rows), options.make)

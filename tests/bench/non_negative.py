@@ -17,7 +17,7 @@ from record import save_record
 from search import train_ways
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     build_index,
