@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from chain import ROOT, counting_environment, stage_rows
-from record import circumstances, save_record
+from record import made_of, save_record
 
 from minicoil.runs.files import load_json
 from minicoil.runs.run import STAGES
@@ -100,7 +100,7 @@ def main():
     given = parser.parse_args()
     for teacher in [given.only] if given.only else TEACHERS:
         row = one_run(options_of(given, teacher), given.scratch / teacher)
-        row["run"] = {key: circumstances()[key] for key in ("commit", "date")}
+        row["run"] = made_of()
         runs = load_json(given.out)["results"]["runs"] if given.out.exists() else {}
         facts = {"words": given.words, "samples": given.samples, "corpus": Path(given.corpus).name}
         save_record(given.out, {**facts, "large": Path(given.large).name, "runs": {**runs, teacher: row}})
