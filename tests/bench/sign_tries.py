@@ -81,7 +81,7 @@ def turn_for_cosines(rows, steps=TURN_STEPS):
 
 
 def trained_with_cut(samples, dim, pooled):
-    """{way of `TRAINED`: encoders (words, hidden_size, dim)}: `joint`, turned, then more steps with the cut."""
+    """{way of `TRAINED`: encoders (words, hidden_size, dim)}: `joint`, turned, and steps with the cut."""
     group = WordGroup(samples, dim, pooled)
     space = agreeing_space(group)
     goal, pairs = joint_goal(group, space), real_pairs(fit_rows(group.x))
