@@ -145,9 +145,9 @@ def faults(found):
 
 def engines(found):
     """Other search engines with the same vectors."""
-    later = {name: row for name, sizes in found["engines"].items() for row in sizes.values() if "run" in row}
+    measured = {name: row for name, sizes in found["engines"].items() for row in sizes.values()}
     rows = [
-        [f"{name}, later" if "run" in row else name, n, "yes",
+        [name, n, "yes",
          f"{row['same_top_10']} of {row['queries']}" if "queries" in row else "",
          f"{row['index_bytes'] / 1e6:.1f}", f"{row['ms_a_query']:.1f}"] if row["loads"] else [name, n, "no"]
         for name, sizes in found["engines"].items() for n, row in sizes.items()
@@ -157,15 +157,14 @@ def engines(found):
     if "words_a_passage" in found:
         more = (f" 100,000 documents are passages: {found['words_a_passage']} words of a document each, "
                 "drawn at random with their numbers.")
-    for name, row in later.items():
-        if "before" in row:
-            ratio = row["ms_a_query"] / row["before"]["ms_a_query"]
-            more += f" Rows marked *later* are of another hour: {name} took {ratio:.1f} times as long."
+    loads = [load for row in measured.values() for load in row.get("load", [])]
+    if loads:
+        more += f" The machine's load was {min(loads)} to {max(loads)}."
     return "\n\n".join([
         f"{found['collection']}, {found['numbers_a_word']} numbers a word.{more} "
         "How many queries have the ten "
         "documents of exact scoring, ties aside; the index in MB; milliseconds a query, without embedding "
-        "it; the times are of a busy machine. Lucene and Tantivy round a document's numbers: their ten "
+        "it. Lucene and Tantivy round a document's numbers: their ten "
         "are those of exact scoring with the rounded numbers. "
         "Elasticsearch and OpenSearch could not be installed here: their files are checked by the documented "
         "rules, and Lucene, which both are made of, takes and ranks them. "

@@ -15,7 +15,9 @@ from minicoil.pictures.views import in_words, told_apart, word_views
 from minicoil.pictures.word_figure import headline, word_figure
 from minicoil.runs.plots import plot_style
 from minicoil.runs.run import STAGES, open_run
-from minicoil.stages.senses import cosine_distances, umap_layout, word_targets
+from minicoil.stages.clusters import cosine_distances
+from minicoil.stages.layouts import umap_layout
+from minicoil.stages.senses import word_targets
 from minicoil.stages.store import drawn_sentences
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,9 +59,9 @@ SAYS = {
 }
 COLOURS = {"commands": "#f4f4f4", "pictures": "#fbeef5", "retrieval": "#fdf5e6", "stages": "#eaf3fa",
            "learning": "#eaf6f1", "serving": "#eaf6f1", "text": "#f4f4f4", "runs": "#f4f4f4"}
-HEIGHTS = {"stages": 2.14, "pictures": 1.0, "retrieval": 1.3}   # of the floors that have boxes
-PLAIN, GAP = .6, .1                                # the height of the other floors, and between floors
-ROOM = {"stages": 30, "retrieval": 70}             # characters in a line, where boxes stand on a floor
+HEIGHTS = {"stages": 2.14, "pictures": 1.0, "retrieval": 1.3}   # of floors that have boxes, at least
+PLAIN, LINE_HIGH, GAP = .6, .25, .1                # of the others, of a line of modules, and between floors
+ROOM = {"stages": 36, "retrieval": 90, "pictures": 70}   # characters in a line, where boxes stand on a floor
 WIDE, HIGH, STEP, ROW = 1.62, .78, 1.86, 1.12      # a box, and the distance to the next
 LEFT, RIGHT = 2.6, 15.5                            # where modules begin, and where a floor ends
 
@@ -74,7 +76,8 @@ def floors():
     """{package: Floor}, the lowest first, from 0 upwards."""
     found, bottom = {}, 0.0
     for name in FLOORS:
-        top = bottom + HEIGHTS.get(name, PLAIN)
+        lines = module_lines(name).count("\n") + 1
+        top = bottom + max(HEIGHTS.get(name, PLAIN), LINE_HIGH * lines + .14)
         found[name] = Floor(bottom, top)
         bottom = top + GAP
     return found
@@ -96,7 +99,7 @@ def other_modules(package):
 
 def module_lines(package):
     """The names of a floor's modules, in lines that end before its boxes."""
-    return "\n".join(textwrap.wrap("   ".join(other_modules(package)), ROOM.get(package, 120)))
+    return "\n".join(textwrap.wrap("   ".join(other_modules(package)), ROOM.get(package, 124)))
 
 
 def corner(stage, rooms):
@@ -111,8 +114,7 @@ def draw_floor(ax, plt, name, floor):
     ax.add_patch(plt.Rectangle((0, floor.bottom), RIGHT, high, facecolor=COLOURS[name], edgecolor="#c8c8c8"))
     ax.text(.1, floor.top - .07, name, va="top", weight="bold", fontsize=12.5, color=INK)
     ax.text(.1, floor.top - .32, SAYS[name], va="top", fontsize=9.5, color=LINE, linespacing=1.2)
-    middle = floor.top - .5 if name == "stages" else (floor.bottom + floor.top) / 2
-    ax.text(LEFT, middle, module_lines(name), va="center", fontsize=11, color=INK, linespacing=1.4)
+    ax.text(LEFT, floor.top - .08, module_lines(name), va="top", fontsize=10, color=INK, linespacing=1.4)
 
 
 def draw_box(ax, plt, stage, rooms):

@@ -385,3 +385,45 @@ def test_the_head_is_scored_as_one_document_after_the_other(model, documents, ke
         for query in QUERIES:
             hits = search(home, model, query, 20, expand="query", expansion=expansion)
             assert [(hit.id, hit.score) for hit in hits] == the_slow_way(home, model, query, expansion, 20)
+
+
+def counted(model, monkeypatch):
+    """Shapes of the batches that the transformer reads from now on."""
+    real, ran = model.session, []
+
+    class Counted:
+        def run(self, names, inputs):
+            ran.append(inputs["input_ids"].shape)
+            return real.run(names, inputs)
+
+    monkeypatch.setattr(model, "session", Counted())
+    monkeypatch.setattr(model, "last_query", None)
+    return ran
+
+
+@pytest.mark.parametrize("using", ["minicoil", "dense", "hybrid", "mix"])
+def test_the_transformer_reads_a_query_once(model, kept, using, monkeypatch):
+    """Vectors, neighbours and explanations of an expanded search come from one reading."""
+    with open_collection(kept) as home:
+        ran = counted(model, monkeypatch)
+        hits = search(home, model, 'a "bat" in a cave', using=using, expand="query")
+        assert explain_hits(home, model, 'a "bat" in a cave', hits, expand="query")
+    assert len(ran) == 1, ran
+
+
+def test_an_expanded_query_is_embedded_in_one_reading(model, kept, monkeypatch):
+    """So is each of several, with the values of two readings; a text to explain is read besides."""
+    expansion, queries = Expansion.load(kept / EXPANSION_FILE), [*QUERIES, "the zzyzx", "of the"]
+    apart = []
+    for query in queries:
+        plain = next(model.query_embed([query], **OURS))
+        monkeypatch.setattr(model, "last_query", None)
+        apart.append(query_vector(expansion, model, plain, brought_words(expansion, model, query)))
+    ran = counted(model, monkeypatch)
+    vectors = list(model.query_embed(queries, expansion=expansion))
+    assert len(ran) == len(queries), ran
+    for ours, theirs in zip(vectors, apart):
+        assert np.array_equal(ours.indices, theirs.indices)
+        assert np.array_equal(ours.values, theirs.values)
+    model.explain(QUERIES[0], "the bats left", expansion=expansion)
+    assert len(ran) == len(queries) + 2, ran

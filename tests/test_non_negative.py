@@ -7,13 +7,14 @@ import pytest
 from calls import call, one_line
 
 from minicoil import MiniCOIL, UserError
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.runs.files import one_thread
 from minicoil.runs.run import open_run
 from minicoil.serving.non_negative import FAINT, closest_non_negative, negative_share, word_rotation
 from minicoil.stages.export import HARD_TEXTS
 from minicoil.stages.rotation import rotate_model, run_vectors
-from minicoil.stages.training import train_samples, turned_encoders, word_samples
+from minicoil.stages.samples import word_samples
+from minicoil.stages.training import train_samples, turned_encoders
 from minicoil.text.readers import bundled_sentences
 
 TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS

@@ -8,7 +8,7 @@ import pytest
 from record import CIRCUMSTANCES, ENVELOPE, made_of, save_record
 
 from minicoil.pictures.hints import BANDS
-from minicoil.stages.senses import APART
+from minicoil.stages.clusters import APART
 
 RECORDS = sorted((Path(__file__).resolve().parents[1] / "results").glob("*.json"))
 

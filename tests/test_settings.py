@@ -1,11 +1,25 @@
 """The script that runs the suite under other settings, and the lines on costs and skipped tests."""
 
+import json
 import os
 from collections import namedtuple
 from types import SimpleNamespace
 
+import pytest
 from costs import cost_lines, skip_lines
-from settings import ROOT, SETTINGS, environment, run_tests, table, try_setting
+from settings import (
+    ROOT,
+    SETTINGS,
+    combined,
+    environment,
+    files_seen,
+    left,
+    parts_asked,
+    run_tests,
+    table,
+    try_setting,
+    write_down,
+)
 
 PROGRAM = """
 import os
@@ -47,10 +61,59 @@ def test_what_becomes_of_tests_is_counted(tmp_path):
 
 
 def test_no_part_is_no_outcome():
-    """Without tests and notebooks a setting has only its minutes."""
-    assert set(try_setting(SETTINGS["plain"], None, None)) == {"minutes"}
+    """Without a part a setting has only its minutes and the load."""
+    assert set(try_setting(SETTINGS["plain"], None, None)) == {"minutes", "load"}
     assert SETTINGS["one_core"].before[0] == "taskset"
     assert (ROOT / "tests").is_dir()
+
+
+def test_settings_together_are_one_machine(tmp_path):
+    """Variables, words before a command and busy processes of all hold; contradictions are refused."""
+    setting = combined(["skylake", "aten_avx2", "one_core", "busy"])
+    variables = environment(setting, tmp_path)
+    assert (variables["OPENBLAS_CORETYPE"], variables["ATEN_CPU_CAPABILITY"]) == ("SkylakeX", "avx2")
+    assert (setting.before, setting.beside) == (("taskset", "-c", "0"), 2)
+    assert setting.what == "; ".join(SETTINGS[n].what for n in ("skylake", "aten_avx2", "one_core", "busy"))
+    assert combined(["elsewhere", "no_home"]).temporary == "/dev/shm"
+    with pytest.raises(SystemExit, match="OPENBLAS_CORETYPE cannot be Haswell and Nehalem"):
+        combined(["haswell", "nehalem"])
+
+
+def test_what_was_tried_only_together_is_written_down(tmp_path):
+    """A setting that was tried with others is not said to have been tried alone, nor not at all."""
+    outcome = {"tests": {"passed": 1, "skipped": 0, "failed": []}, "minutes": 1.0, "load": 0.1}
+    write_down(tmp_path / "x.json", {"haswell+ci": outcome}, "test_a.py")
+    write_down(tmp_path / "x.json", {"ci": outcome}, "test_b.py")
+    results = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["results"]
+    assert results["only_together"] == ["haswell"]
+    assert "haswell" not in results["not_tried"]
+    assert "ci" not in results["not_tried"]
+    assert "nehalem" in results["not_tried"]
+    found = results["tried"]["haswell+ci"]["test_a.py"]
+    assert {name: found[name] for name in outcome} == outcome
+    assert found["commit"]
+    assert left({})["only_together"] == []
+
+
+def test_files_that_a_process_was_in_are_known():
+    """Of an interrupted session: which files had their turn, and where each process was."""
+    lines = ["tests/test_a.py::one \n", "[gw0] [  1%] PASSED tests/test_a.py::one \n",
+             "[gw1] [  2%] SKIPPED tests/test_b.py::two[1] \n",
+             "[gw0] [  3%] FAILED tests/test_c.py::three \n",
+             "FAILED tests/test_c.py::three - assert 0\n"]
+    assert files_seen(lines) == (["test_a.py", "test_b.py", "test_c.py"],
+                                 {"gw0": "test_c.py", "gw1": "test_b.py"})
+
+
+def test_parts_are_named():
+    """No part named is everything; what was run is told by its name in the record."""
+    asked = dict(tests=None, notebooks=None, chain=False, only="")
+    assert parts_asked(SimpleNamespace(**asked)) == ([ROOT / "tests"], ".*", True, "everything")
+    tests, notebooks, chain, name = parts_asked(SimpleNamespace(**{**asked, "tests": [], "chain": True}))
+    assert (tests, notebooks, chain, name) == ([ROOT / "tests"], None, True, "all tests the chain")
+    given = {**asked, "tests": ["test_a.py"], "only": "one", "notebooks": "06_.*"}
+    some = parts_asked(SimpleNamespace(**given))
+    assert some == ([ROOT / "tests" / "test_a.py", "-k", "one"], "06_.*", False, "test_a.py -k one 06_.*")
 
 
 Report = namedtuple("Report", "longrepr")

@@ -53,7 +53,7 @@ def draw_numbers(ax: Any, means: np.ndarray) -> None:
     "Numbers (senses, dim) as a heat strip, each written in its field"
     ax.imshow(means, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(means):
-        colour = "white" if value < -0.5 else "black"
+        colour = "white" if value < -0.5 or value > 0.8 else "black"
         ax.text(column, row, signed(value), ha="center", va="center", fontsize=9, color=colour)
 
 # %% ../../nbs/24_word_figure.ipynb #711137c0

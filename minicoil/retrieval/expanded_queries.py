@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BROUGHT', 'ASKED', 'AGREED', 'LONG', 'QUOTED', 'SUMMED', 'Brought', 'terms_in', 'without_quotes', 'quoted_terms',
-           'neighbour_numbers', 'query_forms', 'agreed', 'share_of', 'brought_words', 'indexes_of', 'query_vector',
-           'Gain', 'stored_product', 'exact_gains', 'row_gains']
+           'neighbour_numbers', 'agreed', 'share_of', 'brought_words', 'indexes_of', 'query_vector', 'Gain',
+           'stored_product', 'exact_gains', 'row_gains']
 
 # %% ../../nbs/29_expanded_queries.ipynb #fccb8cda
 import re
@@ -20,7 +20,7 @@ from .thesaurus import NEAR
 from ..serving.batches import encode_means
 from ..serving.padding import own_indexes
 from ..serving.sparse import SparseEmbedding, unknown_index
-from ..serving.windows import Forms, read_forms
+from ..serving.windows import read_query_forms
 
 # %% ../../nbs/29_expanded_queries.ipynb #02cb261a
 BROUGHT = 5  # words that a query's word brings along, at most
@@ -80,14 +80,6 @@ def neighbour_numbers(model: Any, terms: Sequence[int | str], embeddings: Sequen
         found[k] = numbers
     return found
 
-
-def query_forms(model: Any, query: str) -> Forms:
-    "The forms of a query; the last one's are kept, because a search asks for them and each explanation does"
-    last = getattr(model, "last_forms", None)
-    if last is None or last[0] != query:
-        last = model.last_forms = query, read_forms(model, [query], normalize=True)
-    return last[1]
-
 # %% ../../nbs/29_expanded_queries.ipynb #289c2391
 def agreed(nearness: np.ndarray) -> np.ndarray:
     "Nearness (words, n) of a query's words to n terms, raised where several of them are near to one"
@@ -115,7 +107,7 @@ def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
     Returns:
         The words, in the order of the query's; none is a word of the query.
     """
-    forms = query_forms(model, without_quotes(query))
+    forms = read_query_forms(model, without_quotes(query)).forms
     placed, found = placed_terms(terms_of(forms, model.vocabulary), forms), []
     own = [thesaurus.rows[term] for term in placed.terms if term in thesaurus.rows]
     cosines, share = thesaurus.nearness(placed.embeddings), share_of(len(placed.terms))

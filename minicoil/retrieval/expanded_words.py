@@ -26,7 +26,7 @@ from .thesaurus import Thesaurus
 from ..runs.files import one_of
 from ..serving.explanations import MatchedWord, check_idf, explain_vectors, read_query
 from ..serving.sparse import SparseEmbedding
-from ..serving.windows import read_forms
+from ..serving.windows import read_forms, read_query_forms
 
 # %% ../../nbs/29_expanded_words.ipynb #9dcef50b
 class ExpandedWord(MatchedWord, total=False):
@@ -68,7 +68,7 @@ def explain_gains(expansion: Thesaurus, model: Any, query: str, text: str, store
 def explain_query(expansion: Thesaurus, model: Any, query: str, text: str, stored: SparseEmbedding,
                   idf: Mapping[str, float], exact: bool = False) -> list[MatchedWord]:
     "Rows for a query's words and their neighbours in a document's plain vector, best first"
-    asked = read_query(model, without_quotes(query), **OURS)
+    asked = read_query_forms(model, without_quotes(query))
     rows = explain_vectors(model, asked, stored, idf)
     rows += explain_gains(expansion, model, query, text, stored.as_dict(), exact)
     return sorted(rows, key=lambda row: -row["contribution"])

@@ -27,13 +27,13 @@ from minicoil.retrieval.expanded_queries import (
     without_quotes,
 )
 from .expanded_words import SIDES, explain_text
-from .retrieval import OURS
 from .thesaurus import Thesaurus
 from .thesaurus_general import fit_or_general, general_thesaurus
 from ..runs.files import UserError, one_of
 from ..serving.blocks import each_text, plain_texts
 from ..serving.centroids import load_centroids
 from ..serving.sparse import SparseEmbedding
+from ..serving.windows import read_query_forms
 
 # %% ../../nbs/29_expansion.ipynb #9a6c7a22
 def embed(self: "Expansion", model: Any, texts: str | Iterable[str]) -> Iterator[SparseEmbedding]:
@@ -66,9 +66,10 @@ def query_embed(self: "Expansion", model: Any, queries: str | Iterable[str]) -> 
 # %% ../../nbs/29_expansion.ipynb #758432c6
 def one_query(expansion: "Expansion", model: Any, query: str, exact: bool = False) -> SparseEmbedding:
     "The sparse vector of a query with the words that it brings along"
-    plain = next(model.query_embed(map(without_quotes, plain_texts([query])), **OURS))
-    brought = brought_words(expansion, model, query, quoted=quoted_terms(model, query, exact))
-    return query_vector(expansion, model, plain, brought)
+    text, = plain_texts([query])
+    read = read_query_forms(model, without_quotes(text))
+    brought = brought_words(expansion, model, text, quoted=quoted_terms(model, text, exact))
+    return query_vector(expansion, model, read.vector, brought)
 
 # %% ../../nbs/29_expansion.ipynb #ac009ffb
 GENERALS: MutableMapping[Any, Any] = WeakKeyDictionary()  # of opened models
@@ -221,8 +222,8 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
     if not head:
         return []
     held = home.held(head, np.unique(wide.indices))
-    known, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
-    found = [Found(n, None, known.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
+    before, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
+    found = [Found(n, None, before.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
     return best_scored(found, limit, home.payloads)
 
 # %% ../../nbs/29_expansion.ipynb #35adfb4b

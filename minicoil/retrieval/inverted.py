@@ -42,6 +42,7 @@ from minicoil.retrieval.index_scores import (
     values_of,
 )
 from ..runs.files import UserError, one_of, unreadable
+from ..runs.machine import room_advice
 from ..runs.manifest import load_manifest, save_manifest
 from ..runs.server import USUAL, Layout, check_name
 from ..serving.sparse import SparseEmbedding
@@ -156,7 +157,7 @@ class Stored(Asked):
             sweep_segments(self.folder, parts)
         except OSError as e:
             why = f"{self.folder} cannot be written ({e.strerror or type(e).__name__})"
-            raise UserError(f"{why}: make room, or {self.elsewhere}") from None
+            raise UserError(f"{why}: {room_advice(e, self.elsewhere)}") from None
         self.parts = parts
 
 # %% ../../nbs/28_inverted.ipynb #aa827a41

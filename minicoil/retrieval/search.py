@@ -47,6 +47,7 @@ from ..serving.explanations import MatchedWord, ReadQuery, explain_vectors, read
 from ..serving.padding import own_indexes, without_padding
 from ..serving.serving import MiniCOIL
 from ..serving.sparse import SparseEmbedding, idf, unknown_index
+from ..serving.windows import read_query_forms
 
 # %% ../../nbs/32_search.ipynb #6e571434
 WAYS = ("minicoil", "dense", "hybrid", "mix")
@@ -70,9 +71,11 @@ def check_search(limit: Any, using: Any, weight: Any) -> None:
 MOST_HITS = 100_000  # an engine may make room for as many hits as it is asked for
 
 
-def query_vectors(model: Any, query: str, using: str) -> dict[str, np.ndarray | SparseEmbedding]:
-    "{name: vector} of a query that a way of searching needs; no sparse one for a query without words"
-    read = read_query(model, query, **OURS, dense=using != "minicoil")
+def query_vectors(model: Any, query: str, using: str,
+                  forms: bool = False) -> dict[str, np.ndarray | SparseEmbedding]:
+    "{name: vector} of a query for a way of searching, read with its `forms`; no sparse one without words"
+    dense = using != "minicoil"
+    read = read_query_forms(model, query) if forms else read_query(model, query, **OURS, dense=dense)
     vectors: dict[str, np.ndarray | SparseEmbedding] = {}
     if using != "minicoil":
         vectors["dense"] = np.asarray(read.dense, np.float32)
@@ -157,7 +160,7 @@ def search(home: Home, model: Any, query: str, limit: int = 10, using: str = "mi
     check_search(limit, using, weight)
     expansion = side_of(home, model, expand, expansion)
     read = without_quotes(query) if expansion is not None or home.expanded else query
-    vectors, limit = query_vectors(model, read, using), min(limit, MOST_HITS)
+    vectors, limit = query_vectors(model, read, using, expansion is not None), min(limit, MOST_HITS)
     if not vectors:
         return []
     depth = limit if using in vectors else max(limit, DEPTH)
@@ -246,7 +249,6 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit], expand
         Each hit with its words, best first. Of hits found by `minicoil` they sum to the score.
     """
     given = side_of(home, model, expand, expansion)
-    asked = read_query(model, query if given is None else without_quotes(query), **OURS)
     numbers = [point_number(hit.id) for hit in hits]
     stored = {p.number: p.sparse for p in home.look_up(numbers) if p.sparse is not None} if hits else {}
     texts = {number: hit.text for number, hit in zip(numbers, hits)}
@@ -254,10 +256,13 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit], expand
         own = expansion or expansion_of(home, model)
         words = {i: explain_expanded(own, model, query, texts[i], stored[i], exact) for i in stored}
         return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]
-    weights = engine_idf(home, parts_of(model, asked), stored)
     if given is None:
+        asked = read_query(model, query, **OURS)
+        weights = engine_idf(home, parts_of(model, asked), stored)
         words = {i: explain_vectors(model, asked, stored[i], weights[i]) for i in stored}
     else:
+        asked = read_query_forms(model, without_quotes(query))
+        weights = engine_idf(home, parts_of(model, asked), stored)
         words = {i: explain_query(given, model, query, texts[i], stored[i], weights[i], exact)
                  for i in stored}
     return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]

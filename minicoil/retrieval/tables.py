@@ -95,9 +95,12 @@ def draw_gain(ax: Any, name: str, scores: dict[str, dict[str, float]]) -> None:
     "A bar a query, best gain first, into the axes `ax`"
     gain = np.sort([scores["minicoil"][q] - scores["bm25"][q] for q in scores["bm25"]])[::-1]
     colors = [PALETTE[2] if g > 0 else PALETTE[5] for g in gain]
-    ax.bar(range(len(gain)), 100 * gain, width=1.0, color=colors)
-    ax.set_title(f"{name}: {(gain > 0).sum()} of {len(gain)}\ngain, {(gain < 0).sum()} lose", fontsize=10)
+    ax.bar(range(1, len(gain) + 1), 100 * gain, width=1.0, color=colors)
+    ax.axhline(0, color="black", lw=0.8)
+    better, worse = (gain > 0).sum(), (gain < 0).sum()
+    ax.set_title(f"{name}: {len(gain)} queries,\n{better} better, {worse} worse", fontsize=10)
     ax.set_xlabel("queries, best gain first")
+    ax.xaxis.get_major_locator().set_params(integer=True)
 
 # %% ../../nbs/27_tables.ipynb #bfeb1f85
 def draw_gains(per_query: dict[str, dict], path: str | Path | None = None) -> Any:

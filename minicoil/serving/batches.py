@@ -6,7 +6,7 @@
 __all__ = ['CPU_TOKENS', 'SHORT', 'TOGETHER', 'PassOptions', 'Passed', 'Opened', 'token_batches', 'feed', 'Embedded', 'forward',
            'open_already', 'forwards', 'lane_session', 'tokenize', 'token_ids', 'batch_pass', 'Row', 'cut_pass',
            'cut_windows', 'Cutter', 'make_cutter', 'id_windows', 'window_rows', 'WindowPass', 'window_passes',
-           'LongText', 'encode_means', 'gathered_vectors', 'finish_texts', 'long_pass']
+           'LongText', 'encode_means', 'gathered_vectors', 'finish_texts', 'passed_windows', 'long_pass']
 
 # %% ../../nbs/04_batches.ipynb #25bcb769
 from collections import deque
@@ -314,9 +314,16 @@ def finish_texts(model: Opened, found: Sequence[LongText], make: Callable[..., l
     return [Passed(unit_rows(text.dense), one, len(text.windows) > 1) for text, one in zip(found, made)]
 
 # %% ../../nbs/04_batches.ipynb #ff3d89f0
+def passed_windows(model: Opened, windows: Iterable[WindowPass], texts: int,
+                   make: Callable[..., list]) -> list[Passed]:
+    "Texts whose windows have passed, in order"
+    found = [LongText() for _ in range(texts)]
+    for window in windows:
+        found[window.text].add(model.read(window.ids), window)
+    return finish_texts(model, found, make)
+
+
 def long_pass(model: Opened, texts: list[str], options: PassOptions) -> list[Passed]:
     "A block of texts, each read in windows, in order"
-    found = [LongText() for _ in texts]
-    for window in window_passes(model, window_rows(model, texts), options.batch_size):
-        found[window.text].add(model.read(window.ids), window)
-    return finish_texts(model, found, options.make)
+    windows = window_passes(model, window_rows(model, texts), options.batch_size)
+    return passed_windows(model, windows, len(texts), options.make)

@@ -27,10 +27,18 @@ from minicoil.serving.sparse import (
 
 # %% ../../nbs/04_explanations.ipynb #36e36ae0
 class ReadQuery(NamedTuple):
-    "A query as it was read: its words, its sparse vector, and its dense one (d,) where it was asked for"
+    """A query as it was read.
+
+    Args:
+        reading: its words.
+        vector: its sparse vector.
+        dense: its dense vector (d,), where it was asked for.
+        forms: its `Forms`, where they were asked for, see `read_query_forms`.
+    """
     reading: Reading
     vector: SparseEmbedding
     dense: np.ndarray | None = None
+    forms: Any = None
 
 
 def read_queries(model: Opened, readings: Sequence[Reading], vectors: np.ndarray) -> list[ReadQuery]:

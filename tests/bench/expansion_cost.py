@@ -24,14 +24,14 @@ from minicoil import MiniCOIL
 from minicoil.retrieval.claim import Point
 from minicoil.retrieval.collect_folder import Embedded
 from minicoil.retrieval.expanded_documents import expanded_documents, expanded_vector, own_numbers
-from minicoil.retrieval.expanded_queries import brought_words, query_forms, query_vector
+from minicoil.retrieval.expanded_queries import brought_words, query_vector
 from minicoil.retrieval.expansion import Expansion, query_side
 from minicoil.retrieval.inverted import Inverted
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import OURS
 from minicoil.serving.explanations import read_query
 from minicoil.serving.sparse import Reading, SparseEmbedding, sparse_vectors
-from minicoil.serving.windows import read_forms
+from minicoil.serving.windows import read_forms, read_query_forms
 
 WIDTH, LIMIT = 384, 10
 UNREAD = 40  # documents that the transformer reads anew
@@ -93,10 +93,10 @@ def filled(model, homes, vectors, dense, texts, block=100_000):
 
 
 def timed(call):
-    """Seconds of a call."""
-    begin = time.perf_counter()
+    """Seconds of the processor that a call takes."""
+    begin = time.process_time()
     call()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def both_times(call):
@@ -112,11 +112,13 @@ def query_costs(model, thesaurus, homes, queries, rounds=3):
     ours, words = homes
     found = defaultdict(list)
     for query in queries:
-        model.last_forms = model.last_query = None
+        model.last_query = None
         read = both_times(lambda q=query: read_query(model, q, **OURS))
         found["transformer and sparse vector"].append(read)
+        model.last_query = None
+        read = both_times(lambda q=query: read_query_forms(model, q))
+        found["transformer, sparse vector, and what neighbours need"].append(read)
         plain = read_query(model, query, **OURS).vector
-        found["transformer for the neighbours"].append(both_times(lambda q=query: query_forms(model, q)))
         wide = query_vector(thesaurus, model, plain, brought_words(thesaurus, model, query))
         few, many = in_words(model, plain), in_words(model, wide)
         calls = {
@@ -178,18 +180,18 @@ def folder_bytes(folder):
 
 
 def embedding_costs(model, thesaurus, texts, rounds=3):
-    """{what: seconds a document} of reading, of learning, and of either kind of vectors; by turns."""
+    """{what: seconds a document, of the processor} of reading, learning, either kind of vectors; by turns."""
     found = defaultdict(float)
     for _ in range(rounds):
         found["plain vectors, transformer included"] += timed(lambda: list(model.embed(texts, **OURS)))
-        begin = time.perf_counter()
+        begin = time.process_time()
         forms = read_forms(model, texts, normalize=True)
-        found["transformer"] += time.perf_counter() - begin
+        found["transformer"] += time.process_time() - begin
         found["learning"] += timed(lambda f=forms: Expansion.of_forms(model, f, thesaurus.avg_len))
-        begin = time.perf_counter()
+        begin = time.process_time()
         expanded = list(expanded_documents(thesaurus, model, forms))
         vectors = [expanded_vector(thesaurus, model, document) for document in expanded]
-        found["expanded vectors"] += time.perf_counter() - begin
+        found["expanded vectors"] += time.process_time() - begin
         assert len(vectors) == len(texts)
     return {name: value / len(texts) / rounds for name, value in found.items()}
 

@@ -3,16 +3,15 @@
     python tests/bench/hybrid.py --model outputs/en/23_model --beir ir/cranfield --beir ir/medline \\
                                  --beir ir/scifact --cache outputs/cache
 
-Each rule of meaning replaces BM25 in a fusion with dense: by rank, by stretched scores, by standardised
-scores, and on the head of the list alone: the best `HEAD` documents of BM25's hybrid are scored again. Gains
-are over the same hybrid with BM25, also on both halves of the queries.
+Each rule of meaning replaces BM25 in a fusion with dense: by rank, by the search's `mix` of scores, by
+standardised scores, and on the head of the list alone: the best `HEAD` documents of BM25's hybrid are scored
+again. Gains are over the same hybrid with BM25, also on both halves of the queries.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
-from mixes import stretched
 from record import save_record
 from search import ORDINARY, halved, read
 
@@ -23,6 +22,7 @@ from minicoil.retrieval.retrieval import (
     fuse,
     gain_over,
     measure,
+    mix,
     ranking,
     score_all,
     term_vectors,
@@ -55,16 +55,6 @@ def standardised(scores):
     return (known - known.mean()) / max(known.std(), 1e-9)
 
 
-def stretched_sum(lists):
-    """{document: score} of lists {document: score}, each stretched to 0…1, half and half."""
-    found = {}
-    for scores in lists:
-        values = np.array(list(scores.values()))
-        for name, value in zip(scores, stretched(values, values) if len(values) else ()):
-            found[name] = found.get(name, 0.0) + value / 2
-    return found
-
-
 def ways_to_fuse(dense, rule, base, names, rng):
     """{way: {document: falling rank score}} of one query: `rule`'s scores with dense, `base` is BM25's."""
     lists = [best_of(dense, names, rng), best_of(rule, names, rng)]
@@ -72,7 +62,7 @@ def ways_to_fuse(dense, rule, base, names, rng):
     head = np.argsort(-usual, kind="stable")[:HEAD]
     again = np.full(len(names), -np.inf)
     again[head] = (standardised(dense) + standardised(rule))[head]
-    fused = {"rank": fuse(lists), "stretched": stretched_sum(lists)}
+    fused = {"rank": fuse(lists), "mix": mix(lists)}
     found = {way: ranking(np.array(list(f.values())), list(f), rng) for way, f in fused.items()}
     found["standardised"] = ranking(standardised(dense) + standardised(rule), names, rng)
     return found | {"head": ranking(again, names, rng)}

@@ -24,7 +24,8 @@ from search_trials import row_gains
 
 from minicoil import MiniCOIL
 from minicoil.learning import joint
-from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import WordSample, load_objective, train_group
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     add_scores,
@@ -41,8 +42,8 @@ from minicoil.runs.files import load_json, one_thread, progress
 from minicoil.serving.batches import window_rows
 from minicoil.serving.blocks import plain_texts
 from minicoil.serving.windows import FormSum, pack_forms
+from minicoil.stages.clusters import cosine_distances, nearest, sense_targets
 from minicoil.stages.draw import read_draw
-from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.targets import word_rows
 from minicoil.stages.training import group_words
 from minicoil.text.pieces import WordPieces
@@ -108,18 +109,21 @@ def drawn_rows(file):
     return kept
 
 
-def labelled(file, cache, name=INPUT):
-    """Rows of a sense file and {kind: (rows, h)} of them, kept in `cache`; words not found are left out."""
+def labelled(file, cache, name=INPUT, reading=encode):
+    """Rows of a sense file and {kind: (rows, h)} of them, kept in `cache`; words not found are left out.
+
+    `reading` runs the transformer, as `encode` does.
+    """
     rows, of = drawn_rows(file), "" if name == INPUT else f"-{Path(name).name}"
     path = Path(cache) / f"senses-{Path(file).name.split('.')[0]}{of}.npz"
     if not path.exists():
-        np.savez(path, **encoded(rows, name))
+        np.savez(path, **encoded(rows, name, reading))
     with np.load(path) as arrays:
         found = {kind: arrays[kind] for kind in (*KINDS, "there")}
     return [row for row, there in zip(rows, found["there"]) if there], {k: found[k] for k in KINDS}
 
 
-def encoded(rows, name):
+def encoded(rows, name, reading=encode):
     """{kind: (found rows, h) float16} and `there` (rows,): whether a row's word was found in it."""
     model, vocabulary = load_transformer(name), make_vocabulary({r["word"]: [] for r in rows})
     pieces, texts = WordPieces(model.tokenizer), list(dict.fromkeys(row["sentence"] for row in rows))
@@ -127,7 +131,7 @@ def encoded(rows, name):
     for k, row in enumerate(rows):
         wanted[number[row["sentence"]]].append(k)
     ids = model.tokenize(texts)
-    batches = encode(model, ids, last=True, precision="auto")
+    batches = reading(model, ids, last=True, precision="auto")
     for batch, _, tokens, lasts in progress(batches, "labelled sentences"):
         for i, token, last in zip(batch, tokens, lasts):
             places = positions(ids[i], pieces, vocabulary)
@@ -139,12 +143,13 @@ def encoded(rows, name):
     return {**kinds, "there": np.array([k in found for k in range(len(rows))])}
 
 
-def labelled_words(file, cache, teacher=""):
+def labelled_words(file, cache, teacher="", learn=LEARN, seed=1, reading=encode):
     """(sample, training rows and senses, test rows and senses) of each word of a sense file.
 
-    With a teacher, a model's name, the samples have its token embeddings, and neighbours in its space.
+    A sample has at most `learn` of the training sentences. With a teacher, a model's name, the samples have
+    its token embeddings, and neighbours in its space.
     """
-    rows, kinds = labelled(file, cache)
+    rows, kinds = labelled(file, cache, reading=reading)
     kinds = {kind: values.astype(np.float32) for kind, values in kinds.items()}
     taught = kinds
     if teacher:
@@ -156,7 +161,7 @@ def labelled_words(file, cache, teacher=""):
     senses, found = np.array([r["sense"] for r in rows]), []
     for word in dict.fromkeys(words.tolist()):
         a, b = np.flatnonzero((words == word) & train), np.flatnonzero((words == word) & ~train)
-        drawn = np.sort(np.random.default_rng(1).permutation(a)[:LEARN])
+        drawn = np.sort(np.random.default_rng(seed).permutation(a)[:learn])
         targets = sense_targets(taught["contexts"][drawn], taught["tokens"][drawn])
         sample = WordSample(word, kinds["lasts"][drawn], neighbours=nearest(cosine_distances(targets)))
         if teacher:
@@ -195,8 +200,11 @@ def drawn_of(folder, words):
     return texts, pairs
 
 
-def asked_rows(model, run, words, cache):
-    """{kind: (pairs, h) float16} and `pairs` of the sentences that a run has drawn for words; kept."""
+def asked_rows(model, run, words, cache, reading=encode):
+    """{kind: (pairs, h) float16} and `pairs` of the sentences that a run has drawn for words; kept.
+
+    `reading` runs the transformer, as `encode` does.
+    """
     path = Path(cache) / "asked.npz"
     if not path.exists():
         texts, pairs = drawn_of(Path(run) / "11_sentences", words)
@@ -205,7 +213,7 @@ def asked_rows(model, run, words, cache):
         for k, (word, sentence) in enumerate(pairs.tolist()):
             wanted[sentence].append((word, k))
         rows = transformer.tokenize([texts[i] for i in order])
-        batches = encode(transformer, rows, last=True, precision="auto")
+        batches = reading(transformer, rows, last=True, precision="auto")
         for batch, _, tokens, lasts in progress(batches, "drawn sentences"):
             for i, token, last in zip(batch, tokens, lasts):
                 places = positions(rows[i], model.read.pieces, model.vocabulary)
@@ -218,11 +226,11 @@ def asked_rows(model, run, words, cache):
         return {name: arrays[name] for name in arrays.files}
 
 
-def asked_samples(rows):
-    """{word id: `WordSample`} of what `asked_rows` gives."""
+def asked_samples(rows, most=None):
+    """{word id: `WordSample`} of what `asked_rows` gives; of a word's first `most` sentences, if given."""
     found = {}
     for word in np.unique(rows["pairs"][:, 0]).tolist():
-        at = np.flatnonzero(rows["pairs"][:, 0] == word)
+        at = np.flatnonzero(rows["pairs"][:, 0] == word)[:most]
         contexts, tokens, lasts = (
             rows[k][at].astype(np.float32) for k in ("contexts", "tokens", "lasts")
         )

@@ -24,7 +24,8 @@ from search import halved, shards_of, train_ways
 from sign_tries import TRAINED, cosine_errors, cuts, trained_with_cut, turn_for_cosines, word_vectors
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, term_vectors, terms_of
 from minicoil.retrieval.systems import rankings

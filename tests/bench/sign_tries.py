@@ -6,9 +6,10 @@ Forms of vectors, a turn that goes by cosines, and a training in which the cut t
 import numpy as np
 import torch
 
+from minicoil.learning.algebra import apply, descend, nearly_linear
 from minicoil.learning.fit import fit_rows, real_pairs, unit
 from minicoil.learning.joint import agreeing_space, first_mix, joint_goal
-from minicoil.learning.objectives import WordGroup, apply, descend, nearly_linear
+from minicoil.learning.objectives import WordGroup
 from minicoil.serving.non_negative import closest_non_negative, word_rotation
 from minicoil.serving.sparse import unit_rows
 

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NOT_COPIED = (".git", ".venv", "outputs", "__pycache__", "*.egg-info", "_build", ".*_cache")
 ABOUT_ALL = """\
-make test: about 20 minutes on 2 cores. Exports, lint, types, every notebook, the whole chain, all tests.
-Skipped: tests marked slow (make test-slow runs them), and those that lack a Qdrant server (QDRANT_URL names
-one), Ray, MTEB, the site's packages (make docs), or a browser. For a quick answer there is make check."""
+make test: about 18 minutes on 2 idle cores, twice that on busy ones. Exports, lint, types, every notebook,
+the whole chain, all tests but those marked slow (make test-slow runs them). A few are skipped that lack a
+Qdrant server (QDRANT_URL names one), Ray, MTEB, a browser, npm, or a user who is not root."""
 ABOUT_QUICK = """\
 make check: about 2 minutes on 2 cores. Exports, lint, types, and the tests that need no finished run.
 Skipped: the notebooks, the chain, and every test that trains, serves, kills or draws. make test runs these.
