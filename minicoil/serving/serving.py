@@ -366,3 +366,4 @@ class MiniCOIL(Shown):
         self.cutter = make_cutter(tokenizer)
         self.pad_id = int(info.get("pad_id", 0))
         self.lane = self.last_query = None  # the session that the lanes share, and what was read last
+        self.short_passes = 0  # of the lanes' session
