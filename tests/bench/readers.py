@@ -26,7 +26,7 @@ from typing import NamedTuple
 import joint
 import numpy as np
 from reader_tries import OWN, POWERS, document_rows, factors_of, held_out_errors, learn_together
-from record import save_record
+from record import made_of, save_record
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
@@ -610,7 +610,7 @@ def main():
     work |= {"price": priced, "sizes": measured_sizes, "speed": measured_speed}
     work |= {"tries": tried, "tries_more": tried_with_more}
     for part in given.part or PARTS:
-        found[part] = work[part](given)
+        found[part] = {**work[part](given), "run": made_of()}
         named = {name: Path(path).name for name, path in given.models.items()}
         save_record(given.out, {**found, "models": found.get("models", {}) | named})
 
