@@ -23,6 +23,8 @@ from .collect_calls import Ask, Held, Home, check_vectors, held_folder
 from .collect_folder import CONFIG
 from .collection import check_address, is_server, open_collection
 from .index_parts import Part, segment_of, settled
+
+# %% ../../nbs/28_inverted.ipynb #25a7c015
 from minicoil.retrieval.index_saved import (
     FORMAT,
     PARTS_FILE,
