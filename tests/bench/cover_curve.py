@@ -23,7 +23,8 @@ from search import ORDINARY
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.learning.spending import goal_of, held_out_error, some_rows
 from minicoil.retrieval.retrieval import gain_over, measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores

@@ -39,14 +39,15 @@ from search_trials import row_gains
 from serving import ratio
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.retrieval.retrieval import gain_over, measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
 from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import one_thread
 from minicoil.serving.sparse import unit_rows
+from minicoil.stages.clusters import cosine_distances, nearest, sense_targets
 from minicoil.stages.model import traced
-from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.targets import word_rows
 from minicoil.text.readers import DATA
 from minicoil.text.transformer import (
