@@ -211,7 +211,7 @@ def million(found):
 def non_negative(found):
     """What it costs that no number is negative."""
     rows = [[name, gain_of(gain)] for name, gain in found["macro"].items()]
-    cost = [[f"non-negative over signed, {size}", gain_of(gain)] for size, gain in found["cost"].items()]
+    cost = [[f"{rule}, over signed", gain_of(gain["all"])] for rule, gain in found["cost"].items()]
     names = ", ".join(found["collections"])
     return "\n\n".join([f"nDCG@10 above BM25, in points, macro over {names}, by form and numbers a word:",
                         table(["", "points"], rows + cost)])

@@ -15,7 +15,9 @@ from minicoil.pictures.views import in_words, told_apart, word_views
 from minicoil.pictures.word_figure import headline, word_figure
 from minicoil.runs.plots import plot_style
 from minicoil.runs.run import STAGES, open_run
-from minicoil.stages.senses import cosine_distances, umap_layout, word_targets
+from minicoil.stages.clusters import cosine_distances
+from minicoil.stages.layouts import umap_layout
+from minicoil.stages.senses import word_targets
 from minicoil.stages.store import drawn_sentences
 
 ROOT = Path(__file__).resolve().parents[1]

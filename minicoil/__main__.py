@@ -1,15 +1,14 @@
 """`python -m minicoil` and the `minicoil` command: Ctrl-C is one line also while the rest is loaded."""
-import contextlib
 import os
-import signal
-from typing import Any
+import signal  # no more than these: until `main` has begun, Ctrl-C is Python's own
 
 
-def stop_at_once(number: int, frame: Any) -> None:
+def stop_at_once(number: int, frame: object) -> None:
     """Leave as the command line does after Ctrl-C. Nothing was begun, so nothing has to be undone."""
-    with contextlib.suppress(OSError):
+    try:
         os.write(2, b"minicoil: stopped; the same command begins again, and nothing was left half-written\n")
-    os._exit(130)
+    finally:  # also where nobody can be told
+        os._exit(130)
 
 
 def main() -> None:

@@ -182,7 +182,9 @@ LAYOUTS = [*(f"seed{n}" for n in range(5)), "crowded"]
 @pytest.fixture(scope="module")
 def layouts(run, tmp_path_factory):
     """(view, page) of a word in layouts of five seeds, and in one where ten points lie beneath each other."""
-    from minicoil.stages.senses import cosine_distances, umap_layout, word_targets
+    from minicoil.stages.clusters import cosine_distances
+    from minicoil.stages.layouts import umap_layout
+    from minicoil.stages.senses import word_targets
     view, (_, _, ids) = next(word_views(run, 0, 1)), drawn_sentences(run)[0]
     distances = cosine_distances(next(word_targets(run, [(0, ids)])))
     places = [umap_layout(distances, 2, seed) for seed in range(5)]

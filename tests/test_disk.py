@@ -17,6 +17,7 @@ from faults import one_line
 
 import minicoil
 from minicoil.runs.run import open_run
+from minicoil.text.readers import DATA
 
 
 @pytest.fixture(autouse=True)
@@ -249,3 +250,19 @@ def test_a_full_disk_where_a_benchmark_writes(small, full_disk, option):
         code, errors = finish(start([command("x")[0], *map(str, asked), option, str(disk / "new")]))
         assert code == 0, errors
         assert (disk / "new" / "gain.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_where_a_collection_is_made(full_disk):
+    """A collection that finds no room leaves no folder, in whose place the next call could make none."""
+    disk = full_disk("4m")
+    filler, data = at_the_end_of_a_disk(disk, 65536), DATA / "sentences.jsonl"
+    asked = ["benchmark", "make-collection", "--data", str(data), "--out", str(disk / "new")]
+    code, errors = finish(start([command("x")[0], *asked]))
+    assert code == 2, errors
+    assert len(one_line(errors)) == 1, errors
+    assert "make room" in errors
+    assert os.listdir(disk) == ["filler"]
+    filler.unlink()
+    code, errors = finish(start([command("x")[0], *asked]))
+    assert code == 0, errors
+    assert (disk / "new" / "qrels" / "test.tsv").exists()

@@ -93,3 +93,20 @@ def test_a_hub_that_refuses(there, model_folder):
         done = subprocess.run(command, input="bat\n", capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
     assert not list((there.root).glob("*/*/*"))
+
+
+def test_a_branch_of_its_own(there, model_folder):
+    """A branch is made if it is not there, so that a new repository is not left empty."""
+    done = push(model_folder, "--revision", "try/of-ours")
+    assert done.returncode == 0, done.stderr
+    assert there.branches == ["try/of-ours"]
+
+
+@pytest.mark.parametrize("options", [("--revision", ""), ("--revision", "a b"), ("--revision", "-"),
+                                     ("--revision", "0" * 40), ("--dataset", ""), ("--dataset", "a/b/c")])
+def test_a_name_that_the_hub_cannot_have(there, model_folder, options):
+    """A branch or data set with an impossible name is refused before a repository is made."""
+    done = push(model_folder, *options)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert options[0].strip("-") in done.stderr
+    assert there.created == []

@@ -271,7 +271,7 @@ CHAIN_WITH_BROKEN_LOOK = """
 import os, sys
 from pathlib import Path
 import nbformat
-from minicoil.commands import chain
+from minicoil.commands import chain, stage_notebook
 from minicoil.runs.run import check_parameters
 code = nbformat.v4.new_code_cell
 stage = ["from minicoil.stages.corpus import *", "from minicoil.runs.run import open_run",
@@ -281,13 +281,13 @@ cells = [code('run_dir = ""', metadata={"tags": ["parameters"]}), code("\\n".joi
 kernel = {"name": "python3", "display_name": "python3", "language": "python"}
 notebook = Path(sys.argv[1]).with_name("broken.ipynb")
 nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
-chain.notebook_path = lambda stage: notebook
+stage_notebook.notebook_path = lambda stage: notebook
 before = dict(os.environ)
 for _ in range(2):
     try:
         chain.run_chain(sys.argv[1], check_parameters(dict(words=["bat"])), chain.Execution(until="corpus"))
         print("done", file=sys.stderr)
-    except chain.StageFailed:
+    except stage_notebook.StageFailed:
         print("failed", file=sys.stderr)
 changed = {k for k in os.environ if os.environ[k] != before.get(k)}
 print("environment", changed or "as before", file=sys.stderr)

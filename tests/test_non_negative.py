@@ -7,13 +7,14 @@ import pytest
 from calls import call, one_line
 
 from minicoil import MiniCOIL, UserError
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.runs.files import one_thread
 from minicoil.runs.run import open_run
-from minicoil.serving.non_negative import negative_share, word_rotation
+from minicoil.serving.non_negative import FAINT, closest_non_negative, negative_share, word_rotation
 from minicoil.stages.export import HARD_TEXTS
 from minicoil.stages.rotation import rotate_model, run_vectors
-from minicoil.stages.training import train_samples, turned_encoders, word_samples
+from minicoil.stages.samples import word_samples
+from minicoil.stages.training import train_samples, turned_encoders
 from minicoil.text.readers import bundled_sentences
 
 TEXTS = [row["sentence"] for row in bundled_sentences()][::40][:60] + HARD_TEXTS
@@ -66,11 +67,18 @@ def test_no_number_is_negative(turned):
         assert np.array_equal(ours.indices, theirs.indices)  # zeros stay: all numbers of a word count alike
 
 
-def test_a_word_keeps_its_weight(turned):
-    """What is cut off is made up for: a word's numbers have the length that they had."""
+def test_only_what_is_negative_goes(turned):
+    """A positive number stays as `embed` has it; a word without any keeps a small one."""
     model = MiniCOIL.load(turned[0])
     for cut, signed in zip(model.embed(TEXTS, non_negative=True), model.embed(TEXTS)):
-        assert np.linalg.norm(cut.values) == pytest.approx(np.linalg.norm(signed.values), abs=1e-4)
+        assert np.array_equal(cut.values[signed.values > 0], signed.values[signed.values > 0])
+        assert (cut.values[signed.values <= 0] <= 2.2 * FAINT).all()  # BM25's greatest weight is 2.2
+
+
+def test_a_vector_without_a_positive_number_still_matches():
+    """It keeps its least negative number, as a small one."""
+    found = closest_non_negative(np.array([[-0.9, -0.3], [-0.9, 0.3], [0.0, 0.0]]))
+    assert np.allclose(found, [[0, FAINT], [0, 0.3], [FAINT, 0]])
 
 
 def cosines_moved(before, after):

@@ -1,13 +1,14 @@
 """The records in results/: one form for all, and nothing of the machine that made them but its processor."""
+
 import json
 import re
 from pathlib import Path
 
 import pytest
-from record import CIRCUMSTANCES, ENVELOPE, save_record
+from record import CIRCUMSTANCES, ENVELOPE, made_of, save_record
 
 from minicoil.pictures.hints import BANDS
-from minicoil.stages.senses import APART
+from minicoil.stages.clusters import APART
 
 RECORDS = sorted((Path(__file__).resolve().parents[1] / "results").glob("*.json"))
 
@@ -39,6 +40,16 @@ def test_save_record_writes_that_envelope(tmp_path):
     record = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert set(record) == CIRCUMSTANCES
     assert record["results"] == {"figure": 1}
+
+
+def test_each_part_of_the_readers_says_where_it_comes_from():
+    """Parts are measured one by one: each has its command, commit and date; the head is the last one's."""
+    record = json.loads((RECORDS[0].parent / "readers.json").read_text(encoding="utf-8"))
+    parts = {name: part["run"] for name, part in record["results"].items() if name != "models"}
+    for name, run in parts.items():
+        assert {"command", "commit", "date"} <= set(run) <= set(made_of())
+        assert f"--part {name}" in run["command"]
+    assert record["commit"] in {run["commit"] for run in parts.values()}
 
 
 def test_the_atlas_says_how_sure_a_split_was_found_to_be():

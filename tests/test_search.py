@@ -25,7 +25,7 @@ from test_serving import compare
 import minicoil.runs.server as talk
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model, summary
-from minicoil.learning.objectives import apply, mean_cosine
+from minicoil.learning.algebra import apply, mean_cosine
 from minicoil.retrieval.benchmark import objective_row
 from minicoil.retrieval.collect_server import Server
 from minicoil.retrieval.comparison import benchmark_collections

@@ -432,6 +432,43 @@ def test_a_folder_called_tilde_is_never_made(given, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", [("cache", "list"), ("cache", "clear"), ("search", "bat", "--documents", "texts.txt")],
+    ids=" ".join,
+)
+def test_a_blank_cache_is_no_folder(arguments, odd):
+    """A variable of blanks, which a script may leave behind, is refused, and no folder gets that name."""
+    before = there(odd)
+    assert "MINICOIL_CACHE is blank" in one_line(call(odd, *arguments, MINICOIL_CACHE=" "))
+    assert there(odd) == before
+
+
+@pytest.mark.parametrize("given", ["much", "0", "-1", "nan", "inf"])
+def test_memory_that_is_no_number(given, tmp_path):
+    """A run asks how much memory training may take before it begins, not minutes later."""
+    done = call(tmp_path, "run", "--words", "bat", "--out", "new", MINICOIL_MEMORY_GB=given)
+    assert "it must be a number of GB above 0" in one_line(done)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("address", [" ", "☃", "http://a b", "\uff11"])
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_an_address_that_no_server_can_have(way, address, tmp_path):
+    """What cannot be a host's name is refused before a folder is made, wherever it was given."""
+    options = ("--qdrant", address) if way == "option" else ()
+    done = call(tmp_path, "run", "--words", "bat", "--out", "new", *options, QDRANT_URL=address)
+    assert "not an address of a Qdrant server" in one_line(done)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("key", ["a\nb", "☃", "a\x1bb"])
+def test_a_key_that_no_request_can_carry(key, tmp_path):
+    """A key with odd characters is refused, and not shown."""
+    given = {"QDRANT_API_KEY": key, "QDRANT_URL": "http://127.0.0.1:9"}
+    line = one_line(call(tmp_path, "run", "--words", "bat", "--out", "new", **given))
+    assert line == "minicoil: QDRANT_API_KEY has characters that a key cannot have: copy the key again"
+
+
 # Ctrl-C, and streams that are closed
 
 WHILE_LOADING = """
@@ -461,8 +498,14 @@ class Finder:
                 raise ImportError("initialization failed") from None
 sys.meta_path.insert(0, Finder())
 """
+WITH_THE_STREAMS = """
+from minicoil.commands import pipeline
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+pipeline.prepare_streams = interrupted
+"""
 BEGINNINGS = {name: AT_AN_IMPORT.format(name=name) for name in ("typer", "numpy", "onnxruntime")}
-BEGINNINGS["another error"] = AS_ANOTHER_ERROR
+BEGINNINGS |= {"another error": AS_ANOTHER_ERROR, "its first step": WITH_THE_STREAMS}
 
 
 @pytest.mark.parametrize("begin", BEGINNINGS.values(), ids=BEGINNINGS)
@@ -484,7 +527,7 @@ def test_the_installed_command_is_the_one_that_was_tried():
 
 STREAMS_CLOSED = """
 import sys
-from minicoil.commands.pipeline import prepare_streams
+from minicoil.commands.endings import prepare_streams
 sys.{name} = None
 prepare_streams()
 print("into nothing", file=sys.{name})

@@ -9,13 +9,15 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands.chain import from_model
-from minicoil.learning.objectives import OBJECTIVES, Objective, apply, load_objective, mean_cosine
+from minicoil.learning.algebra import apply, mean_cosine
+from minicoil.learning.objectives import OBJECTIVES, Objective, load_objective
 from minicoil.retrieval.benchmark import other_objectives, skipped_objectives
 from minicoil.retrieval.tables import senses_table
 from minicoil.runs.files import UserError, load_json
 from minicoil.runs.run import open_run
+from minicoil.stages.samples import supplied, word_samples
 from minicoil.stages.tokens import word_tokens
-from minicoil.stages.training import group_words, supplied, train_words, word_samples
+from minicoil.stages.training import group_words, train_words
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,14 @@ from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
 from minicoil.commands import chain
-from minicoil.learning.objectives import apply, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import train_group
 from minicoil.runs.files import load_json, refuses
 from minicoil.runs.run import STAGES, check_parameters, open_run, stage_function
+from minicoil.stages.samples import supplied, word_samples
 from minicoil.stages.targets import cut_shards
 from minicoil.stages.tokens import one_model
-from minicoil.stages.training import supplied, train_word, word_samples
+from minicoil.stages.training import train_word
 from minicoil.text.transformer import load_tokenizer, load_transformer
 
 WORDS, DIM = ["seal", "crane"], 3

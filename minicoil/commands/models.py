@@ -49,7 +49,7 @@ def command_push(
     model: str = typer.Option(..., help="A model directory, or english"),
     form: str = typer.Option("small", help="small, or full (FastEmbed opens it)"),
     private: bool = typer.Option(False, "--private", help="Of a new repository"),
-    revision: str | None = typer.Option(None, help="Branch; the main one if none"),
+    revision: str | None = typer.Option(None, help="Branch, made if it is not there; the main one if none"),
     dataset: list[str] | None = typer.Option(
         None, help="A data set of the hub that it was trained on; may be repeated"
     ),

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .algebra import descend, fix_signs, mean_length, nearly_linear, real_rows
 from .graph import graph_projection, neighbour_graph
-from minicoil.learning.objectives import (
-    Objective,
-    WordGroup,
-    descend,
-    fix_signs,
-    mean_length,
-    nearly_linear,
-    real_rows,
-)
+from .objectives import Objective, WordGroup
 
 if TYPE_CHECKING:
     import torch

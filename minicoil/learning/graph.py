@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from minicoil.learning.objectives import (
-    Objective,
-    Projection,
-    WordGroup,
-    fix_signs,
-    ridge_root,
-    serving_matrices,
-    stack_rows,
-)
+from .algebra import Projection, fix_signs, ridge_root, serving_matrices
+from .objectives import Objective, WordGroup, stack_rows
 
 if TYPE_CHECKING:
     import torch

@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from minicoil.learning.algebra import (
+    Projection,
+    descend,
+    fix_signs,
+    nearly_linear,
+    one_direction,
+    real_rows,
+    ridge_root,
+)
 from minicoil.learning.fit import (
     FIT_ROWS,
     FIT_STEPS,
@@ -20,17 +29,7 @@ from minicoil.learning.fit import (
     unit,
 )
 from .graph import Centred, graph_projection, neighbour_graph
-from minicoil.learning.objectives import (
-    Objective,
-    Projection,
-    WordGroup,
-    descend,
-    fix_signs,
-    nearly_linear,
-    one_direction,
-    real_rows,
-    ridge_root,
-)
+from .objectives import Objective, WordGroup
 
 if TYPE_CHECKING:
     import torch

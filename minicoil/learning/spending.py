@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .objectives import Objective, WordGroup, WordSample, apply, train_group
+from .algebra import apply
+from .objectives import Objective, WordGroup, WordSample, train_group
 from ..runs.parameters import NUMBERS
 
 # %% auto #0

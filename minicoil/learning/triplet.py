@@ -8,16 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from minicoil.learning.objectives import (
-    Objective,
-    Projection,
-    WordGroup,
-    descend,
-    fix_signs,
-    mean_length,
-    real_rows,
-    serving_matrices,
-)
+from .algebra import Projection, descend, fix_signs, mean_length, real_rows, serving_matrices
+from .objectives import Objective, WordGroup
 
 if TYPE_CHECKING:
     import torch

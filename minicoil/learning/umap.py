@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minicoil.learning.objectives import (
-    Objective,
-    Projection,
-    WordGroup,
-    real_rows,
-    ridge_root,
-    serving_matrices,
-)
+from .algebra import Projection, real_rows, ridge_root, serving_matrices
+from .objectives import Objective, WordGroup
 
 if TYPE_CHECKING:
     import torch

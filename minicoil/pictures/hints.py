@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..stages.senses import WordSenses, closeness, edges_of
+from ..stages.clusters import closeness, edges_of
+from ..stages.senses import WordSenses
 
 # %% ../../nbs/24_hints.ipynb #13cdeaae
 def split_closeness(senses: WordSenses) -> float:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..learning.algebra import apply
 from ..learning.objectives import load_objective
 from .hints import hint
 from .pages import Span, signed
@@ -26,7 +27,6 @@ from ..stages.senses import WordSenses, word_senses
 from ..stages.sentences import sentence_texts
 from ..stages.store import drawn_sentences
 from ..stages.tokens import word_tokens
-from ..stages.training import apply
 from ..text.pieces import WordPieces
 from ..text.readers import bundled_sentences
 from ..text.transformer import load_tokenizer

@@ -40,13 +40,13 @@ def script_places(text: str, places: list[int]) -> list[int]:
 
 
 def packed_sentences(view: WordView) -> dict[str, list]:
-    """The shown texts, then most typical ones that are not among them; and for each the places of the word.
+    """The shown texts, then those typical ones that are not among them, and for each the word's places.
 
     `places`: the first character and the end, wherever the word stands. `typical`: for each sense
     (number of the text, first, end), see `cut`.
     """
-    shown, known = list(map(Quoted, view.sentences, view.spans)), set(view.sentences)
-    every = shown + [q for some in view.typical for q in some if q.text not in known]
+    shown, listed = list(map(Quoted, view.sentences, view.spans)), set(view.sentences)
+    every = shown + [q for some in view.typical for q in some if q.text not in listed]
     numbers = {q.text: i for i, q in enumerate(every)}
     texts = [shown_text(q.text) for q in every]
     flat = [[place for span in q.spans for place in span] for q in every]

@@ -31,7 +31,9 @@ from ..text.readers import DATA, read_senses
 # %% ../../nbs/33_benchmark.ipynb #317e36a6
 def trained_beside(run: Run, samples: Sequence[WordSample], name: str) -> dict[str, np.ndarray]:
     "{word: encoder} of some words of a run under another objective, trained in groups as in stage 22"
-    from minicoil.stages.training import group_words, supplied, train_group
+    from minicoil.learning.objectives import train_group
+    from minicoil.stages.samples import supplied
+    from minicoil.stages.training import group_words
     params, pooled = run.params, load_npy(run.stage("tokens").path / "pooled.npy")
     samples = supplied(run, samples, name)
     one_thread()  # as in stage 22; UMAP may have raised the number
@@ -46,14 +48,14 @@ def trained_beside(run: Run, samples: Sequence[WordSample], name: str) -> dict[s
 
 def other_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, dict[str, np.ndarray]]:
     "{objective: {word: encoder}} of a run's words, under other objectives than its own, without skipped ones"
-    from minicoil.stages.training import word_samples
+    from minicoil.stages.samples import word_samples
     skipped, samples = {run.params.objective, *skipped_objectives(run, objectives)}, list(word_samples(run))
     return {name: trained_beside(run, samples, name) for name in objectives if name not in skipped}
 
 # %% ../../nbs/33_benchmark.ipynb #f6cbfb28
 def skipped_objectives(run: Run, objectives: Iterable[str] = OBJECTIVES) -> dict[str, str]:
     "{objective: why} of those that are not the run's own and cannot be trained from what it has"
-    from minicoil.stages.training import unmet_needs, word_samples
+    from minicoil.stages.samples import unmet_needs, word_samples
     sample = next(word_samples(run))
     unmet = {name: unmet_needs(sample, name) for name in objectives if name != run.params.objective}
     return {name: f"this run has no {' and no '.join(lacking)}" for name, lacking in unmet.items() if lacking}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..learning.objectives import apply
+from ..learning.algebra import apply
 from ..serving.sparse import bm25_weight, idf, unit_rows
 from ..serving.windows import Forms
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..runs.files import UserError, write_bytes
 from ..serving.blocks import whole_number
+from ..serving.saving import new_folder
 from ..text.readers import read_senses
 
 # %% ../../nbs/26_sense_collection.ipynb #0c65ac4b
@@ -137,8 +138,9 @@ def make_collection(data: Sequence[str | Path], out: str | Path, most: int = 40,
         raise UserError(f"{named}: the test split has no sentence to ask")
     asked = list(queries_of(tests))
     texts = [{"_id": name, "title": "", "text": text} for text, name in names.items()]
-    write_jsonl(Path(out) / "corpus.jsonl", texts)
-    write_jsonl(Path(out) / "queries.jsonl", [{"_id": q.id, "text": q.text} for q in asked])
-    write_judgements(Path(out) / "qrels" / "test.tsv", asked, documents, names)
+    with new_folder(Path(out)) as folder:
+        write_jsonl(folder / "corpus.jsonl", texts)
+        write_jsonl(folder / "queries.jsonl", [{"_id": q.id, "text": q.text} for q in asked])
+        write_judgements(folder / "qrels" / "test.tsv", asked, documents, names)
     words = {sense.word for sense in documents}
     return {"words": len(words), "senses": len(documents), "documents": len(names), "queries": len(asked)}

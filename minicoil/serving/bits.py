@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'LOST', 'TOGETHER', 'RATE', 'TURNS', 'BLOCK', 'widths_for', 'planes_of', 'widths_of', 'packed_rows',
-           'row_bytes', 'unpacked', 'PackedNumbers', 'Roots', 'moment_roots', 'Rotation', 'rotation_for', 'Coded',
-           'back_of', 'Seen', 'seen_behind', 'nearest_odd', 'coded', 'block_starts', 'rotation_of', 'Packed', 'packed']
+           'row_bytes', 'least_numbers', 'unpacked', 'PackedNumbers', 'Roots', 'moment_roots', 'Rotation',
+           'rotation_for', 'Coded', 'back_of', 'Seen', 'seen_behind', 'nearest_odd', 'coded', 'block_starts',
+           'rotation_of', 'Packed', 'packed']
 
 # %% ../../nbs/03_bits.ipynb #67ae5fb8
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -61,6 +63,12 @@ def row_bytes(planes: Sequence[int] | np.ndarray, dim: int) -> int:
     return sum(-(-int(directions) * dim // 8) for directions in planes)
 
 
+@functools.lru_cache(maxsize=16)
+def least_numbers(planes: tuple[int, ...]) -> np.ndarray:
+    "The least odd number (rank, 1) int8 of each direction"
+    return (1 - (1 << widths_of(planes))).astype(np.int8)[:, None]
+
+
 def unpacked(rows: np.ndarray, planes: np.ndarray, dim: int) -> np.ndarray:
     "Odd numbers (n, rank, dim) int8 of rows (n, bytes) uint8"
     n, start = len(rows), 0
@@ -73,7 +81,7 @@ def unpacked(rows: np.ndarray, planes: np.ndarray, dim: int) -> np.ndarray:
         some += some
         some += bits.view(np.int8)
         start = end
-    return 2 * numbers + (1 - (1 << widths_of(planes))).astype(np.int8)[:, None]
+    return 2 * numbers + least_numbers(tuple(map(int, planes)))
 
 # %% ../../nbs/03_bits.ipynb #a7a51138
 @dataclass

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'CHARACTERS', 'WORKER', 'GUARD', 'DIED', 'whole_number', 'number_between', 'each_text', 'plain_texts',
-           'blocks_of', 'block_readings', 'known_pass', 'block_pass', 'cores', 'process_count', 'start_worker',
-           'work_block', 'parallel_passes', 'passes', 'text_readings']
+           'blocks_of', 'block_rows', 'row_reading', 'block_readings', 'known_pass', 'block_pass', 'cores',
+           'process_count', 'start_worker', 'work_block', 'parallel_passes', 'passes', 'text_readings']
 
 # %% ../../nbs/04_blocks.ipynb #c2db087f
 import contextlib
@@ -26,9 +26,10 @@ from minicoil.serving.batches import (
     Opened,
     Passed,
     PassOptions,
+    Row,
     cut_pass,
+    cut_rows,
     long_pass,
-    token_ids,
     window_rows,
 )
 from .sparse import Reading, join_readings
@@ -91,20 +92,28 @@ def blocks_of(texts: Iterator[str], options: PassOptions) -> Iterator[list[str]]
         yield block
 
 # %% ../../nbs/04_blocks.ipynb #f6c3c265
+def block_rows(model: Opened, block: list[str], options: PassOptions) -> list[Any]:
+    "The token ids of each text of a block, in order: a `Row`, or a list of windows"
+    return window_rows(model, block) if options.windows else cut_rows(model, block)
+
+
+def row_reading(model: Opened, row: Any) -> Reading:
+    "The `Reading` of one of `block_rows`"
+    if isinstance(row, Row):
+        return model.read(row.ids)
+    return join_readings(map(model.read, row), model.vocabulary)
+
+
 def block_readings(model: Opened, block: list[str], options: PassOptions) -> Iterator[Reading]:
     "The `Reading` of each text of a block, in order; no transformer runs"
-    if options.windows:
-        for rows in window_rows(model, block):
-            yield join_readings(map(model.read, rows), model.vocabulary)
-    else:
-        yield from map(model.read, token_ids(model.tokenizer, block))
+    return (row_reading(model, row) for row in block_rows(model, block, options))
 
 # %% ../../nbs/04_blocks.ipynb #5f533a48
-def known_pass(model: Opened, block: list[str], options: PassOptions,
-               read: Callable[[Opened, list[str], PassOptions], list[Passed]]) -> list[Passed]:
-    "`read`, but only of the texts with a known word; the others are made from their words alone"
-    readings = list(block_readings(model, block, options))
-    known = [text for text, r in zip(block, readings) if r.counts]
+def known_pass(model: Opened, rows: list[Any], options: PassOptions,
+               read: Callable[[Opened, list[Any], PassOptions], list[Passed]]) -> list[Passed]:
+    "`read`, but only of the rows with a known word; the others are made from their words alone"
+    readings = [row_reading(model, row) for row in rows]
+    known = [row for row, r in zip(rows, readings) if r.counts]
     passed = iter(read(model, known, options) if known else [])
     nothing = np.empty((0, model.weights.shape[2]), np.float32)
     return [next(passed) if r.counts else Passed(nothing[:, 0], options.make(model, [r], nothing)[0], False)
@@ -113,8 +122,9 @@ def known_pass(model: Opened, block: list[str], options: PassOptions,
 # %% ../../nbs/04_blocks.ipynb #336f60cf
 def block_pass(model: Opened, block: list[str], options: PassOptions) -> list[Passed]:
     "What `options` makes of a block of texts, in order"
+    rows: list[Any] = block_rows(model, block, options)
     read = long_pass if options.windows else cut_pass
-    return known_pass(model, block, options, read) if options.known_only else read(model, block, options)
+    return known_pass(model, rows, options, read) if options.known_only else read(model, rows, options)
 
 # %% ../../nbs/04_blocks.ipynb #b5c6f287
 def cores() -> int:

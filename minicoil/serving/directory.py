@@ -20,7 +20,7 @@ import numpy as np
 
 from ..runs.files import UserError, load_json, one_of
 from ..runs.manifest import MANIFEST, fault_of, load_manifest
-from ..runs.threads import threads_wait_quietly
+from ..runs.threads import spinning
 from .centroids import CENTROIDS_FILE
 from .factors import SMALL_FILE, load_factors
 from .facts import FACTS_FILE, in_rows, load_facts
@@ -202,8 +202,8 @@ def open_session(path: Path | Weightless, threads: int | None = None,
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # a plan a shape: texts have too many lengths for that
-    if threads_wait_quietly():
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in spinning().items():
+        options.add_session_config_entry(name, value)
     if threads:
         options.intra_op_num_threads = min(threads, os.cpu_count() or 1)
         options.inter_op_num_threads = 1
@@ -250,6 +250,11 @@ class LazySession:
     def opened(self) -> Any:
         "The session itself"
         return self.open_it()
+
+    @property
+    def is_open(self) -> bool:
+        "Whether it was used"
+        return "opened" in vars(self)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runs.files import UserError, atomic, one_of, save_json, sync_folder, unreadable, write_bytes
+from ..runs.machine import room_advice
 from ..runs.manifest import MANIFEST, list_files, save_manifest
 from .batches import forward, token_ids
 from .bits import BLOCK, RATE, PackedNumbers, Rotation, block_starts, packed
@@ -268,8 +269,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         os.rename(work, target)
         sync_folder(target.parent)
     except OSError as e:
-        cause = e.strerror or type(e).__name__
-        raise UserError(f"{target} cannot be written ({cause}): make room, or name another folder") from None
+        cause, advice = e.strerror or type(e).__name__, room_advice(e, "name another folder")
+        raise UserError(f"{target} cannot be written ({cause}): {advice}") from None
     finally:
         if work:
             shutil.rmtree(work, ignore_errors=True)

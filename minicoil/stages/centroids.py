@@ -25,8 +25,8 @@ def mean_embeddings(run: Run) -> dict[str, np.ndarray]:
 
 def word_counts(run: Run) -> dict[str, int]:
     "{word: occurrences of all its forms} in the run's corpus"
-    known = load_json(run.stage("sentences").path / "vocabulary.json")["vocabulary"]
-    return {word: sum(facts["forms"].values()) for word, facts in known.items()}
+    vocabulary = load_json(run.stage("sentences").path / "vocabulary.json")["vocabulary"]
+    return {word: sum(facts["forms"].values()) for word, facts in vocabulary.items()}
 
 # %% ../../nbs/31_centroids.ipynb #483e0baa
 class Standing(NamedTuple):
@@ -39,13 +39,13 @@ class Standing(NamedTuple):
 def standing_of(run: Run, words: list[str]) -> Standing:
     "The `Standing` of words in a run; a `UserError` if it has token embeddings of none of them"
     means, counts = mean_embeddings(run), word_counts(run)
-    known = [word for word in words if word in means]
-    if not known:
+    trained = [word for word in words if word in means]
+    if not trained:
         raise UserError(f"{run.dir} has token embeddings of none of its model's words")
-    share = np.array([counts.get(word, 0) if word in means else 0 for word in words], np.int64)
-    nothing = np.zeros_like(means[known[0]])
+    occurrences = np.array([counts.get(word, 0) if word in means else 0 for word in words], np.int64)
+    nothing = np.zeros_like(means[trained[0]])
     rows = np.array([means.get(word, nothing) for word in words], np.float32)
-    return Standing(rows, share, int(run.stage("sentences").manifest["sentences"]))
+    return Standing(rows, occurrences, int(run.stage("sentences").manifest["sentences"]))
 
 # %% ../../nbs/31_centroids.ipynb #ed4a5393
 def general_centroids(run_dir: str | Path | Run) -> Centroids:

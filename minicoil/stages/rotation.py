@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..learning.objectives import apply
+from ..learning.algebra import apply
 from ..runs.files import UserError, load_json, save_json, save_npy, write_bytes
 from ..runs.run import Run, open_run
 from ..runs.swap import copy_synced, put_in_place, workshop

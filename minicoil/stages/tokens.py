@@ -73,16 +73,16 @@ class Requests(NamedTuple):
     answers: list[list[int]]  # for each row, the pairs that it answers
 
 # %% ../../nbs/21_tokens.ipynb #c359ad25
-def requests_for(run: Run, model: Transformer, pairs: np.ndarray, cut: int | None = None) -> Requests:
-    """The `Requests` of pairs (n, 2) of word id and sentence id; of snippets of width `cut` if given."""
+def requests_for(run: Run, model: Transformer, pairs: np.ndarray, width: int | None = None) -> Requests:
+    """The `Requests` of pairs (n, 2) of word id and sentence id; of snippets of this `width` if given."""
     pieces, vocabulary = WordPieces(model.tokenizer), make_vocabulary(trained_words(run), run.params.language)
     ids, at = np.unique(pairs[:, 1], return_inverse=True)
     texts = sentence_texts(run, ids)
     rows = model.tokenize([texts[i] for i in ids.tolist()])
     found = [positions(row, pieces, vocabulary) for row in rows]
     places = [found[i].get(word, []) for word, i in zip(pairs[:, 0].tolist(), at.tolist())]
-    if cut:
-        cuts = [snippet(rows[i], p, cut) for i, p in zip(at.tolist(), places)]
+    if width:
+        cuts = [snippet(rows[i], p, width) for i, p in zip(at.tolist(), places)]
         return Requests([c.row for c in cuts], [c.places for c in cuts], [[k] for k in range(len(cuts))])
     answers: list[list[int]] = [[] for _ in rows]
     for k, i in enumerate(at.tolist()):
@@ -90,19 +90,19 @@ def requests_for(run: Run, model: Transformer, pairs: np.ndarray, cut: int | Non
     return Requests(rows, places, answers)
 
 # %% ../../nbs/21_tokens.ipynb #cdb10a75
-def shard_path(run: Run, number: int, cut: int | None = None) -> Path:
+def shard_path(run: Run, number: int, width: int | None = None) -> Path:
     """Where the rows of a shard lie until the stage is done."""
-    return run.stage("tokens").path / f"cut{cut or ''}-{number:05d}.tmp.npy"
+    return run.stage("tokens").path / f"cut{width or ''}-{number:05d}.tmp.npy"
 
 
-def encode_pairs(shard: tuple[int, np.ndarray], run: Run, cut: int | None = None) -> None:
-    """Write the token embeddings of one shard (number, pairs (n, 2)); of snippets of width `cut` if given."""
+def encode_pairs(shard: tuple[int, np.ndarray], run: Run, width: int | None = None) -> None:
+    """Write the token embeddings of a shard (number, pairs (n, 2)); of snippets of this `width` if given."""
     number, pairs = shard
-    path = shard_path(run, number, cut)
+    path = shard_path(run, number, width)
     if path.exists():
         return
     model = input_transformer(run)
-    asked = requests_for(run, model, pairs, cut)
+    asked = requests_for(run, model, pairs, width)
     found = np.empty((len(pairs), model.hidden_size), np.float16)
     for batch, _, tokens in encode_rows(model, asked.rows, precision=run.params.precision):
         for i, token in zip(batch, tokens):
@@ -111,14 +111,14 @@ def encode_pairs(shard: tuple[int, np.ndarray], run: Run, cut: int | None = None
     save_npy(path, found)
 
 # %% ../../nbs/21_tokens.ipynb #e74b4301
-def encode_drawn(run: Run, pairs: np.ndarray, cut: int | None = None) -> list[PairRows]:
+def encode_drawn(run: Run, pairs: np.ndarray, width: int | None = None) -> list[PairRows]:
     """Encode pairs (n, 2) with the input model: their token embeddings float16, by shards, memory-mapped."""
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     shards = [pairs[np.isin(pairs[:, 1], ids)] for ids in cut_shards(pairs[:, 1])]
-    title = "snippets" if cut else "token embeddings"
+    title = "snippets" if width else "token embeddings"
     work = "minicoil.stages.tokens:encode_pairs"
-    map_shards(work, enumerate(shards), run, cut, jobs=run.jobs, title=title, gpu=True)
-    return [PairRows(mine, load_npy(shard_path(run, i, cut), "r")) for i, mine in enumerate(shards)]
+    map_shards(work, enumerate(shards), run, width, jobs=run.jobs, title=title, gpu=True)
+    return [PairRows(mine, load_npy(shard_path(run, i, width), "r")) for i, mine in enumerate(shards)]
 
 # %% ../../nbs/21_tokens.ipynb #7def6fb8
 POOL_SENTENCES, POOL_LEAST = 1000, 3

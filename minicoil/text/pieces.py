@@ -125,8 +125,8 @@ class WordPieces:
         "First token position of each word, and the end of the last one: (n_words + 1,) for ids (n_tokens,)"
         starts = np.flatnonzero(~self.continues(ids))
         if len(ids) and (not len(starts) or starts[0] != 0):
-            starts = np.r_[0, starts]
-        return np.r_[starts, len(ids)]
+            starts = np.concatenate([[0], starts])
+        return np.concatenate([starts, [len(ids)]])
 
     def continues(self, ids: Sequence[int]) -> np.ndarray:
         "Whether each token (n_tokens,) begins inside a word, see `inside_words`"

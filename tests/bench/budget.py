@@ -28,7 +28,8 @@ from record import save_record
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.learning.spending import halves, held_out_errors, numbers_at, price_for, steps_of
 from minicoil.retrieval.retrieval import measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores

@@ -31,7 +31,8 @@ import torch
 from minicoil.learning.objectives import train_group
 from minicoil.runs.files import load_npy
 from minicoil.runs.run import open_run
-from minicoil.stages.training import group_words, word_samples
+from minicoil.stages.samples import word_samples
+from minicoil.stages.training import group_words
 run, name = open_run(sys.argv[1]), sys.argv[2]
 samples, pooled = list(word_samples(run)), load_npy(run.stage("tokens").path / "pooled.npy")
 torch.set_num_threads(int(sys.argv[3]))

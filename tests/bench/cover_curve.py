@@ -23,7 +23,8 @@ from search import ORDINARY
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.learning.spending import goal_of, held_out_error, some_rows
 from minicoil.retrieval.retrieval import gain_over, measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
@@ -33,7 +34,7 @@ from minicoil.stages.draw import read_draw
 from minicoil.text.readers import DATA
 
 COUNTS, MORE = (10, 20, 30, 40, 50), (100, LEARN)   # sentences a word; MORE where there are labels
-HELD_BACK, FEW, DRAWS = 10, 300, 2
+HELD_BACK, FEW, DRAWS = 10, 200, 2
 OBJECTIVE, DIM = "joint", 8
 
 
@@ -42,7 +43,7 @@ def covers(folder):
     word, ids, _ = read_draw(Path(folder) / "drawn.parquet")
     first = np.searchsorted(word, np.arange(word.max() + 1))
     rank = np.arange(len(word)) - first[word]
-    return {count: len(np.unique(ids[rank < count])) for count in COUNTS}
+    return {str(count): len(np.unique(ids[rank < count])) for count in COUNTS}
 
 
 def pooled_of(samples):
@@ -62,7 +63,7 @@ def errors(rows, objective):
         few = asked_samples(rows, count)
         encoders = train_words([few[int(name)] for name in names], objective, DIM, pooled)
         each = [held_out_error(*told) for told in zip(goals, checked, encoders)]
-        found[count] = float(np.sqrt(np.mean(each)))
+        found[str(count)] = float(np.sqrt(np.mean(each)))
     return {"words": len(whole), "error": found}
 
 
@@ -82,9 +83,9 @@ def scored_search(smalls, rows, words, objective):
         print(row, file=sys.stderr, flush=True)
     ordinary = [found for name, found in per_query.items() if name in ORDINARY] or list(per_query.values())
     most = str(COUNTS[-1])
-    gains = {count: row_gains(per_query, str(count)) for count in COUNTS}
-    for count in COUNTS[:-1]:
-        gains[count]["over_most"] = gain_over(ordinary, str(count), base=most)
+    gains = {str(count): row_gains(per_query, str(count)) for count in COUNTS}
+    for count in map(str, COUNTS[:-1]):
+        gains[count]["over_most"] = gain_over(ordinary, count, base=most)
     return {"words": len(whole), "rows": gains}
 
 
@@ -100,8 +101,8 @@ def scored_senses(file, cache, objective):
                 sense_scores(apply(train, w), of_train, apply(test, w), of_test)
                 for w, (_, train, of_train, test, of_test) in zip(encoders, words)
             ]
-        found[count] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
-        print(Path(file).name, count, found[count]["mauc"], file=sys.stderr, flush=True)
+        found[str(count)] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
+        print(Path(file).name, count, found[str(count)]["mauc"], file=sys.stderr, flush=True)
     return {"words": len(words), "rows": found}
 
 
@@ -129,10 +130,12 @@ def main():
         "draws": DRAWS,
         "documents": {name: len(small.documents) for name, small in smalls.items()},
         "sentences_to_encode": covers(Path(args.run) / "11_sentences"),
-        "senses": {Path(f).name.split(".")[0]: scored_senses(f, args.cache, objective) for f in files},
-        "held_back": errors(rows, objective),
-        "search": scored_search(smalls, rows, words, objective),
     }
+    found["search"] = scored_search(smalls, rows, words, objective)
+    save_record(args.out, found)
+    found["held_back"] = errors(rows, objective)
+    save_record(args.out, found)
+    found["senses"] = {Path(f).name.split(".")[0]: scored_senses(f, args.cache, objective) for f in files}
     save_record(args.out, found)
     print(json.dumps(found["search"]["rows"], indent=1))
 

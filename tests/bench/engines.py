@@ -28,7 +28,7 @@ from ranked import kept_by_lucene, same_top
 from record import circumstances, save_record
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.retrieval.columns import Counts, Terms, by_name, times_idf
 from minicoil.retrieval.engines import BITS, ENGINES, FIELD, Row
 from minicoil.retrieval.export_vectors import Columns

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.retrieval.expanded_documents import FROM_RIDGE, KEPT, OWN, heaviest, only_heaviest
 from minicoil.retrieval.expanded_queries import AGREED, ASKED, BROUGHT, LONG
 from minicoil.retrieval.retrieval import postings_weights, term_vectors

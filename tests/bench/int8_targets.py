@@ -39,14 +39,15 @@ from search_trials import row_gains
 from serving import ratio
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply, load_objective
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.retrieval.retrieval import gain_over, measure
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
 from minicoil.retrieval.systems import rankings
 from minicoil.runs.files import one_thread
 from minicoil.serving.sparse import unit_rows
+from minicoil.stages.clusters import cosine_distances, nearest, sense_targets
 from minicoil.stages.model import traced
-from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.targets import word_rows
 from minicoil.text.readers import DATA
 from minicoil.text.transformer import (
@@ -250,9 +251,11 @@ def main():
         int8 = partial(runtime_encode, forms["int8"])
         found = {"arithmetic": arithmetic("auto"), "objective": OBJECTIVE, "dim": DIM}
         found["speed"] = timed(model, args.run, some, forms, args.rounds)
+        save_record(args.out, found)
         print(json.dumps(found["speed"], indent=1), file=sys.stderr, flush=True)
         files = [DATA / "sentences.jsonl", *args.senses]
         found["senses"] = {Path(f).name.split(".")[0]: senses_of(f, caches, int8, objective) for f in files}
+        save_record(args.out, found)
         print(json.dumps(found["senses"], indent=1), file=sys.stderr, flush=True)
         rows = {
             "today": asked_rows(model, args.run, set(asked), caches["today"]),

@@ -24,7 +24,8 @@ from search_trials import row_gains
 
 from minicoil import MiniCOIL
 from minicoil.learning import joint
-from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import WordSample, load_objective, train_group
 from minicoil.retrieval.judged import read_judged
 from minicoil.retrieval.retrieval import (
     add_scores,
@@ -41,8 +42,8 @@ from minicoil.runs.files import load_json, one_thread, progress
 from minicoil.serving.batches import window_rows
 from minicoil.serving.blocks import plain_texts
 from minicoil.serving.windows import FormSum, pack_forms
+from minicoil.stages.clusters import cosine_distances, nearest, sense_targets
 from minicoil.stages.draw import read_draw
-from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.targets import word_rows
 from minicoil.stages.training import group_words
 from minicoil.text.pieces import WordPieces

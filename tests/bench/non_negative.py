@@ -1,11 +1,17 @@
-"""What it costs a search that no number is negative: signed, turned and cut vectors of 4 and 8 numbers.
+"""What it costs a search that no number is negative, by several ways to get there; writes
+results/non_negative.json.
 
-    python tests/bench/non_negative.py --run outputs/broad --cache outputs/cache --beir ir/cranfield \\
-                                       --beir ir/medline --out results/non_negative.json
+    python tests/bench/non_negative.py --run outputs/en --cache outputs/cache --beir ir/cranfield \\
+                                       --beir ir/medline --beir ir/scifact
 
-RUN is a run until the model, with the objective `fit`, whose words are those of the queries. Its own encoders
-are taken; those of other sizes are trained for the words that queries ask. The maps come from the run's token
-embeddings. What the transformer says of a collection is kept in CACHE.
+RUN is a run until the model whose words are those of the queries. Its encoders are taken, and those of the
+model `english` for the same words. Encoders with 4 numbers are trained here, with the objective `fit`, and so
+are those that see the cut in training; all for the words that queries ask. Each is turned by the run's own
+sentences, but for `english`, which is as it is shipped. What the transformer says of a collection is kept in
+CACHE.
+
+`error` needs no judgement: how far a way's products are from the cosines of a word's own sentences. The way
+with the least error is the one that is built in. Halves of the queries say how much of a gain is chance.
 """
 
 import argparse
@@ -14,72 +20,138 @@ from pathlib import Path
 
 import numpy as np
 from record import save_record
-from search import train_ways
+from search import halved, shards_of, train_ways
+from sign_tries import TRAINED, cosine_errors, cuts, trained_with_cut, turn_for_cosines, word_vectors
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import load_objective
 from minicoil.retrieval.judged import read_judged
-from minicoil.retrieval.retrieval import (
-    build_index,
-    gain_over,
-    measure,
-    score_all,
-    term_vectors,
-    terms_of,
-)
+from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, term_vectors, terms_of
 from minicoil.retrieval.systems import rankings
+from minicoil.runs.files import load_npy, one_thread
 from minicoil.runs.run import open_run
-from minicoil.serving.non_negative import closest_non_negative
+from minicoil.serving.non_negative import negative_share, word_rotation
 from minicoil.serving.windows import read_forms
-from minicoil.stages.rotation import word_rotations
-from minicoil.stages.sentences import trained_words
-from minicoil.stages.tokens import word_tokens
+from minicoil.stages.training import group_words
 
-FORMS = ("signed", "turned", "non_negative")
-
-
-def maps_of(run, encoders, needed):
-    """The maps (words + 1, dim, dim) of the words `needed`, and what is known of them."""
-    words = list(trained_words(run))
-    rows = ((w, apply(found.tokens, encoders[i]))
-            for i, (w, found) in enumerate(zip(words, word_tokens(run)), 1) if i in needed)  # fmt: skip
-    maps, facts = word_rotations(words, encoders.shape[2], rows)
-    return np.concatenate([np.eye(encoders.shape[2])[None], maps]), facts
+SMALL, PACKED, BY_COSINES = "4", "english", "turned by cosines"
+FORMS = tuple(cuts(np.ones((1, 2)), np.ones((1, 2))))
+SHOWN = {
+    SMALL: FORMS[:2],
+    BY_COSINES: FORMS[:4],
+    **dict.fromkeys(TRAINED, FORMS[:4]),
+}  # of some encoders, not all
 
 
-def of_forms(encoders, maps, moved):
-    """A function for `score_all` that gives the factors of every form of every size.
+def packed_encoders(words, needed):
+    """{word id: encoder} of the model `english`, by the ids of other `words`."""
+    model = MiniCOIL.load()
+    ids = {word: i for i, word in enumerate(model.words, 1)}
+    return {i: model.weights[np.array([ids[words[i - 1]]])][0] for i in needed}
 
-    How far cosines move when the map is in the encoder is appended to `moved`.
-    """
+
+def turned_alone(rows):
+    """Maps (words, dim, dim) of rows [(n, dim)], as training makes them."""
+    return np.stack([word_rotation(r) for r in rows])
+
+
+def no_turn(rows):
+    """Maps that change nothing."""
+    return np.tile(np.eye(rows[0].shape[1]), (len(rows), 1, 1))
+
+
+def means_of(rows):
+    """{key: mean} of rows {key: number}."""
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
+class Ways:
+    """Encoders by name and word id, turned; and what their words' own sentences say of them."""
+
+    def __init__(self):
+        self.encoders, self.errors, self.negative = {}, {}, {}
+
+    def add(self, name, ids, samples, encoders, find_maps=turned_alone):
+        """Turn the encoders of some words, and keep them under a name."""
+        rows = word_vectors(samples, encoders)
+        maps = find_maps(rows).astype(np.float32)
+        mine = self.encoders.setdefault(name, {})
+        for i, w, turn, r in zip(ids, encoders, maps, rows):
+            mine[i] = np.asarray(w), turn
+            self.errors.setdefault(name, []).append(cosine_errors(r @ turn))
+            self.negative.setdefault(name, []).append(negative_share(r.astype(np.float64), turn))
+
+    def facts(self):
+        """{name: share of negative squares, and {way: error}}, means over words."""
+        return {name: {"negative": float(np.mean(self.negative[name])), "error": means_of(errors)}
+                for name, errors in self.errors.items()}  # fmt: skip
+
+
+def gather_ways(run, model, needed, dim=8):
+    """The `Ways` of the words `needed`."""
+    ways, words = Ways(), list(model.words)
+    small = train_ways(run, needed, {SMALL: ("fit", int(SMALL))})[SMALL]
+    packed, pooled = packed_encoders(words, needed), load_npy(run.stage("tokens").path / "pooled.npy")
+    for ids, samples in shards_of(run, needed):
+        own = [model.weights[i] for i in ids]
+        ways.add(str(model.dim), ids, samples, own)
+        ways.add(SMALL, ids, samples, small[ids])
+        ways.add(PACKED, ids, samples, [packed[i] for i in ids], no_turn)
+        ways.add(BY_COSINES, ids, samples, own, turn_for_cosines)
+        lengths, width = [len(s.tokens) for s in samples], samples[0].tokens.shape[1]
+        for group in group_words(lengths, width, dim, load_objective("joint")):
+            some, at = [samples[k] for k in group], [ids[k] for k in group]
+            for way, encoders in trained_with_cut(some, dim, pooled).items():
+                ways.add(way, at, some, encoders, no_turn)
+    return ways
+
+
+def named_rules(ways):
+    """The rules of all ways: signed ones, and without a sign."""
+    return [f"{form}, {name}" for name in ways.encoders for form in ("signed", *SHOWN.get(name, FORMS))]
+
+
+def of_ways(ways):
+    """A function for `score_all` that gives the factors of every rule."""
 
     def found(model, index, term, asked, rng, more):
         if not isinstance(term, int):
             return {}
         full, given = term_vectors(index.forms, [p.rows for p in index.postings[term]]), {}
-        for dim, matrices in encoders.items():
-            w, turn = matrices[term], maps[dim][term].astype(np.float32)
-            signed, turned = ([apply(x, v) for x in (asked, full)] for v in (w, w @ turn))
-            cut = [closest_non_negative(y) for y in turned]
-            for form, (mine, theirs) in zip(FORMS, (signed, turned, cut)):
-                given[f"{form}, {dim}"] = mine @ theirs.T
-            moved[dim].append(np.abs(given[f"signed, {dim}"] - given[f"turned, {dim}"]).mean())
+        for name, encoders in ways.encoders.items():
+            w, turn = encoders[term]
+            mine, theirs = (apply(x, w).astype(np.float32) @ turn for x in (asked, full))
+            given[f"signed, {name}"] = mine @ theirs.T
+            given |= {f"{form}, {name}": factors for form, factors in cuts(mine, theirs).items()}
         return given
 
     return found
 
 
-def one_collection(model, collection, encoders, maps, moved):
-    """Results and gains over BM25 of every form of every size on a collection."""
+def one_collection(model, collection, ways):
+    """Results and gains over BM25 of every rule on a collection."""
     (documents, queries, judged), forms, asked = collection
-    index = build_index(forms, model.vocabulary)
-    rules = [f"{form}, {dim}" for dim in encoders for form in FORMS]
-    scores = score_all(model, index, asked, ("bm25", *rules), of_rules=of_forms(encoders, maps, moved))
+    index, rules = build_index(forms, model.vocabulary), named_rules(ways)
+    scores = score_all(model, index, asked, ("bm25", *rules), of_rules=of_ways(ways))
     runs = rankings(scores, ["bm25", *rules], [n for n, _ in documents], [q for q, _ in queries])
     return {"documents": len(documents), "queries": len(queries), **measure(runs, judged)}
 
 
-def bench(run, model, folders, cache, sizes):
+def costs(per_query, ways):
+    """{rule: its gain over the signed numbers it comes from, on all queries and on either half}."""
+    found = {}
+    for rule in named_rules(ways):
+        form, name = rule.split(", ", 1)
+        signed = f"signed, {name}"
+        if form != "signed":
+            parts = [[halved(c, keep, (rule, signed)) for c in per_query] for keep in (0, 1)]
+            found[rule] = {"all": gain_over(per_query, rule, signed),
+                           "halves": [gain_over(part, rule, signed) for part in parts]}  # fmt: skip
+    return found
+
+
+def bench(run, model, folders, cache):
     """What is recorded."""
     collections = {}
     for folder in folders:
@@ -87,25 +159,18 @@ def bench(run, model, folders, cache, sizes):
         texts = [[text for _, text in some] for some in judged[:2]]
         forms, asked = (read_forms(model, some, cache, normalize=True) for some in texts)
         collections[Path(folder).name] = judged, forms, asked
-    words = list(trained_words(run))
-    assert words == list(model.words)
     asked_for = {t for _, _, asked in collections.values() for terms in terms_of(asked, model.vocabulary)
                  for t in terms if isinstance(t, int)}  # fmt: skip
-    others = {dim: ("fit", dim) for dim in sizes if dim != model.dim}
-    trained = {**train_ways(run, asked_for, others), model.dim: np.asarray(model.weights)}
-    made = {dim: maps_of(run, encoders, asked_for) for dim, encoders in trained.items()}
-    maps, moved = {dim: found for dim, (found, _) in made.items()}, {dim: [] for dim in trained}
-    found = {n: one_collection(model, c, trained, maps, moved) for n, c in collections.items()}
+    ways = gather_ways(run, model, asked_for, model.dim)
+    found = {n: one_collection(model, c, ways) for n, c in collections.items()}
     per_query = [f.pop("per_query") for f in found.values()]
-    systems = [system for system in per_query[0] if system != "bm25"]
     return {
         "words": len(asked_for),
-        "turned": {str(dim): {**facts, "cosine_moved": float(np.mean(moved[dim]))}
-                   for dim, (_, facts) in made.items()},
+        "encoders": ways.facts(),
         "collections": found,
-        "macro": {system: gain_over(per_query, system) for system in systems},
-        "cost": {str(dim): gain_over(per_query, f"non_negative, {dim}", f"signed, {dim}") for dim in trained},
-    }  # fmt: skip
+        "macro": {rule: gain_over(per_query, rule) for rule in named_rules(ways)},
+        "cost": costs(per_query, ways),
+    }
 
 
 if __name__ == "__main__":
@@ -113,11 +178,12 @@ if __name__ == "__main__":
     parser.add_argument("--run", required=True)
     parser.add_argument("--cache")
     parser.add_argument("--beir", action="append", required=True)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--out", default="results/non_negative.json")
     given = parser.parse_args()
+    one_thread()
     begin, opened = time.time(), open_run(given.run)
-    results = bench(opened, MiniCOIL.load(opened.stage("model").path), given.beir, given.cache, given.sizes)
+    results = bench(opened, MiniCOIL.load(opened.stage("model").path), given.beir, given.cache)
     save_record(given.out, {**results, "seconds": round(time.time() - begin)})
-    for name, gain in results["macro"].items():
-        print(f"{name:20} {100 * gain[0]:+.2f} [{100 * gain[1]:.2f}, {100 * gain[2]:.2f}]")
+    for name, gain in results["cost"].items():
+        mean, low, high = (100 * value for value in gain["all"])
+        print(f"{name:40} {mean:+.2f} [{low:.2f}, {high:.2f}]")

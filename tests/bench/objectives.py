@@ -19,15 +19,17 @@ from pathlib import Path
 import numpy as np
 from record import save_record
 
-from minicoil.learning.objectives import apply, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import train_group
 from minicoil.retrieval.judged import beir_file, read_beir_rows, read_collection, read_judgements
 from minicoil.retrieval.retrieval import measure, ranking
 from minicoil.retrieval.sense_scores import area_under_curve
 from minicoil.runs.files import load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.sparse import Reader, bm25_weight, idf, unit_rows
+from minicoil.stages.samples import supplied, word_samples
 from minicoil.stages.sentences import trained_words
-from minicoil.stages.training import group_words, supplied, word_samples
+from minicoil.stages.training import group_words
 from minicoil.text.pieces import WordPieces
 from minicoil.text.transformer import encode, load_transformer
 from minicoil.text.vocabulary import make_vocabulary

@@ -26,7 +26,7 @@ from minicoil.retrieval.documents import add_documents, dense_width
 from minicoil.retrieval.judged import read_collection
 from minicoil.retrieval.search import search
 from minicoil.runs.files import load_json, one_thread
-from minicoil.stages.senses import NEIGHBOURS, cosine_distances, nearest
+from minicoil.stages.clusters import NEIGHBOURS, cosine_distances, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = 3

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from minicoil.learning.objectives import apply, descend, nearly_linear, real_rows
+from minicoil.learning.algebra import apply, descend, nearly_linear, real_rows
 from minicoil.retrieval.retrieval import term_vectors
 from minicoil.serving.sparse import unit_rows
 

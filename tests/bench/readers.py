@@ -26,11 +26,12 @@ from typing import NamedTuple
 import joint
 import numpy as np
 from reader_tries import OWN, POWERS, document_rows, factors_of, held_out_errors, learn_together
-from record import save_record
+from record import made_of, save_record
 from search_trials import row_gains
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import WordSample, apply, load_objective, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import WordSample, load_objective, train_group
 from minicoil.retrieval.judged import Judged, read_judged
 from minicoil.retrieval.retrieval import build_index, gain_over, measure, score_all, terms_of
 from minicoil.retrieval.sense_scores import MEASURES, sense_scores
@@ -40,8 +41,8 @@ from minicoil.runs.run import open_run
 from minicoil.serving.batches import make_cutter, token_batches, window_rows
 from minicoil.serving.blocks import plain_texts
 from minicoil.serving.windows import Forms, FormSum, pack_forms
+from minicoil.stages.clusters import cosine_distances, nearest, sense_targets
 from minicoil.stages.draw import read_draw
-from minicoil.stages.senses import cosine_distances, nearest, sense_targets
 from minicoil.stages.sentences import sentence_texts, trained_words
 from minicoil.stages.targets import gather_pairs, word_rows
 from minicoil.stages.training import group_words
@@ -609,7 +610,7 @@ def main():
     work |= {"price": priced, "sizes": measured_sizes, "speed": measured_speed}
     work |= {"tries": tried, "tries_more": tried_with_more}
     for part in given.part or PARTS:
-        found[part] = work[part](given)
+        found[part] = {**work[part](given), "run": made_of()}
         named = {name: Path(path).name for name, path in given.models.items()}
         save_record(given.out, {**found, "models": found.get("models", {}) | named})
 

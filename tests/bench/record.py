@@ -67,6 +67,11 @@ def circumstances():
     }
 
 
+def made_of():
+    """Command, commit, date and load, for a part of a record that is measured part by part."""
+    return {key: circumstances()[key] for key in ("command", "commit", "date", "load")}
+
+
 def save_record(path, results):
     """Write results with their circumstances."""
     save_json(path, {**circumstances(), "results": results})

@@ -33,11 +33,8 @@ from minicoil.retrieval.systems import MIXES, rankings
 from minicoil.runs.files import load_json, load_npy, progress
 from minicoil.runs.run import open_run
 from minicoil.serving.windows import read_forms
-from minicoil.stages.training import (
-    group_words,
-    supplied,
-    word_samples,
-)
+from minicoil.stages.samples import supplied, word_samples
+from minicoil.stages.training import group_words
 
 ORDINARY = (
     "cranfield",

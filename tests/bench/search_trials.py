@@ -22,8 +22,9 @@ from record import save_record
 from search import ORDINARY, asked_words, halved, read, shards_of, train_ways
 
 from minicoil import MiniCOIL
+from minicoil.learning.algebra import apply, mean_cosine
 from minicoil.learning.fit import FIT, Goal, own_goal, train_fit
-from minicoil.learning.objectives import apply, mean_cosine, train_group
+from minicoil.learning.objectives import train_group
 from minicoil.retrieval.retrieval import (
     build_index,
     factors,

@@ -5,7 +5,7 @@
 The bundled sentences are always measured. A word's sentences are drawn at their natural frequencies, the
 labels hidden. Measures: B-cubed F (Amigo et al. 2009) and V-measure (Rosenberg and Hirschberg 2007), the
 mean over words, and paired by word the difference to one cluster with its 95 % interval. The rule is the
-largest share of the edges by chance that two senses may have between them (`APART` in 20_senses): it is
+largest share of the edges by chance that two senses may have between them (`APART` in 20_clusters): it is
 chosen on half of the words, by B-cubed F, and reported on the other half. The words are in the order of
 their hash, so the halves are fixed. `over_in_force`: the chosen rule less the one in force, on the other
 half, and on the words of a run of the bundled sentences as its stage 20 has their embeddings. `sure`: of the
@@ -25,7 +25,8 @@ from record import save_record
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.runs.files import one_thread, progress
 from minicoil.runs.run import open_run
-from minicoil.stages import senses as S
+from minicoil.stages import clusters as C
+from minicoil.stages.senses import word_targets
 from minicoil.stages.sentences import sentence_texts
 from minicoil.stages.store import drawn_sentences
 from minicoil.stages.targets import word_contexts, word_embeddings
@@ -82,7 +83,7 @@ def encoded(data, rows, cache):
     for word, some in parts.items():
         some.sort(key=lambda part: part[0])
         contexts, tokens = np.stack([part[1] for part in some]), np.stack([part[2] for part in some])
-        found[word] = S.sense_targets(contexts, tokens), np.array([part[3] for part in some])
+        found[word] = C.sense_targets(contexts, tokens), np.array([part[3] for part in some])
     kept.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"x {word}": x.astype(np.float16) for word, (x, _) in found.items()}
     np.savez(kept, **arrays, **{f"y {word}": y for word, (_, y) in found.items()})
@@ -112,7 +113,7 @@ def communities(near, edges, seed=0):
     graph = igraph.Graph(n=len(near), edges=edges.pairs.tolist())
     found = graph.community_leiden(
         objective_function="modularity",
-        resolution=S.RESOLUTION,
+        resolution=C.RESOLUTION,
         weights=edges.weights.tolist(),
         n_iterations=-1,
     )
@@ -121,13 +122,13 @@ def communities(near, edges, seed=0):
 
 def clusterings(targets):
     """{rule: clusters (n,)} of a word, and how close the parts of each are in the graph that a run keeps."""
-    distances = S.cosine_distances(targets)
-    near = S.nearest(distances, S.cluster_neighbours(len(targets)))
-    edges = S.edges_of(near)
+    distances = C.cosine_distances(targets)
+    near = C.nearest(distances, C.cluster_neighbours(len(targets)))
+    edges = C.edges_of(near)
     start = communities(near, edges)
-    found = {rule: S.by_size(S.merge_touching(start.copy(), edges, rule)) for rule in RULES}
-    kept = S.edges_of(S.nearest(distances))
-    return found, {rule: float(S.closeness(clusters, kept).max()) for rule, clusters in found.items()}
+    found = {rule: C.by_size(C.merge_touching(start.copy(), edges, rule)) for rule in RULES}
+    kept = C.edges_of(C.nearest(distances))
+    return found, {rule: float(C.closeness(clusters, kept).max()) for rule, clusters in found.items()}
 
 
 def word_row(word, targets, labels):
@@ -136,7 +137,7 @@ def word_row(word, targets, labels):
     systems = {f"apart {rule}": clusters for rule, clusters in found.items()}
     systems["one cluster"] = np.zeros(len(labels), int)
     rng = np.random.default_rng(int(key_of(word)[:8], 16))
-    systems["random"] = rng.permutation(found[S.APART])
+    systems["random"] = rng.permutation(found[C.APART])
     scores = {
         name: {"bcubed": b_cubed(clusters, labels), "v": v_measure(clusters, labels)}
         for name, clusters in systems.items()
@@ -185,7 +186,7 @@ def run_rows(run):
     labels = {(row["word"], row["sentence"]): row["sense"] for row in read_senses(DATA / "sentences.jsonl")}
     found = {}
     for number, (word, _, ids) in enumerate(drawn_sentences(run)):
-        texts, targets = sentence_texts(run, ids), next(S.word_targets(run, [(number, ids)]))
+        texts, targets = sentence_texts(run, ids), next(word_targets(run, [(number, ids)]))
         mine = np.array([labels.get((word, texts[i]), "") for i in ids.tolist()])
         if (mine != "").sum() >= LEAST:
             found[word] = word_row(word, targets[mine != ""], mine[mine != ""])
@@ -194,7 +195,7 @@ def run_rows(run):
 
 def over_in_force(rows, chosen):
     """[mean, low, high] of B-cubed F under the chosen rule less the one in force, paired by word."""
-    both = [[row["scores"][f"apart {rule}"]["bcubed"] for row in rows] for rule in (chosen, S.APART)]
+    both = [[row["scores"][f"apart {rule}"]["bcubed"] for row in rows] for rule in (chosen, C.APART)]
     apart = np.subtract(*both)
     return [float(apart.mean()), *bootstrap(apart)]
 
@@ -205,7 +206,7 @@ def bench(files, run):
     first, second = halves(every)
     chosen = max(RULES, key=lambda rule: (table(first)[f"apart {rule}"]["bcubed"], -rule))
     chain = run_rows(run)
-    fewer = [word for word, row in chain.items() if row["clusters"][chosen] < row["clusters"][S.APART]]
+    fewer = [word for word, row in chain.items() if row["clusters"][chosen] < row["clusters"][C.APART]]
     today = {file: table(list(rows.values())) for file, rows in files.items()}
     return {
         "words": {file: len(rows) for file, rows in files.items()},
@@ -213,11 +214,11 @@ def bench(files, run):
         "chosen_on_half": chosen,
         "first_half": {"words": len(first), "systems": table(first)},
         "second_half": {"words": len(second), "systems": table(second)},
-        "in_force": S.APART,
+        "in_force": C.APART,
         "over_in_force": {"second_half": over_in_force(second, chosen),
                           "run": over_in_force(list(chain.values()), chosen)},
         "run": {"words": len(chain), "merged_by_chosen": fewer, "systems": table(list(chain.values()))},
-        "sure": sureness(list(every.values()), S.APART),
+        "sure": sureness(list(every.values()), C.APART),
     }
 
 

@@ -21,11 +21,13 @@ import numpy as np
 from record import save_record
 
 from minicoil.learning import graph as G
-from minicoil.learning.objectives import WordSample, apply, train_group
+from minicoil.learning.algebra import apply
+from minicoil.learning.objectives import WordSample, train_group
 from minicoil.retrieval.retrieval import bootstrap
 from minicoil.retrieval.sense_scores import MEASURES, reductions, sense_scores
 from minicoil.runs.files import one_thread, progress
-from minicoil.stages import senses as S
+from minicoil.stages import clusters as C
+from minicoil.stages.layouts import umap_layout
 from minicoil.stages.targets import word_contexts, word_embeddings
 from minicoil.stages.tokens import SNIPPET, snippet
 from minicoil.text.pieces import WordPieces
@@ -38,9 +40,9 @@ DEFAULT = dict(
     objective="graph",
     dim=4,
     target="contexts",
-    weight=S.TOKEN_WEIGHT,
+    weight=C.TOKEN_WEIGHT,
     tokens="mean",
-    neighbours=S.NEIGHBOURS,
+    neighbours=C.NEIGHBOURS,
     ridge=G.RIDGE,
     power=G.POWER,
     steps=G.TWO_STEPS,
@@ -141,7 +143,7 @@ def usable(words, least):
 def train(part, c, pooled, seed):
     """W (h, dim) of one word under configuration `c`."""
     x, contexts = part[c["tokens"]], part[c["target"] if c["target"] != "both" else "contexts"]
-    S.TOKEN_WEIGHT, G.RIDGE, G.POWER, G.TWO_STEPS, G.CONSTANT, G.POOLED_WEIGHT = (
+    C.TOKEN_WEIGHT, G.RIDGE, G.POWER, G.TWO_STEPS, G.CONSTANT, G.POOLED_WEIGHT = (
         c["weight"],
         c["ridge"],
         c["power"],
@@ -150,17 +152,17 @@ def train(part, c, pooled, seed):
         c["pool"],
     )
     if c["target"] == "both":
-        contexts = np.concatenate([S.centred_units(part["sentence"]), S.centred_units(contexts)], 1)
+        contexts = np.concatenate([C.centred_units(part["sentence"]), C.centred_units(contexts)], 1)
     targets = (
-        S.centred_units(contexts) if c["target"] == "sentence" else S.sense_targets(contexts, part["mean"])
+        C.centred_units(contexts) if c["target"] == "sentence" else C.sense_targets(contexts, part["mean"])
     )
-    distances, objective = S.cosine_distances(targets), c["objective"]
-    needs = dict(neighbours=S.nearest(distances, c["neighbours"]))
+    distances, objective = C.cosine_distances(targets), c["objective"]
+    needs = dict(neighbours=C.nearest(distances, c["neighbours"]))
     if objective.startswith("umap"):
         if objective == "umap_original":
             unit = part["sentence"] / np.linalg.norm(part["sentence"], axis=1, keepdims=True)
             distances, objective = np.clip(unit @ unit.T, 0, None), "umap"
-        needs["layout"] = S.umap_layout(distances, c["dim"], seed)
+        needs["layout"] = umap_layout(distances, c["dim"], seed)
     if objective == "triplet":
         unit = targets / np.linalg.norm(targets, axis=1, keepdims=True)
         needs |= dict(targets=unit.astype(np.float32), snippets=part["snippets"])

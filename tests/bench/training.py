@@ -24,8 +24,10 @@ from record import save_record
 from minicoil.learning.objectives import WordSample, train_group
 from minicoil.runs.files import load_json, one_thread, save_json, save_npy
 from minicoil.runs.run import open_run
+from minicoil.stages.clusters import NEIGHBOURS, cosine_distances, nearest
 from minicoil.stages.draw import save_draw
-from minicoil.stages.senses import NEIGHBOURS, WORDS_PER_SHARD, cosine_distances, nearest, umap_layout
+from minicoil.stages.layouts import umap_layout
+from minicoil.stages.senses import WORDS_PER_SHARD
 
 HIDDEN, SENTENCES, WORDS, EACH = 384, 1000, 5000, 300
 
@@ -43,7 +45,7 @@ def real(data, words, n):
     """The same of real words, by the code of the sense benchmark."""
     from senses import encode
 
-    from minicoil.stages.senses import sense_targets
+    from minicoil.stages.clusters import sense_targets
 
     parts = [
         d["train"] for d in encode(data, "all-MiniLM-L6-v2", False).values() if len(d["train"]["sense"]) >= n

@@ -27,7 +27,7 @@ from record import save_record
 from search import halved, read
 
 from minicoil import MiniCOIL
-from minicoil.learning.objectives import apply
+from minicoil.learning.algebra import apply
 from minicoil.retrieval.benchmark import rankings
 from minicoil.retrieval.retrieval import (
     add_scores,

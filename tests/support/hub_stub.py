@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -42,6 +43,9 @@ class Hub(BaseHTTPRequestHandler):
         elif self.path == "/api/repos/create":
             server.created.append(json.loads(data))
             self.reply(200, {"url": f"{server.url}/someone/model"})
+        elif found := re.match(r"/api/models/[^/]+/[^/]+/branch/(.+)", self.path):
+            server.branches.append(unquote(found[1]))
+            self.reply(200, {})
         elif self.path == "/api/validate-yaml":
             self.reply(200, {"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
@@ -100,11 +104,11 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(root):
-    """A hub over a folder, as a server with `url`, `created`, `tokens` and `refuses`."""
+    """A hub over a folder, as a server with `url`, `created`, `branches`, `tokens` and `refuses`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.root, server.newest, server.created, server.tokens = Path(root), {}, [], []
-    server.refuses, server.daemon_threads = False, True
+    server.branches, server.refuses, server.daemon_threads = [], False, True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
