@@ -7,6 +7,8 @@ from qdrant_fake import FakeQdrant, serving
 
 from minicoil import MiniCOIL
 from minicoil.retrieval import documents as filling
+from minicoil.retrieval import expansion as expansions
+from minicoil.retrieval import inverted
 from minicoil.retrieval.changes import source_of
 from minicoil.retrieval.collect_calls import Ask
 from minicoil.retrieval.collection import open_collection
@@ -358,12 +360,12 @@ def test_a_text_is_explained_as_its_hit_is(model, documents, expanded, kept, sid
         model.explain("bat", "a bat", 3, expansion=expansion, expand=side)
 
 
-def the_slow_way(home, model, query, expansion, limit):
+def the_slow_way(home, model, query, expansion, limit, head=100):
     """{document: score} of a query with its neighbours, each document of the head scored for itself."""
     plain = next(model.query_embed([query], **OURS))
     brought = brought_words(expansion, model, query)
     wide = query_vector(expansion, model, plain, brought)
-    points = home.nearest(wide, "minicoil", 100)
+    points = home.nearest(wide, "minicoil", head)
     if not points:
         return []
     ask = Ask("minicoil", plain, [point.id for point in points])
@@ -427,3 +429,26 @@ def test_an_expanded_query_is_embedded_in_one_reading(model, kept, monkeypatch):
         assert np.array_equal(ours.values, theirs.values)
     model.explain(QUERIES[0], "the bats left", expansion=expansion)
     assert len(ran) == len(queries) + 2, ran
+
+
+@pytest.mark.parametrize("head", [5, 20])
+def test_a_head_found_roughly_is_the_exact_one(model, documents, kept, tmp_path, head, monkeypatch):
+    """Sums in float32 choose whom to score exactly, in parts, with equal documents and some that are gone."""
+    monkeypatch.setattr(expansions, "HEAD", head)
+    found, real = [], inverted.scored_head
+
+    def watched(*given):
+        found.append(real(*given))
+        return found[-1]
+
+    monkeypatch.setattr(inverted, "scored_head", watched)
+    expansion, twins = Expansion.load(kept / EXPANSION_FILE), [(f"{n} again", text) for n, text in documents]
+    with open_home(tmp_path / "c", dense_width(model), engine="numpy") as home:
+        for part in (documents, twins):
+            add_documents(home, model, part)
+        home.drop([point_number(name) for name, _ in documents[::5]])
+        for query in QUERIES:
+            hits = search(home, model, query, head, expand="query", expansion=expansion)
+            slow = the_slow_way(home, model, query, expansion, head, head)
+            assert [(hit.id, hit.score) for hit in hits] == slow
+    assert any(some is not None for some in found)

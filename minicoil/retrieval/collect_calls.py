@@ -199,6 +199,11 @@ class Rescoring(Searching):
         rows = np.array(values).reshape(len(points), len(indexes))
         return Held([number for number, _ in points], indexes, rows)
 
+    def held_head(self, vector: SparseEmbedding, limit: int) -> Held:
+        "Our `limit` points nearest by a sparse vector, and what they have at its indexes"
+        head, indexes = self.head(vector, limit), np.unique(vector.indices)
+        return self.held(head, indexes) if head else Held([], indexes, np.zeros((0, len(indexes))))
+
     def scores_of(self, vector: SparseEmbedding, held: Held) -> dict[int, float]:
         "{number: score} of held points that share an index with the vector, whose indexes are held all"
         found = self.query([Ask("minicoil", vector, held.numbers)], len(held.numbers))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BROUGHT', 'ASKED', 'AGREED', 'LONG', 'QUOTED', 'SUMMED', 'Brought', 'terms_in', 'without_quotes', 'quoted_terms',
-           'neighbour_numbers', 'agreed', 'share_of', 'brought_words', 'indexes_of', 'query_vector', 'Gain',
-           'stored_product', 'exact_gains', 'row_gains']
+           'neighbour_numbers', 'agreed', 'share_of', 'near_enough', 'best_columns', 'brought_words', 'indexes_of',
+           'query_vector', 'Gain', 'stored_product', 'exact_gains', 'neighbour_gains', 'row_gains']
 
 # %% ../../nbs/29_expanded_queries.ipynb #fccb8cda
 import re
@@ -92,6 +92,18 @@ def share_of(words: int) -> float:
     "The share of their weight that neighbours count in a query of so many words"
     return min(1.0, LONG / max(words, 1))
 
+# %% ../../nbs/29_expanded_queries.ipynb #683aac3f
+def near_enough(cosines: np.ndarray) -> np.ndarray:
+    "Columns of cosines (words, n) that may be above `ASKED` after the words have agreed, ascending"
+    least = NEAR + (ASKED - NEAR) / (1 + AGREED * max(len(cosines) - 1, 0) ** 0.5)
+    return np.flatnonzero(cosines.max(0, initial=-1.0) > least - 1e-5)
+
+
+def best_columns(raised: np.ndarray, most: int) -> list[int]:
+    "Columns of the `most` highest of raised cosines (n,) above `ASKED`, best first"
+    near = np.flatnonzero(raised > ASKED)
+    return near[np.argsort(-raised[near], kind="stable")[:most]].tolist()
+
 # %% ../../nbs/29_expanded_queries.ipynb #23c9b776
 def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
                   quoted: Iterable[int | str] = ()) -> list[Brought]:
@@ -108,19 +120,21 @@ def brought_words(thesaurus: Any, model: Any, query: str, most: int = BROUGHT,
         The words, in the order of the query's; none is a word of the query.
     """
     forms = read_query_forms(model, without_quotes(query)).forms
-    placed, found = placed_terms(terms_of(forms, model.vocabulary), forms), []
+    placed = placed_terms(terms_of(forms, model.vocabulary), forms)
     own = [thesaurus.rows[term] for term in placed.terms if term in thesaurus.rows]
-    cosines, share = thesaurus.nearness(placed.embeddings), share_of(len(placed.terms))
-    raised = agreed(cosines)
-    for k, term in enumerate(placed.terms):
-        best = thesaurus.nearest(raised[k], 0 if term in quoted else most, own)
-        found += [(k, near) for near in best if near.nearness > ASKED]
-    others = [thesaurus.terms[near.row] for _, near in found]
+    cosines = thesaurus.nearness(placed.embeddings)
+    rows = near_enough(cosines)
+    rows = rows[thesaurus.wordlike[rows] & ~np.isin(rows, own)]
+    cosines = cosines.take(rows, axis=1)
+    raised, words = agreed(cosines), [k for k, term in enumerate(placed.terms) if term not in quoted]
+    found = [(k, column) for k in words for column in best_columns(raised[k], most)]
+    others = [thesaurus.terms[rows[column]] for _, column in found]
     numbers = neighbour_numbers(model, others, [placed.embeddings[k] for k, _ in found])
+    weights = [share_of(len(placed.terms)) * thesaurus.rarity(term) for term in placed.terms]
     return [
-        Brought(placed.terms[k], other, float(cosines[k, near.row]),
-                share * thesaurus.rarity(placed.terms[k]) * (near.nearness - ASKED), its)
-        for (k, near), other, its in zip(found, others, numbers)]
+        Brought(placed.terms[k], other, float(cosines[k, column]),
+                weights[k] * (float(raised[k, column]) - ASKED), its)
+        for (k, column), other, its in zip(found, others, numbers)]
 
 # %% ../../nbs/29_expanded_queries.ipynb #15316905
 SUMMED = 0.5  # of the weight, where an engine adds up
@@ -177,14 +191,30 @@ def exact_gains(model: Any, stored: dict[int, float], brought: Sequence[Brought]
             best[b.word] = Gain(value, b)
     return list(best.values())
 
+# %% ../../nbs/29_expanded_queries.ipynb #937fbcda
+def neighbour_gains(model: Any, rows: np.ndarray, indexes: np.ndarray,
+                    brought: Sequence[Brought]) -> np.ndarray:
+    "(n, neighbours) weight × product of each neighbour in documents with values (n, m) at `indexes` (m,)"
+    at: list[int] = []
+    numbers: list[float] = []
+    starts: list[int] = []
+    for b in brought:
+        own = indexes_of(model, b.neighbour)
+        starts.append(len(at))
+        at += own
+        numbers += [b.weight * number for number in b.numbers.tolist()[:len(own)]]
+    columns = rows.take(np.searchsorted(indexes, at), axis=1)
+    return np.add.reduceat(columns * np.array(numbers), starts, axis=1)
+
 # %% ../../nbs/29_expanded_queries.ipynb #b767b5d0
 def row_gains(model: Any, rows: np.ndarray, indexes: np.ndarray, brought: Sequence[Brought]) -> np.ndarray:
     "(n,) the sums of `exact_gains` of n documents whose values (n, m) at ascending `indexes` (m,) are given"
-    terms = {b.word for b in brought} | {b.neighbour for b in brought}
-    columns = {term: np.searchsorted(indexes, indexes_of(model, term)) for term in terms}
-    best: dict[int | str, np.ndarray] = {}
-    for b in brought:
-        gains = b.weight * (rows[:, columns[b.neighbour]] @ b.numbers)
-        best[b.word] = np.maximum(best.get(b.word, 0.0), gains)
-    absent = {word: (rows[:, columns[word]] == 0).all(1) for word in best}
-    return sum((gains * absent[word] for word, gains in best.items()), np.zeros(len(rows)))
+    if not brought:
+        return np.zeros(len(rows))
+    gains, words = neighbour_gains(model, rows, indexes, brought), [b.word for b in brought]
+    first = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
+    best = np.maximum(np.maximum.reduceat(gains, first, axis=1), 0)
+    for column, i in enumerate(first):
+        own = np.searchsorted(indexes, indexes_of(model, words[i]))
+        best[:, column] *= (rows[:, own] == 0).all(1)
+    return best.sum(1)

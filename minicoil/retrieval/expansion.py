@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from .closest import Found, LookUp, in_order, no_look_up, with_payloads
 from .expanded_documents import embed_expanded
 from minicoil.retrieval.expanded_queries import (
@@ -218,10 +216,9 @@ def query_side(home: Any, model: Any, query: str, plain: SparseEmbedding, limit:
     "The best points for a query that brings its neighbours along, scored exactly"
     brought = brought_words(expansion, model, query, quoted=quoted_terms(model, query, exact))
     wide = query_vector(expansion, model, plain, brought)
-    head = home.head(wide, max(limit, HEAD))
-    if not head:
+    held = home.held_head(wide, max(limit, HEAD))
+    if not held.numbers:
         return []
-    held = home.held(head, np.unique(wide.indices))
     before, gains = home.scores_of(plain, held), row_gains(model, held.values, held.indexes, brought)
     found = [Found(n, None, before.get(n, 0.0) + gain) for n, gain in zip(held.numbers, gains.tolist())]
     return best_scored(found, limit, home.payloads)

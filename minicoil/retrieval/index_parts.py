@@ -80,6 +80,11 @@ class Segment:
         "{postings from … to: where their documents change}, what searches found out; a segment never changes"
         return {}
 
+    @functools.cached_property
+    def largest(self) -> dict[tuple[int, int], float]:
+        "{(index, how many): largest value of these indexes, signs left out}, what searches found out"
+        return {}
+
 # %% ../../nbs/28_index_parts.ipynb #27f65cf0
 def stable_order(numbers: np.ndarray) -> np.ndarray:
     "The order (p,) int32 that sorts whole numbers (p,) int32, equals as they came"

@@ -11,13 +11,14 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .claim import RECORD, Point, marked
-from .closest import Found
+from .closest import Found, best_numbers
 from .collect_calls import Ask, Held, Home, check_vectors, held_folder
 from .collect_folder import CONFIG
 from .collection import check_address, is_server, open_collection
@@ -38,6 +39,7 @@ from minicoil.retrieval.index_scores import (
     best_found,
     dense_scores,
     index_weights,
+    scored_head,
     sparse_scores,
     values_of,
 )
@@ -112,6 +114,16 @@ class Asked(Lists):
             found += part.segment.numbers[rows].tolist()
             values.append(values_of(part, rows, indexes))
         return Held(found, indexes, np.concatenate(values))
+
+    def held_head(self, vector: SparseEmbedding, limit: int) -> Held:
+        weights = index_weights(self.parts, vector)
+        found = scored_head(self.parts, weights, limit)
+        if found is None:
+            return super().held_head(vector, limit)
+        points = [Found(*both) for both in zip(found.numbers, repeat(None), found.scores.tolist())]
+        best = set(best_numbers(points, limit, self.payloads))
+        rows = [row for row, number in enumerate(found.numbers) if number in best]
+        return Held([found.numbers[row] for row in rows], weights.indices, found.values[rows])
 
     def scores_of(self, vector: SparseEmbedding, held: Held) -> dict[int, float]:
         weights = index_weights(self.parts, vector)

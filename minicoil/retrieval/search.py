@@ -267,7 +267,7 @@ def explain_hits(home: Home, model: Any, query: str, hits: Sequence[Hit], expand
                  for i in stored}
     return [Explained(hit, words.get(number, [])) for hit, number in zip(hits, numbers)]
 
-
+# %% ../../nbs/32_search.ipynb #9c861950
 def describe(row: MatchedWord) -> str:
     "One line that explains a shared word"
     meaning = f"meaning {row['similarity']:+.2f}" if row["known"] else "plain BM25 word"

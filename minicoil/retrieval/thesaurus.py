@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMON', 'FEW', 'NEAR', 'PAPER', 'Neighbour', 'nearness', 'nearest', 'neighbours', 'rarity', 'expected',
-           'check_model', 'wordlike', 'lowered', 'Thesaurus', 'layout', 'draw_thesaurus']
+           'check_model', 'wordlike', 'lowered', 'rarities', 'Thesaurus', 'layout', 'draw_thesaurus']
 
 # %% ../../nbs/28_thesaurus.ipynb #ea64bd52
 from collections.abc import Iterable
@@ -71,7 +71,7 @@ def neighbours(self: "Thesaurus", word: str, most: int = 8) -> list[Neighbour]:
 def rarity(self: "Thesaurus", term: int | str) -> float:
     "IDF of a term among the documents that the thesaurus was learned from"
     row = self.rows.get(term)
-    return float(idf(1 if row is None else self.counts[row], self.documents))
+    return float(idf(1, self.documents)) if row is None else self.rarities[row]
 
 
 def expected(self: "Thesaurus", dense: np.ndarray) -> np.ndarray:
@@ -98,12 +98,18 @@ def lowered(self: "Learned") -> np.ndarray:
     "(k + 1, n) the centroids as columns above a row of ones: times (z, -NEAR) they give cosines less NEAR"
     return np.concatenate([self.centroids.T, np.ones((1, len(self.names)), np.float32)])
 
+
+def rarities(self: "Learned") -> list[float]:
+    "IDF of each term"
+    return idf(self.counts, self.documents).tolist()
+
 # %% ../../nbs/28_thesaurus.ipynb #69f867e5
 class Thesaurus(Learned):
     "Which of a collection's terms mean nearly the same. Make one with `Thesaurus.fit`."
     # the methods are the functions above
     wordlike = cached_property(wordlike)
     lowered = cached_property(lowered)
+    rarities = cached_property(rarities)
     save = save
     neighbours = neighbours
     nearness = nearness

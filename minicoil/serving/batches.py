@@ -25,6 +25,7 @@ from minicoil.serving.sparse import (
     Reader,
     Reading,
     VectorSettings,
+    encode_rows,
     encode_words,
     join_readings,
     unit_rows,
@@ -301,10 +302,10 @@ class LongText:
 # %% ../../nbs/04_batches.ipynb #b0ed11d6
 def encode_means(means: Any, ids: Iterable[int], weights: Encoders) -> np.ndarray:
     "Unit vectors (n, dim) of words by their ids (n,) and mean token embeddings (n, h)"
-    readings = [Reading(positions={int(w): [0]}) for w in ids]
-    if not readings:
+    numbers = np.fromiter(ids, np.int64)
+    if not len(numbers):
         return np.empty((0, weights.shape[2]), np.float32)
-    return encode_words(np.asarray(means, np.float32)[:, None], readings, weights)
+    return encode_rows(np.asarray(means, np.float32), numbers, weights)
 
 # %% ../../nbs/04_batches.ipynb #b5d80969
 TOGETHER = 128  # texts

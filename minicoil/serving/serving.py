@@ -350,6 +350,7 @@ class MiniCOIL(Shown):
     projection = functools.cached_property(projection_of)
     factors = functools.cached_property(factors_of)
     revision: str | None = None  # commit of a model from the hub
+    last_query: Any = None  # what was read last, see `read_query`
     loaded_with: dict[str, Any] = {}
 
     def __init__(self, folder: Path, session: Any, tokenizer: Any, vocabulary: Vocabulary, weights: Encoders,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REMEMBERED', 'INT32_MAX', 'GAP', 'Encoders', 'WordVectors', 'Reading', 'Reader', 'settle', 'join_readings',
            'bm25_weight', 'idf', 'unknown_shift', 'unknown_index', 'Int8Encoders', 'int8_encoders', 'head_arrays',
-           'unit_rows', 'word_means', 'apply_encoders', 'encode_words', 'SparseEmbedding', 'sum_shared',
+           'unit_rows', 'word_means', 'apply_encoders', 'encode_words', 'encode_rows', 'SparseEmbedding', 'sum_shared',
            'sparse_vectors', 'VectorSettings', 'batch_weights', 'document_vectors', 'query_vectors', 'word_vectors']
 
 # %% ../../nbs/03_sparse.ipynb #8098070d
@@ -207,7 +207,12 @@ def encode_words(tokens: np.ndarray, readings: Sequence[Reading], weights: Encod
     ids, rows, sizes = head_arrays(readings, tokens.shape[1])
     if not len(ids):
         return np.empty((0, weights.shape[2]), np.float32)
-    y = apply_encoders(word_means(tokens, rows, sizes), ids, weights)
+    return encode_rows(word_means(tokens, rows, sizes), ids, weights)
+
+
+def encode_rows(means: np.ndarray, ids: np.ndarray, weights: Encoders) -> np.ndarray:
+    "Unit vectors (n, dim) of words by their ids (n,) and mean token embeddings (n, hidden_size)"
+    y = apply_encoders(means, ids, weights)
     if not np.isfinite(y).all():
         bad = ids[~np.isfinite(y).all(1)][0]
         raise UserError(f"the encoder of word number {bad} has numbers that are not finite: "

@@ -24,7 +24,7 @@ from minicoil import MiniCOIL
 from minicoil.retrieval.claim import Point
 from minicoil.retrieval.collect_folder import Embedded
 from minicoil.retrieval.expanded_documents import expanded_documents, expanded_vector, own_numbers
-from minicoil.retrieval.expanded_queries import brought_words, query_vector
+from minicoil.retrieval.expanded_queries import brought_words, query_vector, without_quotes
 from minicoil.retrieval.expansion import Expansion, query_side
 from minicoil.retrieval.inverted import Inverted
 from minicoil.retrieval.judged import read_judged
@@ -153,7 +153,7 @@ def in_ms(times):
 def queries_part(model, thesaurus, documents, found, forms, options, scratch):
     """The query side in each engine: {engine: costs}."""
     texts = [text for _, text in found.documents]
-    queries = [text for _, text in found.queries][: options.queries]
+    queries = [without_quotes(text) for _, text in found.queries][: options.queries]
     dense = np.asarray(forms.dense, np.float32)
     results = {}
     for engine in options.engine:

@@ -96,12 +96,13 @@ def int8_vectors(model):
     """
     from minicoil.serving import batches, sparse
 
-    plain = sparse.encode_words
-    batches.encode_words = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
+    plain = sparse.encode_rows
+    sparse.encode_rows = lambda *given: np.round(plain(*given) * 127) / np.float32(127)
+    batches.encode_rows = sparse.encode_rows
     try:
         yield model
     finally:
-        batches.encode_words = plain
+        sparse.encode_rows = batches.encode_rows = plain
 
 
 def head_alone(folder, senses, beir, cache):
