@@ -93,7 +93,8 @@ def test_both_forms_agree(box, tmp_path, model_folder):
 
 def test_int8_keeps_the_directions(model_folder, tmp_path):
     """A word's vector in int8 has a cosine above 1 - 1e-3 with that in float32, and float32 is exact."""
-    model, texts = MiniCOIL.load(model_folder), list(GOLDEN_TEXTS)
+    model = MiniCOIL.load(model_folder)
+    texts = [*GOLDEN_TEXTS, *(f"I saw the {word} twice." for word in model.words)]
     for numbers in ("int8", "float32"):
         model.save(tmp_path / numbers, form="small", reduce=True, numbers=numbers)
     rounded, exact = MiniCOIL.load(tmp_path / "int8"), MiniCOIL.load(tmp_path / "float32")

@@ -32,7 +32,7 @@ def test_a_smaller_draw_encodes_the_first_sentences_of_each_word(tmp_path):
     keys = np.linspace(0, 1, COUNTS[-1])
     first, second = np.arange(COUNTS[-1]), np.r_[np.arange(5), 100 + np.arange(COUNTS[-1] - 5)]
     save_draw(tmp_path / "drawn.parquet", [Draw(first, keys), Draw(second, keys)])
-    assert covers(tmp_path) == {count: 2 * count - 5 for count in COUNTS}
+    assert covers(tmp_path) == {str(count): 2 * count - 5 for count in COUNTS}
 
 
 def test_operations_are_those_of_the_products():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'FAINT', 'WordRows', 'to_diagonal', 'negative_share', 'cayley', 'word_rotation', 'closest_non_negative',
-           'non_negative_documents', 'non_negative_queries', 'word_rotations', 'turned', 'check_rotated',
-           'document_maker', 'query_maker']
+           'non_negative_documents', 'non_negative_queries', 'word_maps', 'map_facts', 'word_rotations', 'turned',
+           'check_rotated', 'document_maker', 'query_maker']
 
 # %% ../../nbs/08_non_negative.ipynb #1f0f8544
 from collections.abc import Callable, Iterable, Sequence
@@ -105,10 +105,11 @@ def non_negative_queries(model: VectorSettings, readings: Sequence[Reading],
 WordRows = tuple[str, np.ndarray]  # a word and vectors (n, dim) of it
 
 
-def word_rotations(words: Sequence[str], dim: int, found: Iterable[WordRows],
-                   counts: np.ndarray | None = None) -> tuple[np.ndarray, dict]:
-    """The maps (words, dim, dim) float64 of words, and what is known of them, for `minicoil.json`.
+def word_maps(words: Sequence[str], dim: int, found: Iterable[WordRows],
+              counts: np.ndarray | None = None) -> tuple[np.ndarray, dict]:
+    """The maps (words, dim, dim) float64 of words, and what was measured: {"shares", "vectors"}.
 
+    `shares` has for each word with vectors the negative share of their squares, times how many they are.
     With `counts` (words,) a map turns only so many numbers of its word.
     """
     maps, row = np.tile(np.eye(dim), (len(words), 1, 1)), {word: i for i, word in enumerate(words)}
@@ -119,10 +120,21 @@ def word_rotations(words: Sequence[str], dim: int, found: Iterable[WordRows],
             maps[i, :own, :own] = word_rotation(rows[:, :own])
             shares.append(negative_share(rows.astype(np.float64), maps[i]) * len(rows))
             vectors += len(rows)
-    share = round(float(sum(shares)) / max(vectors, 1), 5)
-    return maps, {"words": len(shares), "vectors": vectors, "negative": share}
+    return maps, {"shares": shares, "vectors": vectors}
+
+# %% ../../nbs/08_non_negative.ipynb #9e4f0b57
+def map_facts(shares: Sequence[float], vectors: int) -> dict[str, Any]:
+    """What `minicoil.json` says of maps: {"words", "vectors", "negative"}, the share of the squares."""
+    return {"words": len(shares), "vectors": vectors, "negative": round(sum(shares) / max(vectors, 1), 5)}
 
 
+def word_rotations(words: Sequence[str], dim: int, found: Iterable[WordRows],
+                   counts: np.ndarray | None = None) -> tuple[np.ndarray, dict]:
+    """The maps of `word_maps`, and what is known of them, for `minicoil.json`."""
+    maps, measured = word_maps(words, dim, found, counts)
+    return maps, map_facts(**measured)
+
+# %% ../../nbs/08_non_negative.ipynb #75530aa4
 def turned(encoders: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Encoders (words, hidden_size, dim) with their maps (words, dim, dim) in them; the type stays"""
     return np.matmul(encoders.astype(np.float64), maps).astype(encoders.dtype)

@@ -365,5 +365,4 @@ class MiniCOIL(Shown):
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
         self.pad_id = int(info.get("pad_id", 0))
-        self.lane = self.last_query = None  # the session that the lanes share, and what was read last
-        self.short_passes = 0  # of the lanes' session
+        self.lane, self.last_query, self.short_passes = None, None, 0  # see `Opened`

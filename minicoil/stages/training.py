@@ -6,7 +6,7 @@
 __all__ = ['MEMORY', 'NUMBERS_FILE', 'train_word', 'memory_limit', 'group_words', 'starting_encoders', 'separation',
            'word_quality', 'train_samples', 'own_counts', 'turned_encoders', 'measured_errors', 'counts_up_to',
            'measure_shard', 'spend_budget', 'trained_numbers', 'shard_numbers', 'train_shard', 'collect_encoders',
-           'known_maps', 'train_words']
+           'known_maps', 'shares_of', 'train_words']
 
 # %% ../../nbs/22_training.ipynb #88b03d6a
 import math
@@ -26,7 +26,7 @@ from ..runs.engine import map_shards
 from ..runs.files import UserError, atomic, load_json, load_npy, one_thread, save_json, save_npy
 from ..runs.parameters import NUMBERS
 from ..runs.run import Run, open_run
-from ..serving.non_negative import turned, word_rotations
+from ..serving.non_negative import map_facts, turned, word_maps
 from ..serving.padding import numbers_of
 from .samples import supplied, word_samples
 from .sentences import trained_words
@@ -140,13 +140,13 @@ def own_counts(samples: Sequence[WordSample], dim: int, numbers: np.ndarray | No
 def turned_encoders(
     samples: Sequence[WordSample], encoders: np.ndarray, numbers: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Encoders (words, hidden_size, dim) with the words' maps in them, and what is known of the maps.
+    """Encoders (words, hidden_size, dim) with the words' maps in them, and what `word_maps` measured.
 
     A word with an encoder to start from keeps its own. With `numbers` (words,) each word has so many.
     """
     rows = ((s.word, apply(s.tokens, w)) for s, w in zip(samples, encoders) if s.base is None)
-    maps, facts = word_rotations([sample.word for sample in samples], encoders.shape[2], rows, numbers)
-    return turned(encoders, maps), facts
+    maps, measured = word_maps([sample.word for sample in samples], encoders.shape[2], rows, numbers)
+    return turned(encoders, maps), measured
 
 # %% ../../nbs/22_training.ipynb #6ff5460c
 def measured_errors(run: Run, samples: Sequence[WordSample], device: str) -> np.ndarray:
@@ -216,10 +216,10 @@ def train_shard(number: int, run: Run) -> None:
     samples = [replace(sample, base=base.get(sample.word)) for sample in word_samples(run, number)]
     numbers = shard_numbers(run, number)
     encoders = train_samples(run, samples, chosen_device(), numbers)
-    encoders, facts = turned_encoders(samples, encoders, numbers)
+    encoders, measured = turned_encoders(samples, encoders, numbers)
     quality = {sample.word: word_quality(sample, w) for sample, w in zip(samples, encoders)}
     save_npy(out / f"part-{number:05d}.npy", encoders)
-    save_json(out / f"turned-{number:05d}.json", facts)
+    save_json(out / f"turned-{number:05d}.json", measured)
     save_json(out / f"quality-{number:05d}.json", quality)
 
 # %% ../../nbs/22_training.ipynb #45f6e0b7
@@ -239,9 +239,16 @@ def known_maps(folder: Path, shards: Sequence[int]) -> dict[str, Any]:
     if not all(file.exists() for file in files):
         return {}
     found = [load_json(file) for file in files]
-    words, vectors = (sum(facts[name] for facts in found) for name in ("words", "vectors"))
-    negative = sum(facts["negative"] * facts["vectors"] for facts in found) / max(vectors, 1)
-    return {"rotated": {"words": words, "vectors": vectors, "negative": round(negative, 5)}}
+    shares = [share for measured in found for share in shares_of(measured)]
+    return {"rotated": map_facts(shares, sum(measured["vectors"] for measured in found))}
+
+
+def shares_of(measured: dict[str, Any]) -> list[float]:
+    """The words' shares in a shard; their mean for each where an older version wrote only that."""
+    if "shares" in measured:
+        return measured["shares"]
+    words = measured["words"]
+    return [measured["negative"] * measured["vectors"] / max(words, 1)] * words
 
 # %% ../../nbs/22_training.ipynb #7b805d92
 def train_words(run: Run, price: float | None = None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def covers(folder):
     word, ids, _ = read_draw(Path(folder) / "drawn.parquet")
     first = np.searchsorted(word, np.arange(word.max() + 1))
     rank = np.arange(len(word)) - first[word]
-    return {count: len(np.unique(ids[rank < count])) for count in COUNTS}
+    return {str(count): len(np.unique(ids[rank < count])) for count in COUNTS}
 
 
 def pooled_of(samples):
@@ -63,7 +63,7 @@ def errors(rows, objective):
         few = asked_samples(rows, count)
         encoders = train_words([few[int(name)] for name in names], objective, DIM, pooled)
         each = [held_out_error(*told) for told in zip(goals, checked, encoders)]
-        found[count] = float(np.sqrt(np.mean(each)))
+        found[str(count)] = float(np.sqrt(np.mean(each)))
     return {"words": len(whole), "error": found}
 
 
@@ -83,9 +83,9 @@ def scored_search(smalls, rows, words, objective):
         print(row, file=sys.stderr, flush=True)
     ordinary = [found for name, found in per_query.items() if name in ORDINARY] or list(per_query.values())
     most = str(COUNTS[-1])
-    gains = {count: row_gains(per_query, str(count)) for count in COUNTS}
-    for count in COUNTS[:-1]:
-        gains[count]["over_most"] = gain_over(ordinary, str(count), base=most)
+    gains = {str(count): row_gains(per_query, str(count)) for count in COUNTS}
+    for count in map(str, COUNTS[:-1]):
+        gains[count]["over_most"] = gain_over(ordinary, count, base=most)
     return {"words": len(whole), "rows": gains}
 
 
@@ -101,8 +101,8 @@ def scored_senses(file, cache, objective):
                 sense_scores(apply(train, w), of_train, apply(test, w), of_test)
                 for w, (_, train, of_train, test, of_test) in zip(encoders, words)
             ]
-        found[count] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
-        print(Path(file).name, count, found[count]["mauc"], file=sys.stderr, flush=True)
+        found[str(count)] = {m: float(np.nanmean([score[m] for score in scores])) for m in MEASURES}
+        print(Path(file).name, count, found[str(count)]["mauc"], file=sys.stderr, flush=True)
     return {"words": len(words), "rows": found}
 
 
