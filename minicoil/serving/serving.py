@@ -337,8 +337,7 @@ class MiniCOIL(Shown):
         ['bat']
     """
     load = classmethod(load)  # the methods are the functions above
-    open_lane = open_lane
-    reopen = property(reopen)
+    open_lane, reopen = open_lane, property(reopen)
     __reduce__ = pickled
     embed, query_embed, embed_words, embed_both = embed, query_embed, embed_words, embed_both
     readings, word_spans, explain = readings, word_spans, explain_match
@@ -365,4 +364,4 @@ class MiniCOIL(Shown):
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
         self.pad_id = int(info.get("pad_id", 0))
-        self.lane, self.last_query, self.short_passes = None, None, 0  # see `Opened`
+        self.lane, self.short_passes = None, 0  # see `Opened`
