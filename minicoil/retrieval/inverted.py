@@ -23,6 +23,8 @@ from .collect_calls import Ask, Held, Home, check_vectors, held_folder
 from .collect_folder import CONFIG
 from .collection import check_address, is_server, open_collection
 from .index_parts import Part, segment_of, settled
+
+# %% ../../nbs/28_inverted.ipynb #25a7c015
 from minicoil.retrieval.index_saved import (
     FORMAT,
     PARTS_FILE,
@@ -117,10 +119,9 @@ class Asked(Lists):
 
     def held_head(self, vector: SparseEmbedding, limit: int) -> Held:
         weights = index_weights(self.parts, vector)
-        found = scored_head(self.parts, weights, limit)
-        if found is None:
+        if (found := scored_head(self.parts, weights, limit)) is None:
             return super().held_head(vector, limit)
-        points = [Found(*both) for both in zip(found.numbers, repeat(None), found.scores.tolist())]
+        points = list(map(Found, found.numbers, repeat(None), found.scores.tolist()))
         best = set(best_numbers(points, limit, self.payloads))
         rows = [row for row, number in enumerate(found.numbers) if number in best]
         return Held([found.numbers[row] for row in rows], weights.indices, found.values[rows])

@@ -337,7 +337,7 @@ class MiniCOIL(Shown):
         ['bat']
     """
     load = classmethod(load)  # the methods are the functions above
-    open_lane, reopen = open_lane, property(reopen)
+    reopen = property(reopen)
     __reduce__ = pickled
     embed, query_embed, embed_words, embed_both = embed, query_embed, embed_words, embed_both
     readings, word_spans, explain = readings, word_spans, explain_match
@@ -345,7 +345,7 @@ class MiniCOIL(Shown):
     inputs = functools.cached_property(input_names)
     most_tokens = functools.cached_property(most_tokens)
     lanes = functools.cached_property(lane_count)
-    save, push_to_hub = save, push_to_hub
+    open_lane, save, push_to_hub = open_lane, save, push_to_hub
     projection = functools.cached_property(projection_of)
     factors = functools.cached_property(factors_of)
     revision: str | None = None  # commit of a model from the hub
