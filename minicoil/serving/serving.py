@@ -364,4 +364,4 @@ class MiniCOIL(Shown):
         self.read = Reader(WordPieces(tokenizer), vocabulary)
         self.cutter = make_cutter(tokenizer)
         self.pad_id = int(info.get("pad_id", 0))
-        self.lane, self.last_query, self.short_passes = None, None, 0  # see `Opened`
+        self.lane, self.short_passes = None, 0  # see `Opened`
