@@ -243,6 +243,8 @@ def one_thread() -> None:
     """Let BLAS, OpenMP and torch use one thread in this process."""
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
+    if "numba" in sys.modules:  # once its threads run, it refuses another number; UMAP asks for one of them
+        os.environ["NUMBA_NUM_THREADS"] = str(sys.modules["numba"].config.NUMBA_NUM_THREADS)
     from threadpoolctl import threadpool_limits
     threadpool_limits(1)
     if "torch" in sys.modules:
