@@ -23,7 +23,7 @@ from chains import (
 from safetensors.numpy import load_file
 
 from minicoil import MiniCOIL
-from minicoil.commands import chain
+from minicoil.commands import chain, stage_notebook
 from minicoil.learning.algebra import apply
 from minicoil.learning.objectives import train_group
 from minicoil.runs.files import load_json, refuses
@@ -208,7 +208,7 @@ def test_models_named_by_relative_paths(given, two, tmp_path, monkeypatch):
 
     home = os.path.dirname(given["target_model"])
     monkeypatch.chdir(home)
-    monkeypatch.setattr(chain, "execute", execute_elsewhere)
+    monkeypatch.setattr(stage_notebook, "execute", execute_elsewhere)
     monkeypatch.setattr(chain, "locked", lambda *_: __import__("contextlib").nullcontext())
     relative = {name: os.path.relpath(given[name], home) for name in ("target_model", "input_model")}
     run = chain.run_chain(
