@@ -11,6 +11,7 @@ from calls import call
 from conftest import minicoil
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from passes import counted
 from qdrant_fake import FakeQdrant, serving
 from real_server import PLACES, some_server
 
@@ -333,16 +334,8 @@ def test_an_explanation_embeds_the_query_only(model, tmp_path, monkeypatch):
     """Long documents are explained from what the index holds, and by what the search read of the query."""
     documents = [(f"d{i}", f"The bat left cave {i} at dusk. " * 400) for i in range(6)]
     build_collection(tmp_path / "c", model, documents)
-    monkeypatch.setattr(model, "last_query", None)
     with open_collection(tmp_path / "c") as home:
-        real, ran = model.session, []
-
-        class Counted:
-            def run(self, names, inputs):
-                ran.append(inputs["input_ids"].shape)
-                return real.run(names, inputs)
-
-        monkeypatch.setattr(model, "session", Counted())
+        ran = counted(model, monkeypatch)
         hits = search(home, model, "a bat in a cave")
         found = explain_hits(home, model, "a bat in a cave", hits)
         assert len(ran) == 1, ran

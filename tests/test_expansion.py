@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from calls import call
+from passes import counted
 from qdrant_fake import FakeQdrant, serving
 
 from minicoil import MiniCOIL
@@ -387,20 +388,6 @@ def test_the_head_is_scored_as_one_document_after_the_other(model, documents, ke
         for query in QUERIES:
             hits = search(home, model, query, 20, expand="query", expansion=expansion)
             assert [(hit.id, hit.score) for hit in hits] == the_slow_way(home, model, query, expansion, 20)
-
-
-def counted(model, monkeypatch):
-    """Shapes of the batches that the transformer reads from now on."""
-    real, ran = model.session, []
-
-    class Counted:
-        def run(self, names, inputs):
-            ran.append(inputs["input_ids"].shape)
-            return real.run(names, inputs)
-
-    monkeypatch.setattr(model, "session", Counted())
-    monkeypatch.setattr(model, "last_query", None)
-    return ran
 
 
 @pytest.mark.parametrize("using", ["minicoil", "dense", "hybrid", "mix"])

@@ -10,7 +10,6 @@ count. As a control the same counts are given to the words at random. The size o
 of these words in all documents.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from joint import (
     asked_rows,
     asked_samples,
     labelled_words,
+    run_options,
     scores_by,
     small_collection,
     train_words,
@@ -165,15 +165,8 @@ def scored_senses(words, objective):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", required=True, help="a finished run")
-    parser.add_argument("--beir", action="append", required=True)
-    parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
-    parser.add_argument("--senses", action="append", default=[])
+    parser = run_options(__doc__)
     parser.add_argument("--objective", default="joint")
-    parser.add_argument("--cache", required=True)
     parser.add_argument("--out", default="results/budget.json")
     args = parser.parse_args()
     one_thread()

@@ -11,13 +11,21 @@ of them the cosines of ten sentences that no count has learned from are compared
 words are trained from some of their sentences, `DRAWS` times each, and scored on others.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from joint import LEARN, asked_rows, asked_samples, labelled_words, scores_by, small_collection, train_words
+from joint import (
+    LEARN,
+    asked_rows,
+    asked_samples,
+    labelled_words,
+    run_options,
+    scores_by,
+    small_collection,
+    train_words,
+)
 from record import save_record
 from search import ORDINARY
 from search_trials import row_gains
@@ -107,14 +115,7 @@ def scored_senses(file, cache, objective):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", required=True, help="a finished run")
-    parser.add_argument("--beir", action="append", required=True)
-    parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
-    parser.add_argument("--senses", action="append", default=[])
-    parser.add_argument("--cache", required=True)
+    parser = run_options(__doc__)
     parser.add_argument("--out", default="results/cover_curve.json")
     args = parser.parse_args()
     one_thread()

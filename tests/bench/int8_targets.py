@@ -13,7 +13,6 @@ today's arithmetic (see joint.py, whose cache this takes). `--words` trains only
 queries ask.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from joint import (
     asked_samples,
     drawn_of,
     labelled_words,
+    run_options,
     scores_by,
     small_collection,
     train_words,
@@ -225,16 +225,9 @@ def scored_search(smalls, rows, words, objective):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", required=True, help="a finished run")
-    parser.add_argument("--beir", action="append", required=True)
-    parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
-    parser.add_argument("--senses", action="append", default=[])
+    parser = run_options(__doc__)
     parser.add_argument("--words", type=int, help="train only so many of the words that queries ask")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", required=True)
     parser.add_argument("--int8-cache", help="where what int8 says is kept; a folder in CACHE if not given")
     parser.add_argument("--out", default="results/int8_targets.json")
     args = parser.parse_args()

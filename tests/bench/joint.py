@@ -349,6 +349,20 @@ def scored_search(model, run, folders, most, rows, cache):
     return {"words": len(listed), "documents": counts, "rows": gains, "cpu_seconds_a_word": seconds}
 
 
+
+def run_options(description):
+    """A parser with what each bench of a finished run on collections asks for; `--out` is its own."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", required=True, help="a finished run")
+    parser.add_argument("--beir", action="append", required=True)
+    parser.add_argument("--documents", type=int, default=10**9, help="at most so many of a collection")
+    parser.add_argument("--senses", action="append", default=[])
+    parser.add_argument("--cache", required=True)
+    return parser
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
